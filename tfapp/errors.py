@@ -1,0 +1,75 @@
+"""Errors that a user can cause, each telling what is wrong, where, and how to cure it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class TfappError(Exception):
+    """Base of every error that a user of tfapp can cause and cure.
+
+    Attributes:
+        exit_code: The exit status with which the command line ends on this error.
+    """
+
+    exit_code: int = 2
+
+
+class ConfigError(TfappError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+
+class DataError(TfappError):
+    """A data file, row, column or label cannot be used."""
+
+
+class AssetError(TfappError):
+    """A packaged asset cannot be fetched, or is not what its checksum says."""
+
+
+class WeightsError(TfappError):
+    """A backbone is unknown, or its weight files are damaged, unsafe or do not fit."""
+
+
+class OutputError(TfappError):
+    """An output name is unsafe, or an output folder cannot be written."""
+
+
+class ReleaseError(TfappError):
+    """A release folder is damaged, incomplete or not a release."""
+
+
+class ReleaseRefused(TfappError):
+    """An artifact went beyond its budget, so nothing was released.
+
+    Attributes:
+        reasons: Why, one sentence for each broken budget.
+        directory: Where the refused artifacts and their manifest lie.
+    """
+
+    exit_code = 1
+
+    def __init__(self, reasons: Iterable[str], directory: Path) -> None:
+        self.reasons = list(reasons)
+        self.directory = directory
+        listed = "\n".join(f"  - {reason}" for reason in self.reasons)
+        super().__init__(f"release refused:\n{listed}\nThe refused artifacts are in {directory}.")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Words the choices for an unknown name, the most similar first.
+
+    Args:
+        name: What the user gave.
+        choices: The names that exist.
+
+    Returns:
+        ``"did you mean 'a' or 'b'?"`` when something is similar, otherwise all choices.
+    """
+    known = sorted(choices)
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if similar:
+        return "did you mean " + " or ".join(repr(choice) for choice in similar) + "?"
+    return "choices: " + ", ".join(repr(choice) for choice in known)
