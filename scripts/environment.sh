@@ -1,0 +1,58 @@
+# Sourced by scripts/demo, scripts/test and scripts/check: makes or reuses .venv and sets $python.
+# Usage: . scripts/environment.sh; make_environment [EXTRA]     EXTRA: an extra of pyproject.toml, such as dev
+
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13 python; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+            >/dev/null 2>&1; then
+            printf '%s\n' "$candidate"
+            return 0
+        fi
+    done
+    cat >&2 <<'END'
+No suitable Python was found. tfapp needs Python 3.11, 3.12 or 3.13 with its venv module (TensorFlow has no
+wheels for others). Install one of them (on Debian and Ubuntu: python3-venv too), or name it: PYTHON=/path/to/python3.12
+END
+    return 1
+}
+
+# The stamp says what .venv was made from, so that a second run starts in seconds.
+environment_stamp() {
+    "$1" - "$root/pyproject.toml" "$root/constraints.txt" "$2" <<'END'
+import hashlib, sys
+digest = hashlib.sha256(f"{sys.version} {sys.argv[3]}".encode())
+for path in sys.argv[1:3]:
+    digest.update(open(path, "rb").read())
+print(sys.argv[3] or "base", digest.hexdigest())
+END
+}
+
+make_environment() {
+    extra=${1:-}
+    venv=$root/.venv
+    python=$venv/bin/python
+    stamps=$venv/tfapp-environment
+    if [ -x "$python" ] && "$python" -c '' >/dev/null 2>&1; then
+        stamp=$(environment_stamp "$python" "$extra") || return 1
+        if grep -qxF -- "$stamp" "$stamps" 2>/dev/null; then
+            return 0
+        fi
+    else
+        base=$(find_python) || return 1
+        echo "Making the environment .venv with $("$base" --version) ..." >&2
+        rm -rf "$venv"
+        "$base" -m venv "$venv" || return 1
+        stamp=$(environment_stamp "$python" "$extra") || return 1
+    fi
+    echo "Installing tfapp${extra:+ with extra '$extra'} and its libraries (the first time about 1 GB to download) ..." >&2
+    if ! "$python" -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
+        -c "$root/constraints.txt" -e "$root${extra:+[$extra]}"; then
+        echo "The installation failed; the lines above say why. Run the same command again to continue it." >&2
+        return 1
+    fi
+    { grep -v "^${extra:-base} " "$stamps" 2>/dev/null; printf '%s\n' "$stamp"; } > "$stamps.new"
+    mv "$stamps.new" "$stamps"
+}
