@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _WORDS = """
-the a an and or not but of to in on at for with from by as is are was were be been it this that these those
-he she they we you i his her their our your my who what when where why how all some many few no yes more most
-good bad great awful fine poor best worst happy sad fast slow new old big small long short high low early late
-film movie story actor plot scene music song team game goal match player coach win lose score season league cup
-market bank price share stock trade profit loss money sale firm company deal growth tax budget vote party leader
-law court police state city world country government minister election phone computer software internet network
-mobile site data system service user video news report say said make made take took give gave see saw know think
-one two three four five six seven eight nine ten
-""".split()
+the a an and or not but of to in on at for with from by as is are was were be been it this that
+these those he she they we you i his her their our your my who what when where why how all some many
+few no yes more most good bad great awful fine poor best worst happy sad fast slow new old big small
+long short high low early late film movie story actor plot scene music song team game goal match
+player coach win lose score season league cup market bank price share stock trade profit loss money
+sale firm company deal growth tax budget vote party leader law court police state city world country
+government minister election phone computer software internet network mobile site data system
+service user video news report say said make made take took give gave see saw know think one two
+three four five six seven eight nine ten
+"""
 _PIECES = ["##s", "##ed", "##ing", "##er", "##ly", "##est", "##ness", "##al"]
-_CHARACTERS = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-") + [
-    f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"
-]
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_CHARACTERS = list(_LETTERS + ".,!?'-") + [f"##{letter}" for letter in _LETTERS]
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def tfapp_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_vocab() -> list[str]:
     """About 270 word pieces: special tokens, whole words, endings and single characters."""
-    return list(dict.fromkeys(_SPECIAL + _WORDS + _PIECES + _CHARACTERS))
+    return list(dict.fromkeys(_SPECIAL + _WORDS.split() + _PIECES + _CHARACTERS))
 
 
 @pytest.fixture
