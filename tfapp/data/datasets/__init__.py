@@ -1,0 +1,8 @@
+"""Data sets that Python packages carry, by name."""
+
+from tfapp.data.datasets._dataset import PackagedDataset
+from tfapp.data.datasets.bbc_news import bbc_news
+
+DATASETS: dict[str, PackagedDataset] = {bbc_news.name: bbc_news}
+
+__all__ = ["DATASETS", "PackagedDataset", "bbc_news"]

