@@ -1,0 +1,232 @@
+"""The schema of the workflow file: what it takes, and how it refuses the rest."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from tfapp.config import (
+    DataSection,
+    EvaluateSection,
+    ExportSection,
+    ModelSection,
+    PhaseSection,
+    TrainSection,
+    VerifySection,
+    load_config,
+)
+from tfapp.errors import ConfigError
+
+MINIMAL = """
+name = "reviews"
+[data]
+train = "reviews.csv"
+[[transfer.phases]]
+train = "head"
+epochs = 2
+learning_rate = 1e-3
+[[transfer.phases]]
+train = { top = 2 }
+epochs = 1
+learning_rate = 5e-5
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "workflow.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(folder, text), overrides)
+    return str(caught.value)
+
+
+def test_minimal_file_gets_the_defaults(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL))
+    assert config.seed == 0
+    assert config.model == ModelSection()
+    assert config.train == TrainSection()
+    assert config.verify.min_agreement == 0.99
+    assert [phase.epochs for phase in config.transfer.phases] == [2, 1]
+    assert config.transfer.phases[1].train.top == 2
+
+
+def test_utf8_with_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "workflow.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(path).name == "reviews"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs = 2", "epochs = 0", "transfer.phases.0.epochs = 0: must be greater than or equal to 1"),
+        ("epochs = 2", "epochs = 2.5", "transfer.phases.0.epochs = 2.5: must be a whole number"),
+        ("epochs = 2", "epochs = true", "transfer.phases.0.epochs = True: must be a whole number"),
+        ("epochs = 2", "", "transfer.phases.0.epochs: missing"),
+        (
+            "epochs = 2",
+            "epochs = 2\nepoch = 3",
+            "transfer.phases.0.epoch: unknown key; did you mean 'epochs'?",
+        ),
+        ('"head"', '"hed"', "transfer.phases.0.train = 'hed': choices: 'head', 'all', or { top = k }"),
+        ("{ top = 2 }", "{ top = 0 }", "transfer.phases.1.train: choices: 'head', 'all'"),
+        ("{ top = 2 }", "{ bottom = 2 }", "transfer.phases.1.train: choices: 'head', 'all'"),
+        ("5e-5", "inf", "transfer.phases.1.learning_rate = inf: must be a finite number"),
+        ("5e-5", "'5e-5'", "transfer.phases.1.learning_rate = '5e-5': must be a number"),
+        ('"reviews.csv"', "3", "data.train = 3: must be a text in quotes"),
+        ('"reviews.csv"', '""', "data.train = '': must not be empty"),
+        ('"reviews.csv"', '"a"\ntext = ["a"]', "data.text = ['a']: must be a text in quotes"),
+        ('"reviews.csv"', '"a"\nformat = "cvs"', "data.format = 'cvs': did you mean 'csv'"),
+        ('"reviews.csv"', '"a"\ntest_fraction = 1.5', "data.test_fraction = 1.5: must be less than 1"),
+        ('"reviews.csv"', '"a"\ndataset = "bbc-news"', "data: give either `dataset`"),
+        ('train = "reviews.csv"', "", "data: give either `dataset`"),
+        ('"reviews.csv"', '"a"\ntest_fraction = 0.6\nvalidation_fraction = 0.5', "leave no rows to train on"),
+        ('name = "reviews"', 'name = "../up"', "name = '../up': it becomes a folder"),
+        ('name = "reviews"', 'name = "-x"', "name = '-x': it becomes a folder"),
+        ('name = "reviews"', f'name = "{"a" * 65}"', "it becomes a folder"),
+        ('name = "reviews"', 'name = "a"\nsed = 1', "sed: unknown key; did you mean 'seed'?"),
+        ('name = "reviews"', 'name = "a"\ntrain = 3', "train = 3: must be a section"),
+        ("[data]", "[dta]", "dta: unknown key; did you mean 'data'"),
+        ("[data]", "[train]\nloss = 'focl'\n[data]", "train.loss = 'focl': did you mean 'focal'?"),
+        (
+            "[data]",
+            "[verify]\nmin_agreement = 99\n[data]",
+            "verify.min_agreement = 99: must be less than or equal",
+        ),
+        ("[data]", "[export]\nvariants = []\n[data]", "export.variants = []: must not be empty"),
+        (
+            "[data]",
+            "[export]\nvariants = ['texts']\n[data]",
+            "export.variants.0 = 'texts': did you mean 'text'?",
+        ),
+        ("[data]", "[data", "not valid TOML"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_key_value_and_cure(tmp_path, old, new, expected):
+    assert old in MINIMAL
+    message = refusal(tmp_path, MINIMAL.replace(old, new, 1))
+    assert expected in message
+    assert "workflow.toml: " in message
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    text = MINIMAL.replace("epochs = 2", "epochs = 0").replace("reviews.csv", "x'\nformat='y")
+    lines = refusal(tmp_path, text.replace('"x', "'x").replace('y"', "y'").replace("5e-5", "-1")).splitlines()
+    assert [line.split(": ")[1].split(" = ")[0] for line in lines] == [
+        "data.format",
+        "transfer.phases.0.epochs",
+        "transfer.phases.1.learning_rate",
+    ]
+
+
+def test_missing_file_names_its_neighbours(tmp_path):
+    write(tmp_path, MINIMAL)
+    with pytest.raises(ConfigError, match=r"no such workflow file; did you mean '.*workflow\.toml'"):
+        load_config(tmp_path / "workflw.toml")
+
+
+def test_a_folder_and_other_encodings_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    path = tmp_path / "workflow.toml"
+    path.write_bytes('name = "crème"'.encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 10"):
+        load_config(path)
+
+
+def test_overrides_are_typed_as_toml_and_reach_lists(tmp_path):
+    config = load_config(
+        write(tmp_path, MINIMAL),
+        [
+            "transfer.phases.0.epochs=7",
+            "train.loss=focal",
+            "train.layer_decay = 0.5",
+            'export.variants=["text"]',
+            "transfer.phases.1.train={top = 1}",
+            "data.train=https://x?a=b",
+        ],
+    )
+    assert config.transfer.phases[0].epochs == 7
+    assert config.train.loss == "focal"
+    assert config.train.layer_decay == 0.5
+    assert config.export.variants == ["text"]
+    assert config.transfer.phases[1].train.top == 1
+    assert config.data.train == "https://x?a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.batch_size", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("train..x=3", "expected key=value"),
+        ("train.batch_size=many", "--set: train.batch_size = 'many': must be a whole number"),
+        ("train.bach_size=3", "--set: train.bach_size: unknown key; did you mean 'batch_size'?"),
+        ("transfer.phases.2.epochs=1", "transfer.phases is a list of 2"),
+        ("transfer.phases.first.epochs=1", "transfer.phases is a list of 2"),
+        ("name.x=1", "name is a value, so it has no key 'x'"),
+        ("export.variants=[1", "is not a TOML value"),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path, override, expected):
+    assert expected in refusal(tmp_path, MINIMAL, override)
+
+
+def test_paths_are_relative_to_the_file_and_hold_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFAPP_DATA", str(tmp_path / "sets"))
+    config = load_config(
+        write(tmp_path, MINIMAL.replace('"reviews.csv"', '"${TFAPP_DATA}/a/*.csv"\ntest = "b.csv"'))
+    )
+    assert config.resolve(config.data.train) == str(tmp_path / "sets" / "a" / "*.csv")
+    assert config.resolve(config.data.test) == str(tmp_path / "b.csv")
+
+
+def test_an_unset_variable_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFAPP_DATA", raising=False)
+    message = refusal(tmp_path, MINIMAL.replace("reviews.csv", "${TFAPP_DATA}/sst2/train.csv"))
+    assert "the environment variable TFAPP_DATA is not set" in message
+    assert "export TFAPP_DATA=" in message
+
+
+def test_a_backbone_is_a_folder_when_one_lies_beside_the_file(tmp_path):
+    path = write(tmp_path, MINIMAL + '[model]\nbackbone = "bert"\n')
+    assert load_config(path).resolve_backbone() == "bert"
+    (tmp_path / "bert").mkdir()
+    assert load_config(path).resolve_backbone() == str(tmp_path / "bert")
+    assert load_config(path, ["model.backbone=./other"]).resolve_backbone() == str(tmp_path / "other")
+
+
+def defaults_of(function) -> dict[str, object]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def test_defaults_are_those_of_the_functions_behind_the_keys():
+    import tfapp
+    from tfapp.data.text import load_text_data
+
+    pairs = [
+        (DataSection, load_text_data, {"dataset", "train", "max_length"}),
+        (ModelSection, tfapp.build_text_classifier, {"backbone", "allow_unsafe"}),
+        (ModelSection, tfapp.load_backbone, {"backbone", "pooling", "dropout_rate"}),
+        (TrainSection, tfapp.train, set()),
+        (EvaluateSection, tfapp.evaluate, {"calibrate"}),
+        (ExportSection, tfapp.export, set()),
+        (VerifySection, tfapp.Budget, set()),
+    ]
+    for section, function, elsewhere in pairs:
+        defaults = defaults_of(function)
+        for key, field in section.model_fields.items():
+            if key not in elsewhere:
+                default = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
+                assert field.default == default, f"{section.__name__}.{key}"
+    assert set(PhaseSection.model_fields) == set(inspect.signature(tfapp.Phase).parameters)
