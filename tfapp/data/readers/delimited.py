@@ -1,0 +1,164 @@
+"""CSV and TSV files, read by Arrow, with ragged rows found and named."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from tfapp.data.readers.decoding import read_utf8
+from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.errors import DataError
+
+_BLOCK_BYTES = 1 << 26
+
+
+def read_csv(path: Path, *, text: str, label: str, encoding: str) -> Table:
+    """Reads the columns of texts and labels from a CSV file, every cell as it stands there.
+
+    The first row names the columns. Cells may be quoted and then hold delimiters and line breaks. A
+    semicolon, tab or bar is taken as the delimiter when only it makes both columns appear.
+
+    Args:
+        path: The file.
+        text: The column of the texts.
+        label: The column of the labels.
+        encoding: The file's encoding.
+
+    Returns:
+        The table; the header is row 1.
+
+    Raises:
+        DataError: If the file, a column or a row cannot be used.
+    """
+    data, skipped = _content(path, encoding)
+    delimiter, columns = ",", _header(data, ",")
+    for other in (";", "\t", "|"):
+        if {text, label} <= set(columns):
+            break
+        found = _header(data, other)
+        if {text, label} <= set(found):
+            delimiter, columns = other, found
+    check_columns(str(path), columns, text, label, hint=" The first row of the file must name the columns.")
+    table, ragged = _parse(path, data, columns, text, label, delimiter, quote='"')
+    _refuse_ragged(path, ragged, skipped)
+    return _table(path, table, text, label, skipped)
+
+
+def read_tsv(path: Path, *, text: str, label: str, encoding: str) -> Table:
+    """Reads the columns of texts and labels from a file of tab-separated values.
+
+    A quotation mark at the beginning of a cell quotes it, unless that makes no sense for the whole file:
+    many public sets write raw quotation marks.
+
+    Args:
+        path: The file.
+        text: The column of the texts.
+        label: The column of the labels.
+        encoding: The file's encoding.
+
+    Returns:
+        The table; the header is row 1.
+
+    Raises:
+        DataError: If the file, a column or a row cannot be used.
+    """
+    data, skipped = _content(path, encoding)
+    columns = _header(data, "\t")
+    check_columns(str(path), columns, text, label, hint=" The first row of the file must name the columns.")
+    table, ragged = _parse(path, data, columns, text, label, "\t", quote=False)
+    if ragged or _all_quotes_closed(table):
+        table, ragged = _parse(path, data, columns, text, label, "\t", quote='"')
+    _refuse_ragged(path, ragged, skipped)
+    return _table(path, table, text, label, skipped)
+
+
+def _content(path: Path, encoding: str) -> tuple[bytes, int]:
+    """Returns the file's bytes without blank lines around them, and the number of lines cut before."""
+    data = read_utf8(path, encoding)
+    content = data.lstrip(b"\r\n")
+    skipped = data.count(b"\n", 0, len(data) - len(content))
+    return content.rstrip(b"\r\n") + b"\n", skipped
+
+
+def _header(data: bytes, delimiter: str) -> list[str]:
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
+    try:
+        return next(csv.reader(lines, delimiter=delimiter))
+    except csv.Error:
+        return []
+
+
+def _parse(
+    path: Path, data: bytes, columns: list[str], text: str, label: str, delimiter: str, *, quote: str | bool
+) -> tuple[Any, list[Any]]:
+    ragged: list[Any] = []
+
+    def note(row: Any) -> str:
+        ragged.append(row)
+        return "skip"
+
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(data),
+            # One thread: with several, Arrow does not know the number of an invalid row.
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            parse_options=pacsv.ParseOptions(
+                delimiter=delimiter,
+                quote_char=quote,
+                newlines_in_values=bool(quote),
+                ignore_empty_lines=False,
+                invalid_row_handler=note,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                include_columns=[text, label],
+                column_types={name: pa.string() for name in columns},
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{path} cannot be read as delimited text: {error}. Look for a quote that never closes."
+        ) from error
+    return table, ragged
+
+
+def _all_quotes_closed(table: Any) -> bool:
+    opened = False
+    for column in table.columns:
+        starts = pc.starts_with(column, '"')
+        opened = opened or bool(pc.any(starts).as_py())
+        if pc.any(pc.and_not(starts, pc.ends_with(column, '"'))).as_py():
+            return False
+    return opened
+
+
+def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:
+    if not ragged:
+        return
+    row = ragged[0]
+    more = f" ({len(ragged) - 1} more rows are like this)" if len(ragged) > 1 else ""
+    unclosed = row.text.count('"') % 2 == 1
+    cure = (
+        "A quotation mark in it is never closed: close it, or double it."
+        if unclosed
+        else "Quote cells that hold the delimiter or a line break, and give every row all cells."
+    )
+    raise DataError(
+        f"{path}, row {row.number + skipped} has {row.actual_columns} cells where the header has "
+        f"{row.expected_columns}{more}: {row.text[:80]!r}. {cure}"
+    )
+
+
+def _table(path: Path, table: Any, text: str, label: str, skipped: int) -> Table:
+    if table.num_rows == 0:
+        raise DataError(f"{path} holds no rows below its header.")
+    texts = np.asarray(table.column(text), dtype=object)
+    labels = np.asarray(table.column(label), dtype=object)
+    return make_table(texts, labels, file=str(path), unit="row", first=2 + skipped)

@@ -1,0 +1,85 @@
+"""A folder with one sub-folder of text files per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tfapp.data.readers.decoding import check_encoding, read_utf8
+from tfapp.data.readers.table import Table, quoted
+from tfapp.errors import DataError
+
+_SUFFIXES = ("", ".txt", ".text")
+
+
+def read_folder(path: Path, *, text: str, label: str, encoding: str) -> Table:
+    """Reads a folder whose sub-folders are the classes and hold one text a file.
+
+    Files that end in ``.txt``, ``.text`` or have no suffix are read; hidden ones are left out.
+
+    Args:
+        path: The folder.
+        text: Not used: files have no columns.
+        label: Not used: the sub-folder's name is the label.
+        encoding: The files' encoding.
+
+    Returns:
+        The table; every file is one row.
+
+    Raises:
+        DataError: If there are no class folders, or one of them holds no text files.
+    """
+    check_encoding(encoding)
+    entries = _visible(path)
+    class_folders = [entry for entry in entries if entry.is_dir()]
+    if not class_folders:
+        files = [entry.name for entry in entries]
+        cure = (
+            f" To read its files as shards, pass a pattern: {str(path / ('*' + Path(files[0]).suffix))!r}."
+            if files
+            else ""
+        )
+        raise DataError(f"{path} has no sub-folders; a folder of texts needs one sub-folder per class.{cure}")
+    texts: list[str | None] = []
+    labels: list[str] = []
+    files_read: list[str] = []
+    for folder in class_folders:
+        for file in _text_files(folder):
+            empty = file.stat().st_size == 0
+            texts.append(None if empty else read_utf8(file, encoding, unit="line").decode("utf-8").strip())
+            labels.append(folder.name)
+            files_read.append(str(file))
+    return Table(
+        np.array(texts, dtype=object),
+        np.array(labels, dtype=object),
+        np.full(len(texts), -1, np.int64),
+        np.arange(len(texts), dtype=np.int32),
+        tuple(files_read),
+        "file",
+    )
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
+
+
+def _text_files(folder: Path) -> list[Path]:
+    entries = _visible(folder)
+    nested = [entry.name for entry in entries if entry.is_dir()]
+    if nested:
+        raise DataError(
+            f"the class folder {folder} holds folders ({quoted(nested, 5)}), not only text files. "
+            f"If {folder.name!r} is a split and not a class, pass it by itself: load_text_data({str(folder)!r}, "
+            "...); else move its files up."
+        )
+    files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
+    if not files:
+        others = f"only {quoted([entry.name for entry in entries], 3)}" if entries else "no files at all"
+        raise DataError(
+            f"the class folder {folder} holds no .txt files ({others}); add texts or remove the folder."
+        )
+    return files

@@ -1,0 +1,82 @@
+"""JSON lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfapp.data.readers.decoding import read_utf8
+from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.errors import DataError
+
+
+def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
+    """Reads texts and labels from a file that holds one JSON object a line.
+
+    Args:
+        path: The file.
+        text: The key of the texts.
+        label: The key of the labels.
+        encoding: The file's encoding.
+
+    Returns:
+        The table; the first line is line 1.
+
+    Raises:
+        DataError: If the file, a line or a key cannot be used.
+    """
+    lines = read_utf8(path, encoding, unit="line").decode("utf-8").split("\n")
+    decode = json.JSONDecoder().decode
+    texts: list[str | None] = []
+    labels: list[Any] = []
+    numbers: list[int] = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.isspace():
+            continue
+        try:
+            row = decode(line)
+        except json.JSONDecodeError as error:
+            raise DataError(_malformed(path, number, line, error)) from error
+        if not isinstance(row, dict):
+            kind = "an array" if isinstance(row, list) else f"{type(row).__name__}"
+            raise DataError(
+                f"{path}, line {number} holds {kind}, not an object; write one object a line: "
+                f'{{"{text}": "...", "{label}": "..."}}.'
+            )
+        if text not in row or label not in row:
+            check_columns(
+                f"{path}, line {number}", list(row), text, label, hint=" Every line needs both keys."
+            )
+        value = row[text]
+        if value is not None and not isinstance(value, str):
+            raise DataError(
+                f"{path}, line {number}: {text!r} is {value!r:.60}, not a string; "
+                "quote it, or name another key with text=..."
+            )
+        texts.append(value)
+        labels.append(row[label])
+        numbers.append(number)
+    column = np.empty(len(labels), dtype=object)
+    column[:] = labels
+    return make_table(
+        np.array(texts, dtype=object),
+        column,
+        file=str(path),
+        unit="line",
+        numbers=np.array(numbers, np.int64),
+    )
+
+
+def _malformed(path: Path, number: int, line: str, error: json.JSONDecodeError) -> str:
+    if number == 1 and line.lstrip().startswith("["):
+        return (
+            f"{path} holds one JSON array; write one object a line instead, as "
+            "pandas.DataFrame.to_json(orient='records', lines=True) does."
+        )
+    return (
+        f"{path}, line {number} is not valid JSON: {error.msg} at column {error.colno}: {line[:80]!r}. "
+        "Repair the line; every line must be one whole object."
+    )

@@ -1,0 +1,88 @@
+"""Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfapp.data.readers.decoding import check_encoding
+from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.errors import DataError
+
+
+def read_parquet(path: Path, *, text: str, label: str, encoding: str) -> Table:
+    """Reads the columns of texts and labels from a Parquet file.
+
+    Args:
+        path: The file.
+        text: The column of the texts: strings, or bytes in ``encoding``.
+        label: The column of the labels: strings, integers, booleans or floats.
+        encoding: The encoding of texts that are stored as bytes.
+
+    Returns:
+        The table; the first row is row 1.
+
+    Raises:
+        DataError: If the file is damaged, or a column cannot be used.
+    """
+    name = check_encoding(encoding)
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            check_columns(str(path), columns, text, label)
+            table = file.read(columns=[text, label])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is damaged or no Parquet file: {str(error).splitlines()[0]} Write or copy it again."
+        ) from error
+    if table.num_rows == 0:
+        raise DataError(f"{path} holds no rows.")
+    return make_table(
+        _texts(path, text, table.column(text), name),
+        _labels(path, label, table.column(label)),
+        file=str(path),
+        unit="row",
+    )
+
+
+def _plain(column: Any) -> Any:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _texts(path: Path, name: str, column: Any, encoding: str) -> np.ndarray[Any, Any]:
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _decoded(path, name, column, encoding)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise DataError(f"{path}: the column {name!r} holds {kind}, not texts; name another with text=...")
+    return np.asarray(column, dtype=object)
+
+
+def _decoded(path: Path, name: str, column: Any, encoding: str) -> np.ndarray[Any, Any]:
+    texts = np.empty(len(column), dtype=object)
+    for position, value in enumerate(column.to_pylist()):
+        try:
+            texts[position] = None if value is None else value.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}, row {position + 1}: the bytes in {name!r} are not {encoding} (byte offset "
+                f"{error.start}); pass their encoding=..."
+            ) from error
+    return texts
+
+
+def _labels(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:
+    column = _plain(column)
+    if pa.types.is_nested(column.type):
+        raise DataError(f"{path}: the column {name!r} holds {column.type}; a label must be one value a row.")
+    plain_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if plain_number and column.null_count == 0:
+        return np.asarray(column)
+    values = np.empty(len(column), dtype=object)
+    values[:] = column.to_pylist()
+    return values

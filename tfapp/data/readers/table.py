@@ -1,0 +1,175 @@
+"""The table that every reader returns: texts, labels, and where each of them came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfapp.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Texts and labels as they were read, each row with its place of origin.
+
+    Attributes:
+        texts: Object array (rows,) of ``str``, or None where a row has no text.
+        labels: Array (rows,) of any type; None in an object array where a row has no label.
+        numbers: int64 array (rows,): the row's number in its file, or -1 where a file is one row.
+        file_index: int32 array (rows,): position in ``files``.
+        files: What the rows were read from: file names, or words for data in memory.
+        unit: What ``numbers`` counts: ``"row"`` (the header of a CSV file is row 1, as spreadsheets
+            show it), ``"line"`` or ``"index"`` (from 0, for data in memory).
+    """
+
+    texts: Array
+    labels: Array
+    numbers: npt.NDArray[np.int64]
+    file_index: npt.NDArray[np.int32]
+    files: tuple[str, ...]
+    unit: str = "row"
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def place(self, position: int) -> str:
+        """Words where a row came from, such as ``"reviews.csv, row 12"``.
+
+        Args:
+            position: Position in this table, from 0.
+
+        Returns:
+            The file and, unless the whole file is one row, the number of the row.
+        """
+        file = self.files[int(self.file_index[position])]
+        number = int(self.numbers[position])
+        return file if number < 0 else f"{file}, {self.unit} {number}"
+
+    def places(self, positions: Iterable[int], limit: int = 5) -> tuple[str, ...]:
+        """Words where the first few of several rows came from.
+
+        Args:
+            positions: Positions in this table, from 0.
+            limit: The largest number of rows to word.
+
+        Returns:
+            At most ``limit`` places.
+        """
+        return tuple(self.place(position) for _, position in zip(range(limit), positions, strict=False))
+
+
+def make_table(
+    texts: Array,
+    labels: Array,
+    *,
+    file: str,
+    unit: str,
+    numbers: npt.NDArray[np.int64] | None = None,
+    first: int = 1,
+) -> Table:
+    """Makes the table of one file or one object in memory.
+
+    Args:
+        texts: Object array (rows,) of ``str`` or None.
+        labels: Array (rows,) of any type.
+        file: What it was read from.
+        unit: What row numbers count.
+        numbers: The number of each row; counted from ``first`` when not given.
+        first: The number of the first row.
+
+    Returns:
+        The table.
+    """
+    if numbers is None:
+        numbers = np.arange(first, first + len(texts), dtype=np.int64)
+    return Table(texts, labels, numbers, np.zeros(len(texts), np.int32), (file,), unit)
+
+
+def concatenate(tables: Sequence[Table]) -> Table:
+    """Joins the tables of several shards in their order.
+
+    Args:
+        tables: At least one table; all count the same unit.
+
+    Returns:
+        One table that still knows the file of each row.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    offsets = np.cumsum([0, *(len(table.files) for table in tables[:-1])])
+    kinds = {table.labels.dtype for table in tables}
+    labels = [table.labels if len(kinds) == 1 else table.labels.astype(object) for table in tables]
+    return Table(
+        np.concatenate([table.texts for table in tables]),
+        np.concatenate(labels),
+        np.concatenate([table.numbers for table in tables]),
+        np.concatenate(
+            [table.file_index + np.int32(off) for table, off in zip(tables, offsets, strict=True)]
+        ),
+        tuple(file for table in tables for file in table.files),
+        tables[0].unit,
+    )
+
+
+def check_columns(file: str, columns: Sequence[str], text: str, label: str, *, hint: str = "") -> None:
+    """Refuses a file that lacks the column of the texts or of the labels.
+
+    Args:
+        file: Where the columns were found.
+        columns: The columns that there are.
+        text: The column of the texts.
+        label: The column of the labels.
+        hint: A sentence to add to the cure.
+
+    Raises:
+        DataError: If a column is missing, there twice, or the same for both.
+    """
+    if text == label:
+        raise DataError(
+            f"text={text!r} and label={label!r} name the same column of {file}; name two columns."
+        )
+    for key, name in (("text", text), ("label", label)):
+        if name not in columns:
+            raise DataError(
+                f"{file} has no column {name!r}; its columns are {quoted(columns)}."
+                f"{did_you_mean(name, columns)} Name the right one with {key}=...{hint}"
+            )
+        if list(columns).count(name) > 1:
+            raise DataError(f"{file} has the column {name!r} more than once; rename one of them.")
+
+
+def quoted(names: Iterable[object], limit: int = 20) -> str:
+    """Lists names in quotes, the first ``limit`` of them.
+
+    Args:
+        names: The names.
+        limit: The largest number of names to list.
+
+    Returns:
+        ``"'a', 'b' and 3 more"``.
+    """
+    known = list(names)
+    listed = ", ".join(repr(name) for name in known[:limit])
+    return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Words the most similar choice, and nothing when none is similar.
+
+    Args:
+        name: What the user gave.
+        choices: What there is.
+
+    Returns:
+        ``" Did you mean 'a'?"`` or an empty string.
+    """
+    lower = {choice.lower(): choice for choice in choices}
+    similar = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f" Did you mean {lower[similar[0]]!r}?" if similar else ""

@@ -1,0 +1,314 @@
+"""Text classification data: read, cleaned, split, fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfapp.data.cleaning import CleanRows, clean, remove_leaks
+from tfapp.data.labels import name_labels, order_classes
+from tfapp.data.readers import read_source
+from tfapp.data.readers.table import Table, did_you_mean, quoted
+from tfapp.data.report import DataReport, Dropped
+from tfapp.data.splits import check_fractions, stratified_split
+from tfapp.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class TextSplit:
+    """Texts of one split with their labels.
+
+    Attributes:
+        name: ``"train"``, ``"validation"`` or ``"test"``.
+        texts: The texts, as they were read.
+        labels: int32 array (rows,): positions in ``classes``; read-only.
+        classes: The class names in their order.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        labels = np.array(self.labels, np.int32)
+        if labels.shape != (len(self.texts),):
+            raise DataError(
+                f"split {self.name!r} has {len(self.texts)} texts and labels of shape {labels.shape}."
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise DataError(
+                f"split {self.name!r} has labels outside 0..{len(self.classes) - 1}, its class indices."
+            )
+        labels.setflags(write=False)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return f"TextSplit({self.name!r}, {len(self):,} rows, {len(self.classes)} classes)"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of texts, labels and classes, the same in every process and on every machine."""
+        digest = hashlib.sha256(b"tfapp text split 1\0")
+        for strings in (self.classes, self.texts):
+            lengths = np.fromiter(map(len, strings), "<i8", len(strings))
+            digest.update(np.int64(len(strings)).astype("<i8").tobytes() + lengths.tobytes())
+            digest.update("".join(strings).encode("utf-8"))
+        digest.update(self.labels.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """Training, validation and test texts, and the report of how they came about.
+
+    Attributes:
+        train: The rows to train on.
+        validation: The rows to choose by.
+        test: The rows to measure on.
+        classes: The class names in their order.
+        report: What was read and left out.
+        seed: The seed of the drawn splits.
+        task: What a label is: ``"single_label"``.
+    """
+
+    train: TextSplit
+    validation: TextSplit
+    test: TextSplit
+    classes: tuple[str, ...]
+    report: DataReport
+    seed: int
+    task: str = "single_label"
+
+    @property
+    def splits(self) -> dict[str, TextSplit]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all three splits, the same in every process and on every machine."""
+        parts = [self.task, *(split.sha256 for split in self.splits.values())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"TextData({rows} rows; {len(self.classes)} classes)"
+
+    def with_report(self, report: DataReport) -> TextData:
+        """Replaces the report, for instance by one that knows the lengths in tokens.
+
+        Args:
+            report: The new report.
+
+        Returns:
+            The same data with that report.
+        """
+        return replace(self, report=report)
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the splits and the report into a folder, all or nothing.
+
+        Args:
+            directory: The folder; one that holds saved data is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputError: If it cannot be written, or holds something else.
+        """
+        from tfapp.data.storage import save_text_data
+
+        return save_text_data(self, Path(directory))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> TextData:
+        """Reads what ``save`` wrote.
+
+        Args:
+            directory: The folder.
+
+        Returns:
+            The same data, with the same fingerprint.
+
+        Raises:
+            DataError: If it is missing or damaged.
+        """
+        from tfapp.data.storage import load_saved_text_data
+
+        return load_saved_text_data(Path(directory))
+
+
+def load_text_data(
+    source: Any,
+    *,
+    text: str = "text",
+    label: str = "label",
+    validation: Any = None,
+    test: Any = None,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> TextData:
+    """Reads texts with labels, cleans them, and splits them for training, validation and test.
+
+    Sources are paths of CSV, TSV, JSON lines or Parquet files, patterns of shards (``"train-*.csv"``), a
+    folder with one sub-folder of text files per class, a ``tf.data.Dataset``, ``(texts, labels)``, a list of
+    ``(text, label)`` pairs, a ``pandas.DataFrame``, or the name of a packaged data set.
+
+    Texts are equal when they are after Unicode NFC and folding of white space. Equal texts are kept once;
+    within a source, a text under several labels is dropped; a text that stands in several splits stays in
+    the test split, else in the validation split. The report counts all of it.
+
+    Args:
+        source: The training rows, and those of every split that is not given by itself.
+        text: The column or key of the texts.
+        label: The column or key of the labels: strings, integers, booleans or floats.
+        validation: A source of the validation rows; drawn from ``source`` when None.
+        test: A source of the test rows; drawn from ``source`` when None.
+        format: ``"csv"``, ``"tsv"``, ``"jsonl"``, ``"parquet"`` or ``"folder"``; by the suffix when None.
+        encoding: The encoding of text files; UTF-8 may begin with a byte order mark.
+        validation_fraction: Share of the rows of ``source`` to draw for validation, between 0 and 1.
+        test_fraction: Share of the rows of ``source`` to draw for test, between 0 and 1.
+        seed: Seed of the drawn splits; every class keeps its share in them.
+
+    Returns:
+        The splits, the class names in their order, and the report.
+
+    Raises:
+        DataError: If something cannot be used; the message names file, row or key, and the cure.
+    """
+    given = {"validation": validation, "test": test}
+    drawn = {"test": test_fraction, "validation": validation_fraction}
+    fractions = {split: drawn[split] for split in drawn if given[split] is None}
+    check_fractions(fractions)
+    options: dict[str, Any] = {"text": text, "label": label, "format": format, "encoding": encoding}
+    tables = {"train": read_source(source, name="source", **options)}
+    for split, other in given.items():
+        if other is not None:
+            tables[split] = read_source(other, name=split, **options)
+    named = {split: name_labels(table) for split, table in tables.items()}
+    class_of = order_classes({name for names in named.values() for name in set(names.tolist()) - {None}})
+    rows: dict[str, CleanRows] = {}
+    dropped: list[Dropped] = []
+    for split, table in tables.items():
+        names = np.array(
+            [None if name is None else class_of[name] for name in named[split].tolist()], dtype=object
+        )
+        rows[split], left_out = clean(table, names, split)
+        dropped += left_out
+    classes = _classes(rows["train"], class_of)
+    for split in tables.keys() - {"train"}:
+        _refuse_unknown_classes(rows[split], split, classes)
+    for split, other_split in (("validation", "test"), ("train", "test"), ("train", "validation")):
+        if split in rows and other_split in rows:
+            rows[split], left_out = remove_leaks(rows[split], split, rows[other_split], other_split)
+            dropped += left_out
+    index = {name: number for number, name in enumerate(classes)}
+    labels = {split: np.array([index[name] for name in part.names], np.int32) for split, part in rows.items()}
+    _refuse_small_classes(labels["train"], classes, fractions)
+    splits = {split: _split(split, part, labels[split], classes) for split, part in rows.items()}
+    if fractions:
+        positions = stratified_split(rows["train"].keys, labels["train"], fractions, seed=seed)
+        pool = rows["train"]
+        splits |= {
+            split: _split(split, pool.take(at), labels["train"][at], classes)
+            for split, at in positions.items()
+        }
+    for split in SPLITS:
+        if len(splits[split]) == 0:
+            raise DataError(
+                f"no rows are left for {split} after cleaning: {'; '.join(_words(dropped, split))}."
+            )
+    return TextData(
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        classes=classes,
+        report=_report(tables, splits, dropped),
+        seed=seed,
+    )
+
+
+def _classes(rows: CleanRows, class_of: dict[str, str]) -> tuple[str, ...]:
+    present = set(rows.names.tolist())
+    classes = tuple(dict.fromkeys(name for name in class_of.values() if name in present))
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(
+            f"{rows.table.files[0]}: the usable rows hold {found}; a classifier needs at least two. "
+            "Is label=... the column of the labels?"
+        )
+    return classes
+
+
+def _refuse_unknown_classes(rows: CleanRows, split: str, classes: tuple[str, ...]) -> None:
+    unknown = np.flatnonzero(~np.isin(rows.names.astype(str), classes))
+    if len(unknown) == 0:
+        return
+    first = int(unknown[0])
+    name = rows.names[first]
+    others = sorted(set(rows.names[unknown].tolist()) - {name})
+    more = f" So do {quoted(others, 5)}." if others else ""
+    raise DataError(
+        f"{rows.table.place(int(rows.positions[first]))}: the label {name!r} of {split} does not occur "
+        f"in the training rows, whose classes are {quoted(classes)}.{did_you_mean(name, classes)}{more} "
+        f"Correct it, remove the {len(unknown):,} rows, or add training rows of that class."
+    )
+
+
+def _refuse_small_classes(
+    labels: npt.NDArray[np.int32], classes: tuple[str, ...], fractions: dict[str, float]
+) -> None:
+    needed = 1 + len(fractions)
+    counts = np.bincount(labels, minlength=len(classes))
+    small = [f"{classes[index]!r} ({counts[index]})" for index in np.flatnonzero(counts < needed)]
+    if not small:
+        return
+    wanted = " and ".join(["train", *fractions])
+    raise DataError(
+        f"after cleaning, {', '.join(small[:10])}{' and more' if len(small) > 10 else ''} "
+        f"{'has' if len(small) == 1 else 'have'} fewer than {needed} rows, one for each of {wanted}. "
+        "Add rows, merge or remove these classes, or give the splits as files of their own."
+    )
+
+
+def _split(name: str, rows: CleanRows, labels: npt.NDArray[np.int32], classes: tuple[str, ...]) -> TextSplit:
+    return TextSplit(name, tuple(rows.table.texts[rows.positions].tolist()), labels, classes)
+
+
+def _words(dropped: list[Dropped], split: str) -> list[str]:
+    return [f"{entry.rows:,} rows: {entry.reason}" for entry in dropped if entry.split == split]
+
+
+def _report(tables: dict[str, Table], splits: dict[str, TextSplit], dropped: list[Dropped]) -> DataReport:
+    sources, rows_read = {}, {}
+    for split in SPLITS:
+        if split in tables:
+            files = tables[split].files
+            sources[split] = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1:,} more"
+            rows_read[split] = len(tables[split])
+    counts = {
+        split: dict(
+            zip(part.classes, np.bincount(part.labels, minlength=len(part.classes)).tolist(), strict=True)
+        )
+        for split in SPLITS
+        for part in [splits[split]]
+    }
+    return DataReport(
+        sources, rows_read, {split: len(splits[split]) for split in SPLITS}, counts, tuple(dropped)
+    )
