@@ -1,1 +1,7 @@
-"""To be filled."""
+"""How good a model is: scores with intervals, calibration, and a report that people can read."""
+
+from tfapp.evaluation.calibration import fit_temperature as fit_temperature
+from tfapp.evaluation.evaluate import evaluate as evaluate
+from tfapp.evaluation.evaluate import evaluate_logits as evaluate_logits
+from tfapp.evaluation.metrics import Interval as Interval
+from tfapp.evaluation.report import Evaluation as Evaluation
