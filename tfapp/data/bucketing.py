@@ -1,0 +1,232 @@
+"""Batches of rows of similar length: little padding, and an order that the seed decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfapp.data.tokenizers import EncodedTexts
+
+POOL_BATCHES = 50
+"""Rows are sorted by length within pools of this many batches, after shuffling."""
+
+_NO_ROW = -1
+
+
+class Rows(Protocol):
+    """Rows held in memory that batches are gathered from.
+
+    Attributes:
+        lengths: Length of each row in tokens, int32 ``(rows,)``; all 1 where rows have no length.
+    """
+
+    lengths: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The inputs of the rows ``indices`` int32 ``(batch,)``, padded to the longest of them."""
+
+
+class TokenRows:
+    """Encoded texts as rows.
+
+    Args:
+        encoded: The texts' ids.
+        pad_id: The id that fills short rows up.
+        pad_to: Widths are rounded up to a multiple of this many tokens, so that compilers see few shapes.
+        max_length: Widths are never rounded up beyond this.
+    """
+
+    def __init__(self, encoded: EncodedTexts, *, pad_id: int, pad_to: int = 1) -> None:
+        self.lengths = encoded.lengths
+        self.pad_id = pad_id
+        self.pad_to = pad_to
+        self._limit = max(encoded.max_length, int(self.lengths.max(initial=0)))
+        self._ids = tf.constant(encoded.values)
+        self._splits = tf.constant(encoded.row_splits)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gathers ``token_ids``, ``padding_mask`` and ``segment_ids``, int32 ``(batch, length)``."""
+        starts = tf.gather(self._splits, indices)
+        lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
+        width = _round_up(tf.reduce_max(lengths), self.pad_to, self._limit)
+        position = tf.range(width)[tf.newaxis]
+        mask = position < lengths[:, tf.newaxis]
+        source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
+        token_ids = tf.where(mask, tf.gather(self._ids, source), self.pad_id)
+        return {
+            "token_ids": token_ids,
+            "padding_mask": tf.cast(mask, tf.int32),
+            "segment_ids": tf.zeros_like(token_ids),
+        }
+
+
+class FeatureRows:
+    """Cached features as rows: one array of vectors a row, or one of token vectors laid end to end.
+
+    Args:
+        arrays: ``features`` ``(rows, hidden)`` for pooled features, or ``hidden`` ``(tokens, hidden)``.
+        row_splits: Where each row's token vectors begin, int64 ``(rows + 1,)``; None for pooled features.
+    """
+
+    def __init__(
+        self, arrays: Mapping[str, npt.NDArray[Any]], row_splits: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        self._arrays = {name: tf.constant(array) for name, array in arrays.items()}
+        self._splits = None if row_splits is None else tf.constant(row_splits)
+        rows = len(next(iter(arrays.values())))
+        self.lengths = np.ones(rows, np.int32) if row_splits is None else np.diff(row_splits).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gathers float32 features ``(batch, hidden)``, or ``(batch, length, hidden)`` and a mask."""
+        if self._splits is None:
+            return {
+                name: tf.cast(tf.gather(array, indices), tf.float32) for name, array in self._arrays.items()
+            }
+        starts = tf.gather(self._splits, indices)
+        lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
+        position = tf.range(tf.reduce_max(lengths))[tf.newaxis]
+        mask = position < lengths[:, tf.newaxis]
+        source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
+        gathered = {
+            name: tf.cast(tf.gather(array, source), tf.float32) * tf.cast(mask, tf.float32)[..., tf.newaxis]
+            for name, array in self._arrays.items()
+        }
+        return {**gathered, "padding_mask": tf.cast(mask, tf.int32)}
+
+
+def _round_up(length: tf.Tensor, multiple: int, limit: int) -> tf.Tensor:
+    if multiple == 1:
+        return length
+    return tf.minimum(-(-length // multiple) * multiple, max(limit, 1))
+
+
+def epoch_plan(
+    lengths: tf.Tensor, *, batch_size: int, seed: int, epoch: tf.Tensor, pool_batches: int = POOL_BATCHES
+) -> tf.Tensor:
+    """Decides which rows stand together in an epoch's batches.
+
+    Rows are shuffled, sorted by length within pools, cut into batches, and the batches are shuffled.
+
+    Args:
+        lengths: int32 ``(rows,)``.
+        batch_size: Rows a batch, 1 or more.
+        seed: Decides every epoch's order.
+        epoch: Number of the epoch, an integer scalar.
+        pool_batches: Batches a pool; 1 gives plain shuffling.
+
+    Returns:
+        Row indices, int32 ``(batches, batch_size)``; the one batch that is not full ends in -1.
+
+    Reference:
+        The idea is the length grouping of most sequence trainers; see also Khomenko et al. 2016,
+        Accelerating recurrent neural network training using sequence bucketing, arXiv:1708.05604.
+    """
+    rows = tf.shape(lengths)[0]
+    order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=[seed, epoch])
+    pool = tf.range(rows) // (batch_size * pool_batches)
+    key = tf.cast(pool, tf.int64) * (tf.int32.max + 1) + tf.cast(tf.gather(lengths, order), tf.int64)
+    order = tf.gather(order, tf.argsort(key, stable=True))
+    missing = -rows % batch_size
+    batches = tf.reshape(tf.pad(order, [[0, missing]], constant_values=_NO_ROW), [-1, batch_size])
+    return tf.random.experimental.stateless_shuffle(batches, seed=[seed + 1, epoch])
+
+
+def training_batches(
+    rows: Rows,
+    labels: npt.NDArray[np.int32],
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    class_weights: npt.NDArray[np.float32] | None = None,
+) -> tf.data.Dataset:
+    """Batches for training, epoch after epoch without end; an epoch has ``ceil(rows / batch_size)``.
+
+    Args:
+        rows: What to gather from.
+        labels: Class indices, int32 ``(rows,)``.
+        batch_size: Rows a batch.
+        seed: Decides the order of every epoch.
+        first_epoch: Where to begin, so that a resumed run sees the order of an unbroken one.
+        class_weights: float32 ``(num_classes,)`` to weigh rows by their class, or None.
+
+    Returns:
+        A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
+    """
+    lengths, targets = tf.constant(rows.lengths), tf.constant(labels)
+    weights = None if class_weights is None else tf.constant(class_weights)
+
+    def plan(epoch: tf.Tensor) -> tf.data.Dataset:
+        batches = epoch_plan(
+            lengths, batch_size=batch_size, seed=seed, epoch=tf.cast(epoch, tf.int32)
+        )
+        return tf.data.Dataset.from_tensor_slices(batches)
+
+    def collect(indices: tf.Tensor) -> tuple[Any, ...]:
+        indices = tf.boolean_mask(indices, indices != _NO_ROW)
+        batch_labels = tf.gather(targets, indices)
+        if weights is None:
+            return rows.gather(indices), batch_labels
+        return rows.gather(indices), batch_labels, tf.gather(weights, batch_labels)
+
+    epochs = tf.data.Dataset.range(first_epoch, tf.int32.max)
+    return epochs.flat_map(plan).map(collect, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def evaluation_batches(
+    rows: Rows, labels: npt.NDArray[np.int32] | None = None, *, batch_size: int
+) -> tuple[tf.data.Dataset, npt.NDArray[np.int64]]:
+    """Every row once, shortest first, for inference.
+
+    Args:
+        rows: What to gather from.
+        labels: Class indices, int32 ``(rows,)``, to get ``(inputs, labels)``; None to get inputs only.
+        batch_size: Rows a batch.
+
+    Returns:
+        The dataset, and the order of its rows as indices into ``rows``, int64 ``(rows,)``.
+    """
+    order = np.argsort(rows.lengths, kind="stable")
+    targets = None if labels is None else tf.constant(labels)
+
+    def collect(indices: tf.Tensor) -> Any:
+        inputs = rows.gather(tf.cast(indices, tf.int32))
+        return inputs if targets is None else (inputs, tf.gather(targets, indices))
+
+    dataset = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(collect, num_parallel_calls=2)
+    return dataset.prefetch(4), order
+
+
+def padding_share(rows: Rows, *, batch_size: int, seed: int, pad_to: int = 1) -> float:
+    """Share of padding among the tokens of a training epoch's batches.
+
+    Args:
+        rows: The rows.
+        batch_size: Rows a batch.
+        seed: As in `training_batches`; its first epoch is measured.
+        pad_to: As in `TokenRows`.
+
+    Returns:
+        A fraction, 0 up to 1.
+    """
+    plan = epoch_plan(
+        tf.constant(rows.lengths), batch_size=batch_size, seed=seed, epoch=tf.constant(0)
+    ).numpy()
+    lengths = np.where(plan == _NO_ROW, 0, rows.lengths[plan])
+    filled = (plan != _NO_ROW).sum(axis=1)
+    widths = -(-lengths.max(axis=1) // pad_to) * pad_to
+    padded = float((widths * filled).sum())
+    return 1.0 - float(lengths.sum()) / padded if padded else 0.0

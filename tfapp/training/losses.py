@@ -1,0 +1,87 @@
+"""Losses over logits and integer labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfapp.errors import ConfigError, nearest
+
+LOSSES = ("cross_entropy", "focal")
+
+
+@keras.saving.register_keras_serializable("tfapp")
+class ClassificationLoss(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of softmax logits, focal and smoothed where asked.
+
+    Args:
+        gamma: Focusing exponent, 0 or more; 0 is plain cross-entropy.
+        label_smoothing: Share of a label spread over all classes, 0 up to 1.
+        name: Name of the loss.
+        **kwargs: What `keras.losses.Loss` takes.
+
+    Reference:
+        Lin et al. 2017, Focal Loss for Dense Object Detection, arXiv:1708.02002; Szegedy et al. 2016,
+        Rethinking the Inception Architecture, arXiv:1512.00567 (label smoothing).
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        name: str = "classification_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Computes the loss of each row.
+
+        Args:
+            y_true: Class indices ``(batch,)``.
+            y_pred: Logits ``(batch, num_classes)``.
+
+        Returns:
+            float32 ``(batch,)``.
+        """
+        logits = tf.cast(y_pred, tf.float32)
+        labels = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+        if not self.gamma and not self.label_smoothing:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        num_classes = tf.shape(logits)[-1]
+        targets = tf.one_hot(labels, num_classes)
+        smooth = self.label_smoothing
+        targets = targets * (1.0 - smooth) + smooth / tf.cast(num_classes, tf.float32)
+        log_probabilities = tf.nn.log_softmax(logits)
+        focus = tf.pow(1.0 - tf.exp(log_probabilities), self.gamma) if self.gamma else 1.0
+        return -tf.reduce_sum(targets * focus * log_probabilities, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build an equal loss."""
+        return {**super().get_config(), "gamma": self.gamma, "label_smoothing": self.label_smoothing}
+
+
+def make_loss(loss: str, *, focal_gamma: float = 2.0, label_smoothing: float = 0.0) -> ClassificationLoss:
+    """Makes a loss by name.
+
+    Args:
+        loss: ``"cross_entropy"`` or ``"focal"``.
+        focal_gamma: Focusing exponent of the focal loss, 0 or more.
+        label_smoothing: Share of a label spread over all classes, 0 up to 1.
+
+    Returns:
+        The loss.
+
+    Raises:
+        ConfigError: When the name is unknown or a number is out of range.
+    """
+    if loss not in LOSSES:
+        raise ConfigError(f"unknown loss {loss!r}; {nearest(loss, LOSSES)}")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ConfigError(f"label_smoothing = {label_smoothing}: it must be at least 0 and less than 1.")
+    if focal_gamma < 0.0:
+        raise ConfigError(f"focal_gamma = {focal_gamma}: it must be 0 or more.")
+    return ClassificationLoss(focal_gamma if loss == "focal" else 0.0, label_smoothing)

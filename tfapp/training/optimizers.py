@@ -1,0 +1,179 @@
+"""AdamW for fine-tuning, one fused pass a variable, and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_UNDECAYED = ("bias", "gamma", "beta", "embeddings")
+
+
+@keras.saving.register_keras_serializable("tfapp")
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Rises linearly to ``peak``, then falls to 0 or stays.
+
+    Args:
+        peak: Highest learning rate, more than 0.
+        total_steps: Steps of the whole phase.
+        warmup_steps: Steps until the peak, 0 or more.
+        shape: ``"linear"``, ``"cosine"`` or ``"constant"`` after the warm-up.
+
+    Reference:
+        Devlin et al. 2019, BERT, arXiv:1810.04805 (appendix A.3 fine-tunes with linear warm-up and decay).
+    """
+
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int, shape: str = "linear") -> None:
+        self.peak, self.total_steps, self.warmup_steps, self.shape = peak, total_steps, warmup_steps, shape
+
+    def __call__(self, step: Any) -> Any:
+        """Gives the learning rate of a step, a float32 scalar."""
+        done = tf.cast(step, tf.float32)
+        warm = (done + 1.0) / max(1, self.warmup_steps)
+        left = (self.total_steps - done) / max(1, self.total_steps - self.warmup_steps)
+        left = tf.clip_by_value(left, 0.0, 1.0)
+        if self.shape == "cosine":
+            left = 0.5 * (1.0 - tf.cos(math.pi * left))
+        elif self.shape == "constant":
+            left = tf.ones_like(left)
+        return self.peak * tf.minimum(tf.minimum(warm, 1.0), left)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build an equal schedule."""
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "shape": self.shape,
+        }
+
+
+def _merged(gradient: Any) -> Any:
+    """Adds up the rows of a sparse gradient that belong to the same row of the variable."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+
+@keras.saving.register_keras_serializable("tfapp")
+class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """AdamW whose dense update is one pass over memory, and whose embedding update touches used rows only.
+
+    Biases, normalisation parameters and embeddings are not decayed. Moments of embedding rows that a batch
+    does not use stay as they are (*lazy* Adam), so a step costs nothing for the rest of the vocabulary.
+
+    Args:
+        learning_rate: A number or a schedule.
+        weight_decay: Decoupled decay, 0 or more.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+        clip_norm: Gradients are scaled so that their global norm is at most this; None leaves them.
+        rate_factors: Factor of the learning rate by variable path; 1 where a path is missing.
+        name: Name of the optimizer.
+
+    Reference:
+        Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 5e-5,
+        *,
+        weight_decay: float = 0.01,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        clip_norm: float | None = 1.0,
+        rate_factors: Mapping[str, float] | None = None,
+        name: str = "fused_adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decay = weight_decay
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.clip_norm = clip_norm
+        self.rate_factors = dict(rate_factors or {})
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes two moments for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._first, self._second = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+        self._factor_of = [self.rate_factors.get(v.path, 1.0) for v in variables]
+        self._decay_of = [
+            0.0 if len(v.shape) < 2 or v.path.rsplit("/", 1)[-1].endswith(_UNDECAYED) else self.decay
+            for v in variables
+        ]
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        merged = [_merged(gradient) for gradient in grads]
+        if self.clip_norm is None:
+            return merged
+        scale = self.clip_norm / tf.maximum(tf.linalg.global_norm(merged), self.clip_norm)
+        return [
+            tf.IndexedSlices(g.values * scale, g.indices, g.dense_shape)
+            if isinstance(g, tf.IndexedSlices)
+            else g * scale
+            for g in merged
+        ]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates one variable and its moments.
+
+        Args:
+            gradient: Dense float32, or `tf.IndexedSlices` in which no row stands twice.
+            variable: The `tf.Variable`.
+            learning_rate: float32 scalar.
+        """
+        index = self._get_variable_index(variable)
+        first, second = self._first[index].value, self._second[index].value
+        rate = tf.cast(learning_rate, variable.dtype) * self._factor_of[index]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        power_1, power_2 = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        if isinstance(gradient, tf.IndexedSlices):
+            self._update_rows(gradient, variable, first, second, rate * tf.sqrt(1 - power_2) / (1 - power_1))
+            return
+        if self._decay_of[index]:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=variable.handle, alpha=rate * self._decay_of[index], delta=variable
+            )
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=power_1,
+            beta2_power=power_2,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+    def _update_rows(self, gradient: Any, variable: Any, first: Any, second: Any, rate: Any) -> None:
+        rows, values = gradient.indices, gradient.values
+        new_first = tf.gather(first, rows) * self.beta_1 + values * (1 - self.beta_1)
+        new_second = tf.gather(second, rows) * self.beta_2 + tf.square(values) * (1 - self.beta_2)
+        first.scatter_update(tf.IndexedSlices(new_first, rows))
+        second.scatter_update(tf.IndexedSlices(new_second, rows))
+        change = rate * new_first / (tf.sqrt(new_second) + self.epsilon)
+        variable.scatter_sub(tf.IndexedSlices(change, rows))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build an equal optimizer."""
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "clip_norm": self.clip_norm,
+            "rate_factors": self.rate_factors,
+        }

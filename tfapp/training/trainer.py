@@ -1,0 +1,92 @@
+"""The one train step, under Keras's own `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfapp.objectives import Objective
+
+
+class TrainingModel(keras.Model):  # type: ignore[misc]
+    """Trains a network with an objective; the network itself stays as it is, ready to be saved.
+
+    Args:
+        network: The model whose variables are trained, from inputs to logits ``(batch, num_classes)``.
+        objective: What a step minimises.
+        frozen: A model computed in inference mode before ``network``, or None.
+        forward: A faster function ``(inputs, training) -> logits`` over the network's own variables, or None
+            to call the network.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        objective: Objective,
+        frozen: keras.Model | None = None,
+        forward: Callable[..., tf.Tensor] | None = None,
+    ) -> None:
+        super().__init__(name="training")
+        self.network = network
+        self.frozen = frozen
+        self.objective = objective
+        self.forward = forward
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
+        """Computes logits.
+
+        Args:
+            inputs: What ``frozen`` takes, or ``network`` where nothing is frozen.
+            training: Whether dropout is on.
+
+        Returns:
+            float32 ``(batch, num_classes)``.
+        """
+        if self.frozen is not None:
+            inputs = self.frozen(inputs, training=False)
+        if self.forward is not None:
+            return self.forward(inputs, training=training)
+        return self.network(inputs, training=training)
+
+    @property
+    def trainable_variables(self) -> Sequence[Any]:
+        """The network's trainable variables."""
+        return self.network.trainable_variables
+
+    @property
+    def trainable_weights(self) -> Sequence[Any]:
+        """The same, under the name that Keras uses inside."""
+        return self.network.trainable_variables
+
+    def supervised_loss(self, inputs: Any, labels: Any, logits: Any, sample_weight: Any) -> tf.Tensor:
+        """Computes the loss to differentiate, divided by the number of replicas.
+
+        Args:
+            inputs: The batch's inputs.
+            labels: int32 ``(batch,)``.
+            logits: float32 ``(batch, num_classes)``.
+            sample_weight: float32 ``(batch,)`` or None.
+
+        Returns:
+            A scalar.
+        """
+        return self._compute_loss(
+            x=inputs, y=labels, y_pred=logits, sample_weight=sample_weight, training=True
+        )
+
+    def unscaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """Takes the division by the number of replicas out of a loss again."""
+        return loss * tf.cast(self.distribute_strategy.num_replicas_in_sync, loss.dtype)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes one step on one batch, as Keras's `fit` asks for it."""
+        inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        result = self.objective.step(self, inputs, labels, sample_weight)
+        self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
+        self.optimizer.apply(result.gradients, list(self.trainable_variables))
+        return dict(self.compute_metrics(inputs, labels, result.logits, sample_weight=sample_weight))
