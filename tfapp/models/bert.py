@@ -1,0 +1,87 @@
+"""The builder of text classifiers on BERT and its relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.errors import ConfigError, WeightsError
+from tfapp.models.classifier import Classifier
+from tfapp.models.presets import load_backbone
+
+
+def build_text_classifier(
+    backbone: str | keras.Model,
+    *,
+    classes: Sequence[str],
+    pooling: str | None = None,
+    dropout_rate: float = 0.1,
+    tokenizer: WordPieceTokenizer | None = None,
+    max_length: int | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+) -> Classifier:
+    """Builds an uncompiled text classifier, from token ids to logits.
+
+    Args:
+        backbone: What `load_backbone` takes, such as ``"minilm-l6"``, or a functional text encoder (of
+            keras-hub, or your own) that takes ``token_ids``, ``padding_mask`` and, if it wants to, ``segment_ids``.
+        classes: Names of the classes, in the order of the logits; 2 or more, all different.
+        pooling: ``"mean"`` over tokens, ``"cls"`` for the first token, ``"pooler"`` for BERT's own pooler;
+            when None the preset's choice, and ``"mean"`` for an encoder given as an object.
+        dropout_rate: Share of pooled features dropped in training, from 0 up to but not including 1.
+        tokenizer: Tokenizer to use instead of the preset's; needed with an encoder given as an object.
+        max_length: Most tokens of a text, at least 3; the tokenizer's own limit when None.
+        dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
+        name: Name of the Keras model.
+
+    Returns:
+        A classifier whose head is new and whose backbone has its pretrained weights.
+
+    Raises:
+        ConfigError: If the arguments do not fit each other.
+        WeightsError: If the backbone cannot be loaded, or the tokenizer does not fit it.
+        AssetError: If a packaged backbone cannot be fetched.
+    """
+    preset = ""
+    if isinstance(backbone, str):
+        loaded = load_backbone(backbone, dtype=dtype)
+        encoder, preset = loaded.backbone, loaded.preset
+        pooling = pooling or loaded.pooling
+        tokenizer = tokenizer or loaded.tokenizer
+    else:
+        encoder = backbone
+        if dtype is not None:
+            raise ConfigError(
+                f"dtype = {dtype!r} goes with a backbone's name; build the encoder with it instead."
+            )
+    if tokenizer is None:
+        raise ConfigError("a backbone given as an object needs tokenizer=, the one that it was trained with.")
+    if max_length is not None:
+        tokenizer.max_length = max_length
+    _check_tokenizer(encoder, tokenizer)
+    return Classifier(
+        encoder,
+        classes=classes,
+        preprocessor=tokenizer,
+        pooling=pooling or "mean",
+        dropout_rate=dropout_rate,
+        preset=preset,
+        name=name,
+    )
+
+
+def _check_tokenizer(encoder: keras.Model, tokenizer: WordPieceTokenizer) -> None:
+    rows = getattr(encoder, "vocabulary_size", None)
+    if rows is not None and len(tokenizer.vocabulary) > rows:
+        raise WeightsError(
+            f"the vocabulary has {len(tokenizer.vocabulary)} pieces, but the backbone {encoder.name!r} has "
+            f"embeddings for {rows}: they do not belong together."
+        )
+    positions = getattr(encoder, "max_sequence_length", None)
+    if positions is not None and tokenizer.max_length > positions:
+        raise ConfigError(
+            f"max_length = {tokenizer.max_length}: the backbone {encoder.name!r} has {positions} positions."
+        )

