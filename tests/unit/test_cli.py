@@ -1,0 +1,201 @@
+"""The command line: exit codes, what goes to which stream, and what users read when they err."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import tfapp
+from tfapp import cli
+from tfapp.errors import ReleaseRefused
+
+WORKFLOW = 'name = "reviews"\n[data]\ntrain = "reviews.csv"\n'
+
+
+def run_cli(*arguments: str) -> int:
+    """Runs the command line in this process and returns its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def workflow_file(tmp_path) -> Path:
+    path = tmp_path / "workflow.toml"
+    path.write_text(WORKFLOW)
+    return path
+
+
+@pytest.fixture
+def fake_workflow(monkeypatch):
+    """Replaces the workflow by a function that the test sets; TensorFlow stays unloaded."""
+    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+
+    def replace(function):
+        import tfapp.workflow
+
+        monkeypatch.setattr(tfapp.workflow, "run_workflow", function)
+
+    return replace
+
+
+def test_version(capsys):
+    assert run_cli("--version") == 0
+    assert capsys.readouterr().out == f"tfapp {tfapp.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["predict"], ["presets"], ["verify"], ["doctor"]])
+def test_every_command_explains_itself(capsys, command):
+    assert run_cli(*command, "--help") == 0
+    assert "Usage: tfapp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runn"], ["run"], ["run", "x.toml", "--sett", "a=1"], ["predict"], ["presets", "fetch"]]
+)
+def test_wrong_usage_ends_with_status_2_and_nothing_on_standard_output(capsys, arguments):
+    assert run_cli(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Usage: tfapp" in captured.err
+
+
+def test_a_wrong_config_ends_with_status_2_and_no_traceback(capsys, workflow_file):
+    assert run_cli("run", workflow_file, "--set", "train.loss=focl") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --set: train.loss = 'focl'")
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_debug_shows_the_traceback(capsys, tmp_path, position):
+    command = ["run", tmp_path / "none.toml"]
+    assert run_cli(*(["--debug", *command] if position == "before" else [*command, "--debug"])) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert "no such workflow file" in error
+
+
+def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_workflow, tmp_path):
+    rows = [{"variant": "text", "verdict": "released"}]
+    release = SimpleNamespace(version=3, path=tmp_path / "out" / "reviews" / "3", table=lambda: rows)
+
+    def run_workflow(config, *, output, fresh):
+        assert (config.name, output, fresh) == ("reviews", tmp_path / "out", True)
+        return SimpleNamespace(release=release)
+
+    fake_workflow(run_workflow)
+    assert run_cli("run", workflow_file, "--output", tmp_path / "out", "--fresh") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "release reviews 3"
+    assert any(line.split() == ["text", "released"] for line in lines)
+    assert lines[-1] == f"Released: {release.path}"
+
+
+def test_refused_ends_with_status_1_and_the_reasons(capsys, workflow_file, fake_workflow, tmp_path):
+    def run_workflow(config, *, output, fresh):
+        raise ReleaseRefused(["dynamic: agreement 0.91 is below 0.99"], tmp_path / "refused-1")
+
+    fake_workflow(run_workflow)
+    assert run_cli("run", workflow_file) == 1
+    captured = capsys.readouterr()
+    assert "dynamic: agreement 0.91 is below 0.99" in captured.err
+    assert "refused-1" in captured.err
+    assert captured.out == ""
+
+
+def test_interrupted_ends_with_status_3_and_says_how_to_go_on(capsys, workflow_file, fake_workflow):
+    def run_workflow(config, *, output, fresh):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    fake_workflow(run_workflow)
+    assert run_cli("run", workflow_file) == 3
+    assert "Run the same command again to continue" in capsys.readouterr().err
+
+
+def test_an_unforeseen_error_is_no_refusal(capsys, workflow_file, fake_workflow):
+    def run_workflow(config, *, output, fresh):
+        raise ZeroDivisionError("x")
+
+    fake_workflow(run_workflow)
+    assert run_cli("run", workflow_file) not in (0, 1, 2, 3)
+    assert "bug in tfapp" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fake_release(monkeypatch):
+    """Replaces the predictor by one that says how long each text is."""
+    import tfapp.serving
+
+    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+
+    def predict(texts):
+        return [
+            SimpleNamespace(
+                label="long" if len(text) > 4 else "short", probabilities={"long": 0.25, "short": 0.75}
+            )
+            for text in texts
+        ]
+
+    monkeypatch.setattr(tfapp.serving, "load_release", lambda path: SimpleNamespace(predict=predict))
+
+
+def test_predict_writes_a_json_line_a_text_when_piped(capsys, tmp_path, fake_release):
+    source = tmp_path / "texts.txt"
+    source.write_bytes("\ufeffcrème brûlée\r\n\n中文\n".encode())
+    assert run_cli("predict", "release", "one", "--file", source) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["text"] for answer in answers] == ["one", "crème brûlée", "中文"]
+    assert [answer["label"] for answer in answers] == ["short", "long", "short"]
+    assert answers[0]["probabilities"] == {"long": 0.25, "short": 0.75}
+
+
+def test_predict_names_the_line_that_is_not_utf8(capsys, tmp_path, fake_release):
+    source = tmp_path / "texts.txt"
+    source.write_bytes(b"good\nbr\xfbl\xe9e\n")
+    assert run_cli("predict", "release", "--file", source) == 2
+    assert "texts.txt, line 2: not UTF-8" in capsys.readouterr().err
+
+
+def test_predict_without_any_text_is_refused(capsys, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    assert run_cli("predict", "release", "--file", tmp_path / "empty.txt") == 2
+    assert "no text to classify" in capsys.readouterr().err
+
+
+def test_presets_tells_origin_licence_size_and_cache(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path))
+    assert run_cli("presets") == 0
+    listed = capsys.readouterr().out
+    assert run_cli("presets", "list") == 0
+    assert capsys.readouterr().out == listed
+    for fact in ("minilm-l6", "Apache-2.0", "83.5", "bbc-news", "BBC", "no", str(tmp_path)):
+        assert fact in listed
+
+
+def test_an_unknown_preset_gets_the_nearest_name(capsys):
+    assert run_cli("presets", "fetch", "minlm-l6") == 2
+    assert "did you mean 'minilm-l6'?" in capsys.readouterr().err
+
+
+def test_the_command_line_starts_without_tensorflow():
+    code = (
+        "import sys, tfapp, tfapp.cli, tfapp.config, tfapp.errors, tfapp.assets, tfapp.workflow\n"
+        "print(sorted({'tensorflow', 'keras', 'pandas', 'sklearn', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"'{sys.executable}' -m tfapp presets | true"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,58 @@
+"""What the package promises to those who import it."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+import tfapp
+
+ROOT = Path(tfapp.__file__).parent
+MODULES = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+# Each family, and the folder whose modules are its members.
+FAMILIES = [
+    ("tfapp.data.datasets", "DATASETS"),
+    ("tfapp.exporters", "EXPORTERS"),
+    ("tfapp.objectives", "OBJECTIVES"),
+]
+
+
+def test_importing_tfapp_loads_no_tensorflow():
+    code = "import sys, tfapp; print(sorted({'tensorflow', 'keras', 'numpy', 'pandas'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_no_public_name_is_the_name_of_a_module():
+    assert MODULES.isdisjoint(set(tfapp.__all__) - {"__version__"})
+
+
+@pytest.mark.parametrize("name", sorted(set(tfapp.__all__) - {"__version__"}))
+def test_every_public_name_exists_and_is_explained(name):
+    value = getattr(tfapp, name)
+    assert inspect.getdoc(value)
+    assert name in dir(tfapp)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trane'"):
+        tfapp.trane  # noqa: B018
+
+
+@pytest.mark.parametrize(("module", "dictionary"), FAMILIES)
+def test_each_family_lists_exactly_the_files_of_its_folder(module, dictionary):
+    package = __import__(module, fromlist=[dictionary])
+    folder = Path(package.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    assert {name.replace("-", "_") for name in getattr(package, dictionary)} == files
+
+
+def test_help_is_quick(record_property):
+    started = perf_counter()
+    subprocess.run([sys.executable, "-m", "tfapp", "--help"], capture_output=True, check=True)
+    record_property("help_seconds", perf_counter() - started)  # reported, not asserted: machines differ

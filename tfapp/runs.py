@@ -1,0 +1,195 @@
+"""The folder of a run: its stages, what each was made from, and the lock that keeps two runs apart."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfapp import __version__
+from tfapp.errors import OutputError
+
+_CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass
+class Stage:
+    """One stage of a run, and its folder.
+
+    Attributes:
+        name: The stage's name, and the name of its folder.
+        directory: Where the stage writes.
+        key: Checksum of everything that the stage's files are made from.
+        finished: Whether it was found, or has become, complete; if not, it must run.
+        result: What the stage reported when it finished; empty before.
+        resumes: Whether an unfinished run from the same inputs left files to continue from.
+    """
+
+    name: str
+    directory: Path
+    key: str
+    finished: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+    resumes: bool = False
+
+    def finish(self, result: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
+        """Records that the stage is complete, so that the next run skips it.
+
+        Args:
+            result: What later stages and runs need to know; JSON values.
+            outputs: Paths that must exist for the stage to be skipped, relative to its folder or absolute.
+        """
+        self.result = dict(result)
+        record = {"stage": self.name, "key": self.key, "finished": True, "result": self.result}
+        write_json(self.directory / "stage.json", {**record, "outputs": list(outputs)})
+        self.finished = True
+
+
+@dataclass
+class RunFolder:
+    """The folder ``runs/<name>`` of one workflow.
+
+    Attributes:
+        directory: The folder.
+        skipped: Names of the stages that were found finished.
+    """
+
+    directory: Path
+    skipped: list[str] = field(default_factory=list)
+
+    def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
+        """Opens a stage: finished when it was made from the same inputs, otherwise ready to run.
+
+        Files of a stage that was made from other inputs are removed.
+
+        Args:
+            name: The stage's name.
+            inputs: Everything that its files depend on; JSON values. tfapp's version is added.
+
+        Returns:
+            The stage, finished or to be run.
+        """
+        text = json.dumps({"tfapp": __version__, **inputs}, sort_keys=True)
+        stage = Stage(name, self.directory / name, hashlib.sha256(text.encode()).hexdigest())
+        record = _read_json(stage.directory / "stage.json")
+        if record.get("key") == stage.key:
+            complete = all((stage.directory / path).exists() for path in record.get("outputs", ()))
+            if record.get("finished") and complete:
+                stage.finished, stage.result = True, dict(record["result"])
+                self.skipped.append(name)
+                return stage
+            stage.resumes = not record.get("finished")
+        if not stage.resumes:
+            remove(stage.directory)
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        write_json(stage.directory / "stage.json", {"stage": name, "key": stage.key, "finished": False})
+        return stage
+
+
+@contextlib.contextmanager
+def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
+    """Opens the folder of a run and holds its lock until the block ends.
+
+    The system releases the lock when the process ends, however it ends, so no lock is ever stale.
+
+    Args:
+        directory: The folder, made when missing.
+        fresh: Removes what earlier runs left in it.
+
+    Yields:
+        The run's folder.
+
+    Raises:
+        OutputError: Another process is using the folder, or it cannot be written.
+    """
+    with writing_to(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("a+", encoding="utf-8")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise OutputError(
+                f"{directory}: another run of this name is writing here (process {owner}); wait for it, stop "
+                "it, or give this run another name or --output."
+            ) from error
+        with writing_to(directory):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            if fresh:
+                for path in directory.iterdir():
+                    if path.name != ".lock":
+                        remove(path)
+            yield RunFolder(directory)
+
+
+@contextlib.contextmanager
+def writing_to(directory: Path) -> Iterator[None]:
+    """Turns a full disk or a folder that cannot be written into an `OutputError` with the cure.
+
+    TensorFlow and HDF5 report a full disk in exceptions of their own, told by their text.
+
+    Args:
+        directory: Where the block writes, for the message.
+
+    Raises:
+        OutputError: The block could not write.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _DISK_FULL or "No space left on device" in str(error):
+            raise OutputError(
+                f"{directory}: the disk is full; free some space, or choose another disk with --output, and "
+                "run the same command again: it continues where it stood."
+            ) from error
+        if number in _CANNOT_WRITE and isinstance(error, OSError):
+            raise OutputError(
+                f"{error.filename or directory}: cannot be written ({error.strerror}); make it writable or "
+                "choose another folder with --output."
+            ) from error
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Args:
+        path: The file.
+        content: Its content.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; a missing or damaged file reads as empty, so that its stage runs again."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
