@@ -1,0 +1,114 @@
+"""What every exported graph computes: logits, probabilities with temperature, and the class name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfapp.errors import ConfigError
+
+_HALF_PRECISION = ("bfloat16", "float16")
+
+
+def in_float32(model: Any) -> Any:
+    """Returns the model, or a float32 copy of it when one of its layers computes in half precision.
+
+    Args:
+        model: A classifier with ``float32_copy()``.
+
+    Returns:
+        A classifier that computes in float32: converters take no other, and files must not depend on the
+        precision that was fastest in training.
+    """
+    if any(layer.compute_dtype in _HALF_PRECISION for layer in model.layers):
+        return model.float32_copy()
+    return model
+
+
+class InferenceGraph:
+    """The computation of a classifier in inference mode, to be traced into exported files.
+
+    Args:
+        model: A classifier: a functional model with a dict of inputs that emits logits, with ``classes``,
+            ``temperature`` and ``preprocessor``.
+
+    Raises:
+        ConfigError: When a class name holds a line break, which a file with one name a line cannot hold.
+    """
+
+    def __init__(self, model: Any) -> None:
+        broken = [name for name in model.classes if len(name.splitlines()) != 1]
+        if broken:
+            raise ConfigError(
+                f"class {broken[0]!r} is empty or holds a line break, and labels.txt has one name a line: "
+                "rename the class."
+            )
+        self.model = in_float32(model)
+        self.classes: tuple[str, ...] = tuple(model.classes)
+        self.temperature = float(model.temperature)
+        self.preprocessor = model.preprocessor
+
+    def specs(self, batch: int | None, length: int | None) -> dict[str, tf.TensorSpec]:
+        """Describes the model's input tensors.
+
+        Args:
+            batch: Rows, or None for any number.
+            length: What an open dimension after the first becomes, or None to leave it open.
+
+        Returns:
+            A specification for each input, by its name.
+        """
+        return {
+            name: tf.TensorSpec(
+                [batch, *(length if size is None else size for size in tensor.shape[1:])], tensor.dtype, name=name
+            )
+            for name, tensor in self.model.input.items()
+        }
+
+    def logits(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Computes the logits.
+
+        Args:
+            inputs: The model's input tensors by name.
+
+        Returns:
+            float32 ``(batch, num_classes)``.
+        """
+        return tf.cast(self.model(inputs, training=False), tf.float32)
+
+    def probabilities(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Computes the probabilities at the model's temperature.
+
+        Args:
+            inputs: The model's input tensors by name.
+
+        Returns:
+            float32 ``(batch, num_classes)``, rows adding up to 1.
+        """
+        return tf.nn.softmax(self.logits(inputs) / self.temperature)
+
+    def outputs(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Computes everything that a server answers.
+
+        Args:
+            inputs: The model's input tensors by name.
+
+        Returns:
+            ``logits`` and ``probabilities`` float32 ``(batch, num_classes)``, ``label`` string ``(batch,)``.
+        """
+        logits = self.logits(inputs)
+        label = tf.gather(tf.constant(self.classes, tf.string), tf.argmax(logits, axis=-1))
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits / self.temperature),
+            "label": label,
+        }
+
+    def archive(self) -> keras.export.ExportArchive:
+        """Opens an export archive that knows the model's variables and the preprocessor's tables."""
+        archive = keras.export.ExportArchive()
+        archive.track(self.model)
+        archive.track(self.preprocessor)
+        return archive

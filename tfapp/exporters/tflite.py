@@ -1,0 +1,89 @@
+"""TFLite files for phones and edge boxes, of builtin operators only."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfapp.errors import ConfigError, nearest
+from tfapp.exporters._graph import InferenceGraph
+from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
+
+VARIANTS = ("float32", "float16", "dynamic", "text")
+
+
+def export_tflite(
+    model: Any, directory: str | Path, *, variant: str, scratch: str | Path | None = None
+) -> Path:
+    """Writes ``edge/model-<variant>.tflite``, with ``labels.txt`` and the preprocessor's files beside it.
+
+    Each file has one signature, ``serving_default``, with one output, ``probabilities``, the temperature
+    included. ``float32``, ``float16`` and ``dynamic`` (8-bit weights) take the model's own tensors with
+    one row and fixed lengths. ``text`` takes one string, ``(1,)``; it is quantised as ``dynamic``, works on
+    the text's own length, and needs the operators of TF.Text.
+
+    Args:
+        model: A classifier that carries its preprocessor.
+        directory: The release's folder.
+        variant: ``"float32"``, ``"float16"``, ``"dynamic"`` or ``"text"``.
+        scratch: A folder where the graph to be converted is kept for the next variant; by default it is
+            made anew and removed.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: When the variant is unknown.
+        WeightsError: When the model needs operators that TFLite does not have.
+    """
+    if variant not in VARIANTS:
+        raise ConfigError(f"TFLite variant {variant!r} is unknown; {nearest(variant, VARIANTS)}")
+    edge = Path(directory) / "edge"
+    edge.mkdir(parents=True, exist_ok=True)
+    holder = nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
+    with holder as folder:
+        content = _convert(_converted_graph(model, Path(folder), from_text=variant == "text"), variant)
+    check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
+    path = edge / f"model-{variant}.tflite"
+    path.write_bytes(content)
+    (edge / "labels.txt").write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
+    for name, data in model.preprocessor.asset_files().items():
+        (edge / name).write_bytes(data)
+    return path
+
+
+def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
+    """Returns the SavedModel that the converter reads, one row at a time; written when it is not there."""
+    directory = scratch / ("features" if from_text else "tensors")
+    if (directory / "saved_model.pb").exists():
+        return directory
+    graph = InferenceGraph(model)
+    if from_text:
+        spec = tf.TensorSpec([1], tf.string, name=graph.preprocessor.feature_name)
+    else:
+        spec = graph.specs(batch=1, length=getattr(graph.preprocessor, "max_length", None))
+
+    def serve(inputs: Any) -> dict[str, tf.Tensor]:
+        tensors = graph.preprocessor(inputs) if from_text else inputs
+        return {"probabilities": graph.probabilities(tensors)}
+
+    archive = graph.archive()
+    archive.add_endpoint("serving_default", serve, [spec])
+    archive.write_out(str(directory), verbose=False)
+    return directory
+
+
+def _convert(saved_model: Path, variant: str) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    # TF.Text's operators are custom ones; `check_operators` looks that nothing else has come in.
+    converter.allow_custom_ops = variant == "text"
+    return bytes(converter.convert())
