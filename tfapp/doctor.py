@@ -145,7 +145,7 @@ def _extras() -> Section:
     rows = []
     for name, (use, packages) in _EXTRAS.items():
         missing = [package for package in packages if package not in installed]
-        state = f'not installed: pip install "tfapp[{name}]"' if missing else "installed"
+        state = f"not installed: pip install -e '.[{name}]' in the clone" if missing else "installed"
         rows.append((name, f"{use}; {state}"))
     return Section("Extras", rows)
 
