@@ -26,8 +26,8 @@ def build_text_classifier(
     """Builds an uncompiled text classifier, from token ids to logits.
 
     Args:
-        backbone: What `load_backbone` takes, such as ``"minilm-l6"``, or a functional text encoder (of
-            keras-hub, or your own) that takes ``token_ids``, ``padding_mask`` and, if it wants to, ``segment_ids``.
+        backbone: What `load_backbone` takes, such as ``"minilm-l6"``, or a functional text encoder of
+            keras-hub or your own that takes ``token_ids``, ``padding_mask`` and mostly ``segment_ids``.
         classes: Names of the classes, in the order of the logits; 2 or more, all different.
         pooling: ``"mean"`` over tokens, ``"cls"`` for the first token, ``"pooler"`` for BERT's own pooler;
             when None the preset's choice, and ``"mean"`` for an encoder given as an object.
@@ -74,7 +74,7 @@ def build_text_classifier(
 
 
 def _check_tokenizer(encoder: keras.Model, tokenizer: WordPieceTokenizer) -> None:
-    rows = getattr(encoder, "vocabulary_size", None)
+    rows = getattr(encoder, "vocabulary_size", getattr(encoder, "vocab_size", None))
     if rows is not None and len(tokenizer.vocabulary) > rows:
         raise WeightsError(
             f"the vocabulary has {len(tokenizer.vocabulary)} pieces, but the backbone {encoder.name!r} has "

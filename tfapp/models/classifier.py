@@ -158,8 +158,8 @@ class Classifier(keras.Model):  # type: ignore[misc]
 
         Returns:
             The lower model and the upper one. ``"all"`` gives ``(None, self)``. For ``"head"`` the lower one
-            gives ``{"features": (batch, hidden)}``; for a number of blocks ``{"hidden": (batch, sequence, hidden),
-            "padding_mask": int32 (batch, sequence)}``. The upper model maps that to logits.
+            gives ``{"features": (batch, hidden)}``; for a number of blocks it gives ``{"hidden": (batch,
+            sequence, hidden), "padding_mask": (batch, sequence)}``. The upper one maps that to logits.
 
         Raises:
             ConfigError: If there is no such cut.

@@ -42,7 +42,7 @@ def encoder_blocks(backbone: keras.Model) -> list[tuple[keras.layers.Layer, kera
         backbone: Functional text encoder.
 
     Returns:
-        The blocks from bottom to top, each with the hidden states ``(batch, sequence, hidden)`` that it takes.
+        The blocks from bottom to top, each with the hidden states ``(batch, sequence, hidden)`` it takes.
         Empty for encoders whose blocks share weights or pass more than hidden states and padding mask on.
     """
     layers = list(getattr(backbone, "transformer_layers", []))

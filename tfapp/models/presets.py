@@ -155,8 +155,8 @@ def _load_keras_hub(
         # The hubs' clients raise many kinds: no network, no such model, no permission, a damaged file.
         raise WeightsError(
             f"cannot load {name!r}: {type(error).__name__}: {error}\nWithout network, put the files into "
-            "a folder and give its path: config.json, model.safetensors and vocab.txt from Hugging Face, or what "
-            "keras_hub's Backbone and Tokenizer write with save_to_preset on another machine."
+            "a folder and give its path: config.json, model.safetensors and vocab.txt from Hugging Face, or "
+            "what keras_hub's Backbone and Tokenizer write with save_to_preset on another machine."
         ) from error
     family = type(backbone).__name__
     if family not in _WORDPIECE_FAMILIES:

@@ -52,8 +52,8 @@ def check_files(folder: Path, needed: tuple[str, ...]) -> None:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles and any("safetensors" in name for name in missing):
         raise WeightsError(
-            f"{folder} holds its weights as a pickle ({', '.join(pickles)}), which can run code when it is read. "
-            "tfapp never reads pickles. Convert it where you trust it: "
+            f"{folder} holds its weights as a pickle ({', '.join(pickles)}), which can run code when it is "
+            "read. tfapp never reads pickles. Convert it where you trust it: "
             "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)."
         )
     raise WeightsError(f"{folder} lacks {', '.join(missing)}; it needs {', '.join(needed)}.")
