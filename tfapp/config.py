@@ -91,7 +91,7 @@ class DataSection(Section):
     label: str = "label"
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    max_length: Annotated[int, Field(ge=8, le=512)] | None = None
+    max_length: Annotated[int, Field(ge=3)] | None = None
 
     @model_validator(mode="after")
     def _check_sources(self) -> DataSection:
@@ -128,20 +128,13 @@ class PhaseSection(Section):
 
     train: Annotated[Literal["head", "all"] | Top, BeforeValidator(_check_trained_part)]
     epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0.0, lt=10.0)]
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class TransferSection(Section):
     """``[transfer]``: the phases of the fine-tuning, in order; without them, those of `tfapp.train`."""
 
     phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
-
-
-class EarlyStoppingSection(Section):
-    """``[train.early_stopping]``: when to end a phase before its last epoch."""
-
-    patience: Positive = 2
-    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
 
 
 class TrainSection(Section):
@@ -156,19 +149,21 @@ class TrainSection(Section):
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     class_weight: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0.0)]] | None = None
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    early_stopping: EarlyStoppingSection | None = None
-    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
+    keep_best: bool = True
+    patience: Positive | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     objective: Literal["standard"] = "standard"
-    feature_cache_megabytes: Annotated[int, Field(ge=0)] = 2048
+    feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
 
 
 class EvaluateSection(Section):
     """``[evaluate]``: how the trained model is measured."""
 
     batch_size: Positive = 128
-    num_bootstrap: Annotated[int, Field(ge=0)] = 1000
+    num_bootstrap: Positive = 1000
     calibrate: bool = True
 
 

@@ -1,0 +1,199 @@
+"""The whole workflow on a tiny backbone: what it leaves behind, what it skips, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfapp.config import load_config
+from tfapp.errors import OutputError, ReleaseRefused
+from tfapp.runs import open_run
+from tfapp.workflow import run_workflow
+
+WORDS = {
+    "business": "market bank price share stock trade profit loss money sale",
+    "sport": "team game goal match player coach win score season cup",
+    "tech": "phone computer software internet network mobile site data system user",
+}
+WORKFLOW = """
+name = "tiny"
+seed = 3
+[data]
+train = "articles.csv"
+max_length = 24
+[model]
+backbone = "backbone"
+[[transfer.phases]]
+train = "head"
+epochs = 2
+learning_rate = 1e-2
+[[transfer.phases]]
+train = "all"
+epochs = 3
+learning_rate = 3e-3
+[train]
+precision = "float32"
+[evaluate]
+num_bootstrap = 50
+[export]
+variants = ["float32", "text"]
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, tiny_vocab) -> Path:
+    """A folder with a workflow file, 360 synthetic texts, and a tiny random backbone."""
+    import keras
+    import keras_hub
+
+    folder = tmp_path_factory.mktemp("workplace")
+    draw = random.Random(0)
+    lines = ["text,label"]
+    for number in range(360):
+        label = sorted(WORDS)[number % 3]
+        words = draw.choices(WORDS[label].split(), k=5) + draw.choices(["the", "a", "of", "new", "old"], k=5)
+        draw.shuffle(words)
+        lines.append(f"{' '.join(words)},{label}")
+    (folder / "articles.csv").write_text("\n".join(lines) + "\n")
+    (folder / "workflow.toml").write_text(WORKFLOW)
+    keras.utils.set_random_seed(1)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(tiny_vocab),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=32,
+        intermediate_dim=64,
+        max_sequence_length=64,
+    )
+    backbone.save_to_preset(str(folder / "backbone"))
+    keras_hub.tokenizers.BertTokenizer(list(tiny_vocab), lowercase=True).save_to_preset(
+        str(folder / "backbone")
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(workplace, tmp_path_factory):
+    """The result of one whole run, and the folder that it wrote to."""
+    output = tmp_path_factory.mktemp("output")
+    return run_workflow(load_config(workplace / "workflow.toml"), output=output), output
+
+
+def epochs_in(history: Path) -> int:
+    return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+
+
+def test_a_run_ends_in_a_release_that_learned_something(released):
+    result, output = released
+    assert result.skipped == ()
+    assert result.release.path == output / "saved_models" / "tiny" / "1"
+    manifest = json.loads((result.release.path / "manifest.json").read_text())
+    assert manifest["release"]["verdict"] == "released"
+    assert {artifact["variant"] for artifact in manifest["artifacts"]} == {"float32", "text"}
+    assert min(artifact["accuracy"] for artifact in manifest["artifacts"]) >= 0.95
+    assert manifest["seed"] == 3
+    assert manifest["config"]["data"]["train"] == "articles.csv"  # as written: no path of this machine
+
+
+def test_each_stage_leaves_its_record(released):
+    result, _ = released
+    for stage in ("prepare", "transfer", "evaluate", "export"):
+        assert json.loads((result.run_directory / stage / "stage.json").read_text())["finished"]
+    assert epochs_in(result.run_directory / "transfer" / "history.csv") == 5
+    assert (result.run_directory / "evaluate" / "metrics.json").is_file()
+
+
+def test_the_table_has_a_row_for_each_artifact(released):
+    result, _ = released
+    assert [row["variant"] for row in result.release.table()] == ["float32", "text"]
+
+
+def test_nothing_is_done_again_when_nothing_changed(released, workplace):
+    first, output = released
+    again = run_workflow(load_config(workplace / "workflow.toml"), output=output)
+    assert again.skipped == ("prepare", "transfer", "evaluate", "export")
+    assert again.release.path == first.release.path
+    assert again.metrics == first.metrics
+
+
+def test_a_broken_budget_refuses_and_only_export_is_done_again(released, workplace):
+    _, output = released
+    config = load_config(workplace / "workflow.toml", ["verify.max_abs_difference=0.0"])
+    before = (output / "runs" / "tiny" / "transfer" / "stage.json").stat().st_mtime_ns
+    with pytest.raises(ReleaseRefused) as refused:
+        run_workflow(config, output=output)
+    assert any("difference" in reason for reason in refused.value.reasons)
+    assert refused.value.directory.name.startswith("refused-")
+    assert (output / "runs" / "tiny" / "transfer" / "stage.json").stat().st_mtime_ns == before
+    assert [path.name for path in (output / "saved_models" / "tiny").iterdir() if path.name.isdigit()] == [
+        "1"
+    ]
+    # The next run with the old budget exports again, into the next version.
+    again = run_workflow(load_config(workplace / "workflow.toml"), output=output)
+    assert again.skipped == ("prepare", "transfer", "evaluate")
+    assert str(again.release.version) == "2"
+
+
+def start(workplace: Path, output: Path) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "tfapp",
+        "run",
+        str(workplace / "workflow.toml"),
+        "--output",
+        str(output),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(process: subprocess.Popen[str], output: Path, epochs: int) -> None:
+    while (
+        process.poll() is None and epochs_in(output / "runs" / "tiny" / "transfer" / "history.csv") < epochs
+    ):
+        time.sleep(0.02)
+
+
+def test_a_killed_run_goes_on_at_its_epoch_and_ends_as_an_unbroken_one(released, workplace, tmp_path):
+    first, _ = released
+    process = start(workplace, tmp_path)
+    wait_for_epoch(process, tmp_path, 3)
+    process.kill()
+    _, errors = process.communicate()
+    history = tmp_path / "runs" / "tiny" / "transfer" / "history.csv"
+    assert epochs_in(history) >= 3, errors
+    rows = history.read_text().splitlines()[:4]
+    result = run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path)
+    assert result.skipped[:1] == ("prepare",)
+    assert history.read_text().splitlines()[:4] == rows  # the finished epochs were not run again
+    assert epochs_in(history) == 5
+    assert result.metrics == first.metrics
+
+
+def test_a_terminated_run_ends_with_status_3_and_says_how_to_go_on(workplace, tmp_path):
+    process = start(workplace, tmp_path)
+    wait_for_epoch(process, tmp_path, 1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 3, errors
+    assert "Run the same command again" in errors
+    assert "Traceback" not in errors
+
+
+def test_two_runs_of_one_name_do_not_mix(workplace, tmp_path):
+    with open_run(tmp_path / "runs" / "tiny"), pytest.raises(OutputError, match="another run of this name"):
+        run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path)
+    assert not (tmp_path / "runs" / "tiny" / "prepare").exists()
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused_at_once(workplace, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path / "file" / "below")
