@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from tfapp.data.readers.table import Array, Table
+from tfapp.data.cleaning import CleanRows
+from tfapp.data.readers.table import Array, Table, counted, did_you_mean, quoted
 from tfapp.errors import DataError
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)(\.0+)?")
@@ -72,6 +74,81 @@ def order_classes(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in sorted(known)}
 
 
+def find_classes(rows: CleanRows, class_of: dict[str, str]) -> tuple[str, ...]:
+    """Finds the classes of the training rows.
+
+    Args:
+        rows: The training rows, cleaned.
+        class_of: What ``order_classes`` returned for all names that occur.
+
+    Returns:
+        The class names in their order.
+
+    Raises:
+        DataError: If there are fewer than two.
+    """
+    present = set(rows.names.tolist())
+    classes = tuple(dict.fromkeys(name for name in class_of.values() if name in present))
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(
+            f"{rows.table.files[0]}: the usable rows hold {found}; a classifier needs at least two. "
+            "Is label=... the column of the labels?"
+        )
+    return classes
+
+
+def check_known_classes(rows: CleanRows, split: str, classes: tuple[str, ...]) -> None:
+    """Refuses rows whose class does not occur in training.
+
+    Args:
+        rows: The rows of one split, cleaned.
+        split: The split's name.
+        classes: The class names of the training rows.
+
+    Raises:
+        DataError: If there is such a row.
+    """
+    unknown = np.flatnonzero(~np.isin(rows.names.astype(str), classes))
+    if len(unknown) == 0:
+        return
+    name = rows.names[unknown[0]]
+    others = sorted(set(rows.names[unknown].tolist()) - {name})
+    raise DataError(
+        f"{rows.table.place(int(rows.positions[unknown[0]]))}: the label {name!r} of {split} does not occur "
+        f"in the training rows, whose classes are {quoted(classes)}.{did_you_mean(name, classes)}"
+        f"{f' Neither do {quoted(others, 5)}.' if others else ''} Correct {counted(len(unknown), 'row')} of "
+        f"{split}, remove them, or add training rows of that class."
+    )
+
+
+def check_class_sizes(
+    labels: npt.NDArray[np.int32], classes: tuple[str, ...], drawn: Sequence[str], left_out: str
+) -> None:
+    """Refuses classes that have too few rows to be in every split that is drawn.
+
+    Args:
+        labels: int32 array (rows,): class indices of the training rows.
+        classes: The class names.
+        drawn: The splits that are to be drawn from these rows.
+        left_out: What cleaning left out, in words.
+
+    Raises:
+        DataError: If there is such a class.
+    """
+    needed = 1 + len(drawn)
+    counts = np.bincount(labels, minlength=len(classes))
+    small = [f"{classes[index]!r} ({counts[index]})" for index in np.flatnonzero(counts < needed)]
+    if small:
+        raise DataError(
+            f"{counted(len(small), 'class', 'classes')} with fewer than {counted(needed, 'row')}, one each "
+            f"for {', '.join(['train', *drawn])}: "
+            f"{', '.join(small[:10])}{' ...' if len(small) > 10 else ''}. "
+            f"{f'Cleaning left out {left_out}. ' if left_out else ''}"
+            "Add rows, merge or remove these classes, or give the splits as files of their own."
+        )
+
+
 def _named(value: str) -> str | None:
     return unicodedata.normalize("NFC", value.strip()) or None
 
@@ -104,7 +181,7 @@ def _is_non_finite(value: Any) -> bool:
 def _refuse_non_finite(table: Table, refused: Array) -> None:
     positions = np.flatnonzero(refused)
     if len(positions):
-        more = f" (and {len(positions) - 1} more rows)" if len(positions) > 1 else ""
+        more = f" (and {counted(len(positions) - 1, 'more row')})" if len(positions) > 1 else ""
         raise DataError(
             f"{table.place(int(positions[0]))}{more}: the label is {table.labels[positions[0]]}, no class; "
             "label or remove such rows."

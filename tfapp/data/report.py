@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.readers.table import counted
+
 _MANY_CLASSES = 10
 _BERT_POSITIONS = 512
 
@@ -161,17 +163,15 @@ class DataReport:
             A line for each split, each reason for leaving rows out, and the lengths.
         """
         lines = [
-            f"{'read':<10} {self.rows_read[name]:,} rows from {source}"
+            f"{'read':<10} {counted(self.rows_read[name], 'row')} from {source}"
             for name, source in self.sources.items()
         ]
         for split, rows in self.rows.items():
-            lines.append(f"{split:<10} {rows:,} rows: {_words_of_counts(self.class_counts[split])}")
+            lines.append(f"{split:<10} {counted(rows, 'row')}: {_words_of_counts(self.class_counts[split])}")
         for entry in self.dropped:
             examples = _words_of_places(entry.examples[:3]) + (", ..." if entry.rows > 3 else "")
-            plural = "" if entry.rows == 1 else "s"
-            lines.append(
-                f"{'left out':<10} {entry.rows:,} row{plural} of {entry.split}, {entry.reason} ({examples})"
-            )
+            left_out = counted(entry.rows, "row")
+            lines.append(f"{'left out':<10} {left_out} of {entry.split}, {entry.reason} ({examples})")
         return lines + (self.lengths.lines() if self.lengths else [])
 
     def _count(self, reason: str) -> int:

@@ -87,7 +87,8 @@ def apportion(
     missing = round(float(counts.sum() * fraction)) - int(share.sum())
     by_remainder = np.argsort(-(exact - share), kind="stable")
     share[by_remainder[: max(missing, 0)]] += 1
-    return np.minimum(np.maximum(share, 1), largest.astype(np.int64))
+    limited: npt.NDArray[np.int64] = np.clip(share, 1, largest.astype(np.int64))
+    return limited
 
 
 def draw_lots(keys: Sequence[str] | Array, seed: int) -> npt.NDArray[np.uint64]:

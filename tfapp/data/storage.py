@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,33 +37,24 @@ def save_text_data(data: TextData, directory: Path) -> Path:
     Raises:
         OutputError: If it cannot be written, or holds something else.
     """
-    if (
-        directory.exists()
-        and not (directory / _REPORT).is_file()
-        and (directory.is_file() or any(directory.iterdir()))
-    ):
-        raise OutputError(f"{directory} exists and holds no saved data; name another folder, or remove it.")
-    staging = None
+    target = directory.absolute()
+    staging = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        if target.exists() and not _may_be_replaced(target):
+            raise OutputError(
+                f"{directory} exists and holds no saved data; name another folder, or remove it."
+            )
+        staging.mkdir(parents=True)
         _write(data, staging)
-        staging.chmod(0o777 & ~_umask())
-        if directory.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-            os.replace(directory, retired)
-            os.replace(staging, directory)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            os.replace(staging, directory)
+        _move(staging, target)
     except OSError as error:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "free some space" if full else "choose a folder that you may write to"
         raise OutputError(
             f"{directory} cannot be written: {error.strerror or error}; {cure}. Nothing was changed."
         ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return directory
 
 
@@ -90,11 +81,11 @@ def load_saved_text_data(directory: Path) -> TextData:
             raise DataError(f"{path} has schema_version {header['schema_version']}; prepare the data again.")
         classes = tuple(header["classes"])
         splits = {}
-        for name, sha256 in header["sha256"].items():
+        for name in ("train", "validation", "test"):
             table = pq.read_table(directory / f"{name}.parquet")
             labels = np.asarray(table.column("label"), np.int32)
             splits[name] = TextSplit(name, tuple(table.column("text").to_pylist()), labels, classes)
-            if splits[name].sha256 != sha256:
+            if splits[name].sha256 != header["sha256"][name]:
                 raise DataError(
                     f"{directory / name}.parquet is not what was saved (sha256 differs); prepare it again."
                 )
@@ -122,7 +113,20 @@ def _write(data: TextData, folder: Path) -> None:
     (folder / _REPORT).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _may_be_replaced(target: Path) -> bool:
+    return target.is_dir() and ((target / _REPORT).is_file() or not any(target.iterdir()))
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Puts the staged folder in place of what is there; a full folder cannot be replaced in one step."""
+    if not target.exists():
+        os.replace(staging, target)
+        return
+    retired = staging.with_name(f"{staging.name}-old")
+    os.replace(target, retired)
+    try:
+        os.replace(staging, target)
+    except OSError:
+        os.replace(retired, target)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)

@@ -12,9 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.cleaning import CleanRows, clean, remove_leaks
-from tfapp.data.labels import name_labels, order_classes
+from tfapp.data.labels import (
+    check_class_sizes,
+    check_known_classes,
+    find_classes,
+    name_labels,
+    order_classes,
+)
 from tfapp.data.readers import read_source
-from tfapp.data.readers.table import Table, did_you_mean, quoted
+from tfapp.data.readers.table import Table, counted
 from tfapp.data.report import DataReport, Dropped
 from tfapp.data.splits import check_fractions, stratified_split
 from tfapp.errors import DataError
@@ -39,6 +45,7 @@ class TextSplit:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(self.texts))
         labels = np.array(self.labels, np.int32)
         if labels.shape != (len(self.texts),):
             raise DataError(
@@ -192,123 +199,77 @@ def load_text_data(
     Raises:
         DataError: If something cannot be used; the message names file, row or key, and the cure.
     """
-    given = {"validation": validation, "test": test}
+    given = {"train": source, "validation": validation, "test": test}
     drawn = {"test": test_fraction, "validation": validation_fraction}
     fractions = {split: drawn[split] for split in drawn if given[split] is None}
     check_fractions(fractions)
-    options: dict[str, Any] = {"text": text, "label": label, "format": format, "encoding": encoding}
-    tables = {"train": read_source(source, name="source", **options)}
-    for split, other in given.items():
-        if other is not None:
-            tables[split] = read_source(other, name=split, **options)
+    tables = {
+        split: read_source(
+            given[split],
+            name="source" if split == "train" else split,
+            text=text,
+            label=label,
+            format=format,
+            encoding=encoding,
+        )
+        for split in SPLITS
+        if split not in fractions
+    }
+    rows, dropped, classes = _prepare(tables)
+    index = {name: number for number, name in enumerate(classes)}
+    labels = {split: np.array([index[name] for name in part.names], np.int32) for split, part in rows.items()}
+    check_class_sizes(labels["train"], classes, list(fractions), _words(dropped, "train"))
+    splits = {split: _split(split, part, labels[split], classes) for split, part in rows.items()}
+    if fractions:
+        positions = stratified_split(rows["train"].keys, labels["train"], fractions, seed=seed)
+        for split, at in positions.items():
+            splits[split] = _split(split, rows["train"].take(at), labels["train"][at], classes)
+    for split in SPLITS:
+        if len(splits[split]) == 0:
+            raise DataError(f"no rows are left for {split}: {_words(dropped, split)}. Give other rows.")
+    report = _report(tables, splits, dropped)
+    return TextData(splits["train"], splits["validation"], splits["test"], classes, report, seed)
+
+
+def _prepare(tables: dict[str, Table]) -> tuple[dict[str, CleanRows], list[Dropped], tuple[str, ...]]:
+    """Names the classes, cleans every source, and removes leaks between sources."""
     named = {split: name_labels(table) for split, table in tables.items()}
     class_of = order_classes({name for names in named.values() for name in set(names.tolist()) - {None}})
     rows: dict[str, CleanRows] = {}
     dropped: list[Dropped] = []
     for split, table in tables.items():
-        names = np.array(
-            [None if name is None else class_of[name] for name in named[split].tolist()], dtype=object
-        )
+        names = np.array([class_of.get(name) for name in named[split].tolist()], dtype=object)
         rows[split], left_out = clean(table, names, split)
         dropped += left_out
-    classes = _classes(rows["train"], class_of)
-    for split in tables.keys() - {"train"}:
-        _refuse_unknown_classes(rows[split], split, classes)
-    for split, other_split in (("validation", "test"), ("train", "test"), ("train", "validation")):
-        if split in rows and other_split in rows:
-            rows[split], left_out = remove_leaks(rows[split], split, rows[other_split], other_split)
+    classes = find_classes(rows["train"], class_of)
+    for split, part in rows.items():
+        check_known_classes(part, split, classes)
+    for split, other in (("validation", "test"), ("train", "test"), ("train", "validation")):
+        if split in rows and other in rows:
+            rows[split], left_out = remove_leaks(rows[split], split, rows[other], other)
             dropped += left_out
-    index = {name: number for number, name in enumerate(classes)}
-    labels = {split: np.array([index[name] for name in part.names], np.int32) for split, part in rows.items()}
-    _refuse_small_classes(labels["train"], classes, fractions)
-    splits = {split: _split(split, part, labels[split], classes) for split, part in rows.items()}
-    if fractions:
-        positions = stratified_split(rows["train"].keys, labels["train"], fractions, seed=seed)
-        pool = rows["train"]
-        splits |= {
-            split: _split(split, pool.take(at), labels["train"][at], classes)
-            for split, at in positions.items()
-        }
-    for split in SPLITS:
-        if len(splits[split]) == 0:
-            raise DataError(
-                f"no rows are left for {split} after cleaning: {'; '.join(_words(dropped, split))}."
-            )
-    return TextData(
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
-        classes=classes,
-        report=_report(tables, splits, dropped),
-        seed=seed,
-    )
-
-
-def _classes(rows: CleanRows, class_of: dict[str, str]) -> tuple[str, ...]:
-    present = set(rows.names.tolist())
-    classes = tuple(dict.fromkeys(name for name in class_of.values() if name in present))
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no class"
-        raise DataError(
-            f"{rows.table.files[0]}: the usable rows hold {found}; a classifier needs at least two. "
-            "Is label=... the column of the labels?"
-        )
-    return classes
-
-
-def _refuse_unknown_classes(rows: CleanRows, split: str, classes: tuple[str, ...]) -> None:
-    unknown = np.flatnonzero(~np.isin(rows.names.astype(str), classes))
-    if len(unknown) == 0:
-        return
-    first = int(unknown[0])
-    name = rows.names[first]
-    others = sorted(set(rows.names[unknown].tolist()) - {name})
-    more = f" So do {quoted(others, 5)}." if others else ""
-    raise DataError(
-        f"{rows.table.place(int(rows.positions[first]))}: the label {name!r} of {split} does not occur "
-        f"in the training rows, whose classes are {quoted(classes)}.{did_you_mean(name, classes)}{more} "
-        f"Correct it, remove the {len(unknown):,} rows, or add training rows of that class."
-    )
-
-
-def _refuse_small_classes(
-    labels: npt.NDArray[np.int32], classes: tuple[str, ...], fractions: dict[str, float]
-) -> None:
-    needed = 1 + len(fractions)
-    counts = np.bincount(labels, minlength=len(classes))
-    small = [f"{classes[index]!r} ({counts[index]})" for index in np.flatnonzero(counts < needed)]
-    if not small:
-        return
-    wanted = " and ".join(["train", *fractions])
-    raise DataError(
-        f"after cleaning, {', '.join(small[:10])}{' and more' if len(small) > 10 else ''} "
-        f"{'has' if len(small) == 1 else 'have'} fewer than {needed} rows, one for each of {wanted}. "
-        "Add rows, merge or remove these classes, or give the splits as files of their own."
-    )
+    return rows, dropped, classes
 
 
 def _split(name: str, rows: CleanRows, labels: npt.NDArray[np.int32], classes: tuple[str, ...]) -> TextSplit:
     return TextSplit(name, tuple(rows.table.texts[rows.positions].tolist()), labels, classes)
 
 
-def _words(dropped: list[Dropped], split: str) -> list[str]:
-    return [f"{entry.rows:,} rows: {entry.reason}" for entry in dropped if entry.split == split]
+def _words(dropped: list[Dropped], split: str) -> str:
+    return ", ".join(
+        f"{counted(entry.rows, 'row')} ({entry.reason})" for entry in dropped if entry.split == split
+    )
 
 
 def _report(tables: dict[str, Table], splits: dict[str, TextSplit], dropped: list[Dropped]) -> DataReport:
-    sources, rows_read = {}, {}
+    sources, class_counts = {}, {}
+    for split, table in tables.items():
+        more = f" and {len(table.files) - 1:,} more" if len(table.files) > 1 else ""
+        sources[split] = table.files[0] + more
     for split in SPLITS:
-        if split in tables:
-            files = tables[split].files
-            sources[split] = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1:,} more"
-            rows_read[split] = len(tables[split])
-    counts = {
-        split: dict(
-            zip(part.classes, np.bincount(part.labels, minlength=len(part.classes)).tolist(), strict=True)
-        )
-        for split in SPLITS
-        for part in [splits[split]]
-    }
-    return DataReport(
-        sources, rows_read, {split: len(splits[split]) for split in SPLITS}, counts, tuple(dropped)
-    )
+        part = splits[split]
+        counts = np.bincount(part.labels, minlength=len(part.classes)).tolist()
+        class_counts[split] = dict(zip(part.classes, counts, strict=True))
+    rows_read = {split: len(table) for split, table in tables.items()}
+    rows = {split: len(splits[split]) for split in SPLITS}
+    return DataReport(sources, rows_read, rows, class_counts, tuple(dropped))

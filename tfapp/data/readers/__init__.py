@@ -125,7 +125,7 @@ def _read_packaged(source: str, name: str) -> Table | None:
 
 def _paths(source: str | Path, name: str) -> list[Path]:
     path = Path(source).expanduser()
-    if str(source) in ("", "."):
+    if source == "":
         raise DataError(f"{name} is an empty path; give a file, a pattern or a folder of class folders.")
     if path.exists():
         return [path]

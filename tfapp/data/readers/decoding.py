@@ -36,57 +36,51 @@ def check_encoding(encoding: str) -> str:
     return codec.name
 
 
-def read_bytes(path: Path) -> bytes:
-    """Reads a whole file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its bytes, at least one.
-
-    Raises:
-        DataError: If it cannot be read, or holds nothing.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not data.strip():
-        raise DataError(f"{path} is empty; give a file that holds rows.")
-    return data
-
-
-def read_utf8(path: Path, encoding: str, *, unit: str = "row") -> bytes:
+def read_utf8(path: Path, encoding: str) -> bytes:
     """Reads a text file and returns its content as valid UTF-8 without a byte order mark.
 
     Args:
         path: The file.
         encoding: The file's encoding; UTF-8 may begin with a byte order mark.
-        unit: What a line of this file is called in messages.
 
     Returns:
-        UTF-8 bytes without NUL.
+        UTF-8 bytes without NUL; none for an empty file.
 
     Raises:
-        DataError: If the file is missing, empty, not in this encoding, or holds NUL bytes.
+        DataError: If the file cannot be read, is not in this encoding, or holds NUL bytes.
     """
     name = check_encoding(encoding)
-    data = read_bytes(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     if name in _UTF8_NAMES:
-        data = data.removeprefix(codecs.BOM_UTF8)
         _check_utf16_mark(path, data)
-        _check_nul(path, data, unit)
-        _check_utf8(path, data, name, unit)
-        return data
-    text = _decode(path, data, name, unit).removeprefix("\ufeff")
+        _check_nul(path, data)
+        _check_utf8(path, data, name)
+        return data.removeprefix(codecs.BOM_UTF8)
+    text = _decode(path, data, name).removeprefix("\ufeff")
     try:
         recoded = text.encode("utf-8")
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise DataError(f"{path}, {unit} {line} holds half a surrogate pair; repair the file.") from error
-    _check_nul(path, recoded, unit)
+        raise DataError(f"{path}, line {line} holds half a surrogate pair; repair the file.") from error
+    _check_nul(path, recoded)
     return recoded
+
+
+def refuse_blank(path: Path, data: bytes) -> None:
+    """Refuses a file of rows that holds none.
+
+    Args:
+        path: The file.
+        data: Its content.
+
+    Raises:
+        DataError: If there is nothing but white space.
+    """
+    if not data or data.isspace():
+        raise DataError(f"{path} is empty; give a file that holds rows.")
 
 
 def _check_utf16_mark(path: Path, data: bytes) -> None:
@@ -94,33 +88,33 @@ def _check_utf16_mark(path: Path, data: bytes) -> None:
         raise DataError(f"{path} begins with the byte order mark of UTF-16; pass encoding='utf-16'.")
 
 
-def _check_nul(path: Path, data: bytes, unit: str) -> None:
+def _check_nul(path: Path, data: bytes) -> None:
     offset = data.find(b"\0")
     if offset >= 0:
         line = data.count(b"\n", 0, offset) + 1
         raise DataError(
-            f"{path}, {unit} {line} holds a NUL byte (byte offset {offset}); the file is binary, damaged or "
+            f"{path}, line {line} holds a NUL byte (byte offset {offset}); the file is binary, damaged or "
             "UTF-16. Repair it, or pass encoding='utf-16'."
         )
 
 
-def _check_utf8(path: Path, data: bytes, name: str, unit: str) -> None:
+def _check_utf8(path: Path, data: bytes, name: str) -> None:
     decoder = codecs.getincrementaldecoder(name.removesuffix("-sig"))()
     view = memoryview(data)
     for start in range(0, len(data), _LARGE_CHUNK):
         try:
             decoder.decode(view[start : start + _LARGE_CHUNK], final=start + _LARGE_CHUNK >= len(data))
         except UnicodeDecodeError:
-            _decode(path, data, name, unit)
+            _decode(path, data, name)
 
 
-def _decode(path: Path, data: bytes, name: str, unit: str) -> str:
+def _decode(path: Path, data: bytes, name: str) -> str:
     try:
         return data.decode(name)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, {unit} {line} is not {name}: byte 0x{data[error.start]:02x} at byte offset "
+            f"{path}, line {line} is not {name}: byte 0x{data[error.start]:02x} at byte offset "
             f"{error.start}. Pass the file's encoding, such as {_guess(data, name)}, or save it as UTF-8."
         ) from error
     except UnicodeError as error:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from tfapp.data.readers.decoding import read_utf8
-from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.data.readers.decoding import read_utf8, refuse_blank
+from tfapp.data.readers.table import Table, check_columns, counted, make_table
 from tfapp.errors import DataError
 
 _BLOCK_BYTES = 1 << 26
@@ -82,6 +82,7 @@ def read_tsv(path: Path, *, text: str, label: str, encoding: str) -> Table:
 def _content(path: Path, encoding: str) -> tuple[bytes, int]:
     """Returns the file's bytes without blank lines around them, and the number of lines cut before."""
     data = read_utf8(path, encoding)
+    refuse_blank(path, data)
     content = data.lstrip(b"\r\n")
     skipped = data.count(b"\n", 0, len(data) - len(content))
     return content.rstrip(b"\r\n") + b"\n", skipped
@@ -90,7 +91,7 @@ def _content(path: Path, encoding: str) -> tuple[bytes, int]:
 def _header(data: bytes, delimiter: str) -> list[str]:
     lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
     try:
-        return next(csv.reader(lines, delimiter=delimiter))
+        return next(csv.reader(lines, delimiter=delimiter), [])
     except csv.Error:
         return []
 
@@ -143,7 +144,7 @@ def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:
     if not ragged:
         return
     row = ragged[0]
-    more = f" ({len(ragged) - 1} more rows are like this)" if len(ragged) > 1 else ""
+    more = f" ({counted(len(ragged), 'such row')} in all)" if len(ragged) > 1 else ""
     unclosed = row.text.count('"') % 2 == 1
     cure = (
         "A quotation mark in it is never closed: close it, or double it."
@@ -151,7 +152,7 @@ def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:
         else "Quote cells that hold the delimiter or a line break, and give every row all cells."
     )
     raise DataError(
-        f"{path}, row {row.number + skipped} has {row.actual_columns} cells where the header has "
+        f"{path}, row {row.number + skipped} has {counted(row.actual_columns, 'cell')} where the header has "
         f"{row.expected_columns}{more}: {row.text[:80]!r}. {cure}"
     )
 

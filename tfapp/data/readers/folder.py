@@ -10,6 +10,7 @@ from tfapp.data.readers.decoding import check_encoding, read_utf8
 from tfapp.data.readers.table import Table, quoted
 from tfapp.errors import DataError
 
+_SHARD_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet"}
 _SUFFIXES = ("", ".txt", ".text")
 
 
@@ -34,20 +35,15 @@ def read_folder(path: Path, *, text: str, label: str, encoding: str) -> Table:
     entries = _visible(path)
     class_folders = [entry for entry in entries if entry.is_dir()]
     if not class_folders:
-        files = [entry.name for entry in entries]
-        cure = (
-            f" To read its files as shards, pass a pattern: {str(path / ('*' + Path(files[0]).suffix))!r}."
-            if files
-            else ""
-        )
+        suffixes = sorted({entry.suffix for entry in entries} & _SHARD_SUFFIXES)
+        cure = f" To read its files as shards, pass {str(path / '*') + suffixes[0]!r}." if suffixes else ""
         raise DataError(f"{path} has no sub-folders; a folder of texts needs one sub-folder per class.{cure}")
-    texts: list[str | None] = []
+    texts: list[str] = []
     labels: list[str] = []
     files_read: list[str] = []
     for folder in class_folders:
         for file in _text_files(folder):
-            empty = file.stat().st_size == 0
-            texts.append(None if empty else read_utf8(file, encoding, unit="line").decode("utf-8").strip())
+            texts.append(read_utf8(file, encoding).decode("utf-8").strip())
             labels.append(folder.name)
             files_read.append(str(file))
     return Table(
@@ -73,8 +69,8 @@ def _text_files(folder: Path) -> list[Path]:
     if nested:
         raise DataError(
             f"the class folder {folder} holds folders ({quoted(nested, 5)}), not only text files. "
-            f"If {folder.name!r} is a split and not a class, pass it by itself: load_text_data({str(folder)!r}, "
-            "...); else move its files up."
+            f"If {folder.name!r} is a split and not a class, pass it by itself, as {str(folder)!r}; "
+            "else move the files up."
         )
     files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
     if not files:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfapp.data.readers.table import Array, Table, check_columns, make_table
+from tfapp.data.readers.table import Array, Table, check_columns, counted, make_table
 from tfapp.errors import DataError
 
 
@@ -27,14 +27,16 @@ def read_frame(frame: pd.DataFrame, *, text: str, label: str, name: str) -> Tabl
     Raises:
         DataError: If a column is missing, holds no strings, or a label is missing.
     """
-    check_columns(name, [str(column) for column in frame.columns], text, label)
-    texts, labels = frame[text], frame[label]
+    columns = [str(column) for column in frame.columns]
+    check_columns(name, columns, text, label)
+    texts, labels = frame.iloc[:, columns.index(text)], frame.iloc[:, columns.index(label)]
     missing = labels.isna().to_numpy()
     if missing.any():
         first = int(np.flatnonzero(missing)[0])
         raise DataError(
-            f"{name}, index {first} has a missing label (NaN or None in {label!r}), as have "
-            f"{int(missing.sum()) - 1} more rows. Label them, or drop them: frame.dropna(subset=[{label!r}])."
+            f"{name}, index {first} has a missing label (NaN or None in {label!r}; "
+            f"{counted(int(missing.sum()), 'such row')} in all). Label them, or drop them with "
+            f"frame.dropna(subset=[{label!r}])."
         )
     if isinstance(labels.dtype, pd.CategoricalDtype):
         labels = labels.astype(labels.dtype.categories.dtype)
@@ -123,7 +125,7 @@ def read_dataset(dataset: Any, *, text: str, label: str, name: str) -> Table:
     labels: list[Any] = []
     for index, element in enumerate(dataset.as_numpy_iterator()):
         if isinstance(element, dict):
-            check_columns(f"{name}, element {index}", list(element), text, label)
+            check_columns(f"{name}, element {index}", list(element), text, label, noun="key")
             element = (element[text], element[label])
         if not isinstance(element, tuple) or len(element) != 2:
             raise DataError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfapp.data.readers.decoding import read_utf8
+from tfapp.data.readers.decoding import read_utf8, refuse_blank
 from tfapp.data.readers.table import Table, check_columns, make_table
 from tfapp.errors import DataError
 
@@ -28,28 +28,26 @@ def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
     Raises:
         DataError: If the file, a line or a key cannot be used.
     """
-    lines = read_utf8(path, encoding, unit="line").decode("utf-8").split("\n")
+    data = read_utf8(path, encoding)
+    refuse_blank(path, data)
     decode = json.JSONDecoder().decode
     texts: list[str | None] = []
     labels: list[Any] = []
     numbers: list[int] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(data.decode("utf-8").split("\n"), 1):
         if not line or line.isspace():
             continue
         try:
             row = decode(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(_malformed(path, number, line, error)) from error
         if not isinstance(row, dict):
-            kind = "an array" if isinstance(row, list) else f"{type(row).__name__}"
             raise DataError(
-                f"{path}, line {number} holds {kind}, not an object; write one object a line: "
+                f"{path}, line {number} is {row!r:.60}, not an object; write one object a line, such as "
                 f'{{"{text}": "...", "{label}": "..."}}.'
             )
         if text not in row or label not in row:
-            check_columns(
-                f"{path}, line {number}", list(row), text, label, hint=" Every line needs both keys."
-            )
+            check_columns(f"{path}, line {number}", list(row), text, label, noun="key")
         value = row[text]
         if value is not None and not isinstance(value, str):
             raise DataError(
@@ -70,13 +68,18 @@ def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
     )
 
 
-def _malformed(path: Path, number: int, line: str, error: json.JSONDecodeError) -> str:
+def _malformed(path: Path, number: int, line: str, error: json.JSONDecodeError | RecursionError) -> str:
     if number == 1 and line.lstrip().startswith("["):
         return (
             f"{path} holds one JSON array; write one object a line instead, as "
             "pandas.DataFrame.to_json(orient='records', lines=True) does."
         )
+    fault = (
+        f"{error.msg} at column {error.colno}"
+        if isinstance(error, json.JSONDecodeError)
+        else "it nests too deep"
+    )
     return (
-        f"{path}, line {number} is not valid JSON: {error.msg} at column {error.colno}: {line[:80]!r}. "
+        f"{path}, line {number} is not valid JSON: {fault}: {line[:80]!r}. "
         "Repair the line; every line must be one whole object."
     )

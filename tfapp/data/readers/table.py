@@ -118,31 +118,46 @@ def concatenate(tables: Sequence[Table]) -> Table:
     )
 
 
-def check_columns(file: str, columns: Sequence[str], text: str, label: str, *, hint: str = "") -> None:
+def check_columns(
+    place: str, columns: Sequence[str], text: str, label: str, *, noun: str = "column", hint: str = ""
+) -> None:
     """Refuses a file that lacks the column of the texts or of the labels.
 
     Args:
-        file: Where the columns were found.
+        place: Where the columns were found.
         columns: The columns that there are.
         text: The column of the texts.
         label: The column of the labels.
+        noun: What such a file calls its columns.
         hint: A sentence to add to the cure.
 
     Raises:
         DataError: If a column is missing, there twice, or the same for both.
     """
     if text == label:
-        raise DataError(
-            f"text={text!r} and label={label!r} name the same column of {file}; name two columns."
-        )
+        raise DataError(f"text={text!r} and label={label!r} name the same {noun} of {place}; name two.")
     for key, name in (("text", text), ("label", label)):
         if name not in columns:
             raise DataError(
-                f"{file} has no column {name!r}; its columns are {quoted(columns)}."
+                f"{place} has no {noun} {name!r}; its {noun}s are {quoted(columns)}."
                 f"{did_you_mean(name, columns)} Name the right one with {key}=...{hint}"
             )
         if list(columns).count(name) > 1:
-            raise DataError(f"{file} has the column {name!r} more than once; rename one of them.")
+            raise DataError(f"{place} has the {noun} {name!r} more than once; rename one of them.")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Words a number of things.
+
+    Args:
+        number: How many.
+        noun: The singular.
+        plural: The plural; the singular with an s when empty.
+
+    Returns:
+        ``"1 row"`` or ``"1,200 rows"``.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def quoted(names: Iterable[object], limit: int = 20) -> str:
