@@ -181,6 +181,7 @@ class VerifySection(Section):
     min_agreement: Fraction = 0.99
     max_accuracy_drop: Fraction = 0.01
     max_abs_difference: Fraction | None = None
+    max_exact_difference: Fraction = 0.01
 
 
 class WorkflowConfig(Section):

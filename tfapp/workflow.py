@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfapp.config import PhaseSection, WorkflowConfig
-from tfapp.runs import RunFolder, Stage, open_run, writing_to
+from tfapp.runs import RunFolder, Stage, open_run, remove, writing_to
 
 if TYPE_CHECKING:
     from tfapp.data.text import TextData
@@ -164,8 +164,9 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
-    result = {"max_length": model.preprocessor.max_length, "epochs": history.epochs}
-    stage.finish(result, outputs=[_WEIGHTS])
+    stage.finish({"max_length": history.max_length, "precision": history.precision}, outputs=[_WEIGHTS])
+    for name in ("checkpoints", "features"):
+        remove(stage.directory / name)
     trained.model = model
     return trained
 
