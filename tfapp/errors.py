@@ -37,6 +37,10 @@ class OutputError(TfappError):
     """An output name is unsafe, or an output folder cannot be written."""
 
 
+class TrainingError(TfappError):
+    """Training went wrong in a way that other settings cure."""
+
+
 class ReleaseError(TfappError):
     """A release folder is damaged, incomplete or not a release."""
 

@@ -1,1 +1,10 @@
-"""To be filled."""
+"""Training in phases under Keras's `fit`, and inference over many rows."""
+
+from __future__ import annotations
+
+from tfapp.training.inference import predict_logits
+from tfapp.training.phases import History, train
+from tfapp.training.precision import choose_precision
+from tfapp.training.settings import Phase, TrainSettings
+
+__all__ = ["History", "Phase", "TrainSettings", "choose_precision", "predict_logits", "train"]

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfapp.training.settings import Phase, TrainSettings
+
 _UNDECAYED = ("bias", "gamma", "beta", "embeddings")
 
 
@@ -177,3 +179,50 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
             "clip_norm": self.clip_norm,
             "rate_factors": self.rate_factors,
         }
+
+
+def make_optimizer(
+    settings: TrainSettings, phase: Phase, *, total_steps: int, rate_factors: Mapping[str, float]
+) -> keras.optimizers.Optimizer:
+    """Makes a phase's optimizer.
+
+    Args:
+        settings: Which optimizer, schedule, decay and clipping.
+        phase: Whose learning rate is the peak.
+        total_steps: Steps of the phase.
+        rate_factors: Factor of the learning rate by variable path.
+
+    Returns:
+        A new optimizer.
+    """
+    warmup_steps = int(round(settings.warmup_fraction * total_steps))
+    rate = WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(
+            rate, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm
+        )
+    return FusedAdamW(
+        rate, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm, rate_factors=rate_factors
+    )
+
+
+def layer_rate_factors(model: Any, layer_decay: float) -> dict[str, float]:
+    """Gives lower layers lower learning rates.
+
+    Args:
+        model: A classifier with ``blocks``, from bottom to top, and a ``backbone``.
+        layer_decay: Factor from each block to the one below, more than 0 up to 1.
+
+    Returns:
+        Factors by variable path; empty when ``layer_decay`` is 1.
+
+    Reference:
+        Clark et al. 2020, ELECTRA, arXiv:2003.10555 (layer-wise learning-rate decay).
+    """
+    if layer_decay == 1.0:
+        return {}
+    depth = len(model.blocks)
+    factors = {v.path: layer_decay ** (depth + 1) for v in model.backbone.trainable_variables}
+    for number, block in enumerate(model.blocks):
+        factors |= {v.path: layer_decay ** (depth - number) for v in block.trainable_variables}
+    return factors

@@ -56,26 +56,25 @@ def choose_precision(requested: str = "auto") -> str:
 
 
 @contextmanager
-def computing_in(model: keras.Model, precision: str) -> Iterator[None]:
-    """Lets the layers of a model compute in a precision; afterwards they are as before.
+def computing_in(precision: str, backbone: keras.Model) -> Iterator[None]:
+    """Lets the layers of a backbone compute in a precision; afterwards they are as before.
 
-    Variables stay float32 throughout, and so does every layer that was made to compute in float32 while the
-    model as a whole was not (the head). So a model trained in bfloat16 is exported from float32 layers.
+    Variables stay float32 throughout, and the head is not touched. So a model trained in bfloat16 is
+    exported from float32 layers.
 
     Args:
-        model: A built model.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
+        backbone: A built model.
 
     Yields:
         Nothing; the precision holds within the block.
     """
-    layers = [layer for layer in model._flatten_layers() if layer.dtype_policy.name == "float32"]
-    keep = {id(layer) for layer in getattr(model, "float32_layers", ())}
-    changed = [] if precision == "float32" else [layer for layer in layers if id(layer) not in keep]
-    for layer in changed:
+    layers = [layer for layer in backbone._flatten_layers() if layer.dtype_policy.name != precision]
+    before = [layer.dtype_policy for layer in layers]
+    for layer in layers:
         layer.dtype_policy = precision
     try:
         yield
     finally:
-        for layer in changed:
-            layer.dtype_policy = "float32"
+        for layer, policy in zip(layers, before, strict=True):
+            layer.dtype_policy = policy

@@ -1,0 +1,162 @@
+"""What happens at the end of an epoch: history, best weights, checkpoint, and stopping early."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy.typing as npt
+
+from tfapp.errors import OutputError, TrainingError
+from tfapp.training.checkpoints import Progress, read_values
+
+_LOG = logging.getLogger("tfapp")
+COLUMNS = (
+    "phase",
+    "train",
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the best epoch is chosen.
+
+    Attributes:
+        monitor: A column of the history, such as ``"val_accuracy"`` or ``"val_loss"``.
+        keep_best: Whether the best epoch's weights are kept, rather than the last's.
+        patience: Epochs without improvement after which a phase ends; None never ends it early.
+    """
+
+    monitor: str = "val_accuracy"
+    keep_best: bool = True
+    patience: int | None = None
+
+    def improved(self, value: float, best: float | None) -> bool:
+        """Whether ``value`` is better than the best so far."""
+        if best is None:
+            return True
+        return value < best if self.monitor.endswith("loss") else value > best
+
+
+class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps a run's record after each epoch, so that it can go on from there.
+
+    Args:
+        progress: Where the run stands; updated in place.
+        train: What the phase trains, for the history.
+        epochs: Epochs of the phase.
+        selection: How the best epoch is chosen.
+        variables: The model's variables.
+        best: Values of the variables at the best epoch; replaced in place.
+        save: Called after each epoch, to write a checkpoint.
+        history_path: Where ``history.csv`` goes, or None.
+        rate: Gives the learning rate of the last step.
+    """
+
+    def __init__(
+        self,
+        *,
+        progress: Progress,
+        train: str,
+        epochs: int,
+        selection: Selection,
+        variables: Sequence[Any],
+        best: list[npt.NDArray[Any]],
+        save: Callable[[], None],
+        history_path: Path | None,
+        rate: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self.progress, self.train, self.epochs, self.selection = progress, train, epochs, selection
+        self.variables, self.best, self.save, self.history_path = variables, best, save, history_path
+        self.rate = rate
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes when the epoch began."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Records the epoch, keeps its weights if they are the best, and writes the checkpoint."""
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        rate = self.rate()
+        if not math.isfinite(numbers["loss"]):
+            raise TrainingError(
+                f"the loss became {numbers['loss']} in phase {self.progress.phase + 1}, epoch {epoch + 1}, at "
+                f"learning rate {rate:g}: lower learning_rate, or raise warmup_fraction."
+            )
+        row = {
+            "phase": self.progress.phase + 1,
+            "train": self.train,
+            "epoch": epoch + 1,
+            **{name: numbers.get(name) for name in COLUMNS[3:7]},
+            "learning_rate": rate,
+            "seconds": round(time.perf_counter() - self._began, 3),
+        }
+        self.progress.history.append(row)
+        self.progress.epochs_done = epoch + 1
+        value = numbers.get(self.selection.monitor)
+        if value is not None and self.selection.improved(value, self.progress.best_value):
+            self.progress.best_value, self.progress.stale_epochs = value, 0
+            if self.selection.keep_best:
+                self.best[:] = read_values(self.variables)
+        else:
+            self.progress.stale_epochs += 1
+        patience = self.selection.patience
+        if value is not None and patience is not None and self.progress.stale_epochs >= patience:
+            self.progress.stopped = True
+            self.model.stop_training = True
+        if self.history_path is not None:
+            write_history(self.history_path, self.progress.history)
+        self.save()
+        shown = ", ".join(
+            f"{name} {row[name]:.4f}" for name in COLUMNS[3:7] if isinstance(row[name], float)
+        )
+        _LOG.info(
+            "phase %s (%s), epoch %d of %d: %s, %.1f s",
+            row["phase"],
+            self.train,
+            epoch + 1,
+            self.epochs,
+            shown,
+            row["seconds"],
+        )
+
+
+def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Writes one line an epoch as CSV, replacing the file in one step.
+
+    Args:
+        path: The file.
+        history: Rows with the keys of `COLUMNS`.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging.write_text(buffer.getvalue(), encoding="utf-8")
+        os.replace(staging, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,78 @@
+"""Logits of many texts, in batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfapp.data.bucketing import Rows, TokenRows, evaluation_batches
+from tfapp.data.tokenizers import EncodedTexts
+
+
+def predict_logits(
+    model: Any, texts: Sequence[str] | EncodedTexts, *, batch_size: int = 128
+) -> npt.NDArray[np.float32]:
+    """Computes the logits of texts, cut at the model's ``max_length``.
+
+    Args:
+        model: A text classifier with its preprocessor.
+        texts: The texts, or their ids.
+        batch_size: Texts a batch, 1 or more.
+
+    Returns:
+        float32 ``(rows, num_classes)``, in the order of ``texts``.
+    """
+    tokenizer = model.preprocessor
+    encoded = texts if isinstance(texts, EncodedTexts) else tokenizer.encode(texts)
+    rows = TokenRows(encoded.cut(tokenizer.max_length), pad_id=tokenizer.pad_id)
+    return gather_outputs(model, rows, batch_size=batch_size)["logits"]
+
+
+def gather_outputs(model: Any, rows: Rows, *, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    """Runs a model in inference mode over all rows.
+
+    Args:
+        model: From the rows' inputs to one tensor (called ``logits`` in the answer) or a dict of tensors,
+            each ``(batch, ...)`` with the same trailing shape in every batch.
+        rows: The inputs.
+        batch_size: Rows a batch, 1 or more.
+
+    Returns:
+        One array ``(rows, ...)`` for each output, in the order of ``rows``.
+    """
+    gathered: dict[str, npt.NDArray[Any]] = {}
+    for indices, outputs in batch_outputs(model, rows, batch_size=batch_size):
+        for name, values in outputs.items():
+            if name not in gathered:
+                gathered[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+            gathered[name][indices] = values
+    return gathered
+
+
+def batch_outputs(
+    model: Any, rows: Rows, *, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]]:
+    """Runs a model in inference mode, batch by batch, short rows first.
+
+    Args:
+        model: From the rows' inputs to one tensor (called ``logits``) or a dict of tensors ``(batch, ...)``.
+        rows: The inputs.
+        batch_size: Rows a batch, 1 or more.
+
+    Yields:
+        The numbers of a batch's rows, int64 ``(batch,)``, and its outputs.
+    """
+    dataset, order = evaluation_batches(rows, batch_size=batch_size)
+
+    @tf.function(input_signature=[dataset.element_spec], autograph=False)
+    def run(inputs: Any) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+    for number, inputs in enumerate(dataset):
+        indices = order[number * batch_size : (number + 1) * batch_size]
+        yield indices, {name: value.numpy() for name, value in run(inputs).items()}
