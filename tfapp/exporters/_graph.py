@@ -62,7 +62,9 @@ class InferenceGraph:
         """
         return {
             name: tf.TensorSpec(
-                [batch, *(length if size is None else size for size in tensor.shape[1:])], tensor.dtype, name=name
+                [batch, *(length if size is None else size for size in tensor.shape[1:])],
+                tensor.dtype,
+                name=name,
             )
             for name, tensor in self.model.input.items()
         }

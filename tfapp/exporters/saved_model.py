@@ -41,7 +41,9 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     archive = graph.archive()
     archive.add_endpoint("serve", serve_features, [tf.TensorSpec([None], tf.string, name=feature)])
     archive.add_endpoint(preprocessor.tensor_endpoint, answer.python_function, [specs])
-    archive.add_endpoint("serve_examples", serve_examples, [tf.TensorSpec([None], tf.string, name="examples")])
+    archive.add_endpoint(
+        "serve_examples", serve_examples, [tf.TensorSpec([None], tf.string, name="examples")]
+    )
     directory = Path(directory)
     archive.write_out(str(directory), verbose=False)
     return directory

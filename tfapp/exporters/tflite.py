@@ -44,7 +44,9 @@ def export_tflite(
         raise ConfigError(f"TFLite variant {variant!r} is unknown; {nearest(variant, VARIANTS)}")
     edge = Path(directory) / "edge"
     edge.mkdir(parents=True, exist_ok=True)
-    holder = nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
+    holder = (
+        nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
+    )
     with holder as folder:
         content = _convert(_converted_graph(model, Path(folder), from_text=variant == "text"), variant)
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())

@@ -1,1 +1,5 @@
-"""To be filled."""
+"""Serving: predictions from released files."""
+
+from tfapp.serving.predictor import Prediction, Predictor, load_release
+
+__all__ = ["Prediction", "Predictor", "load_release"]

@@ -1,0 +1,185 @@
+"""Export: write every artifact, measure each in a fresh process, release all of them or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfapp import __version__
+from tfapp.data.text import TextSplit
+from tfapp.errors import DataError, ReleaseRefused
+from tfapp.release.artifacts import VARIANTS, check_space, check_variants
+from tfapp.release.gate import Budget, Reference
+from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
+from tfapp.release.measure import measure
+from tfapp.release.model_card import model_card
+from tfapp.release.publish import check_name, publish, refuse, staging
+
+_logger = logging.getLogger("tfapp")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released version.
+
+    Attributes:
+        path: The version folder, ``saved_models/<name>/<version>``.
+        version: Its number.
+        manifest: What `manifest.json` says.
+    """
+
+    path: Path
+    version: int
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Release:
+        """Reads the manifest of a released version, without checking its files.
+
+        Args:
+            path: A version folder.
+
+        Returns:
+            The release.
+
+        Raises:
+            ReleaseError: When it is no version folder.
+        """
+        manifest = read_manifest(Path(path))
+        return cls(Path(path).absolute(), int(manifest["version"] or 0), manifest)
+
+    def table(self) -> list[dict[str, str]]:
+        """Returns a row for each artifact, for people to read."""
+        return artifact_table(self.manifest)
+
+
+def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Lays out the artifacts of a manifest for people to read.
+
+    Args:
+        manifest: The manifest.
+
+    Returns:
+        A row for each artifact, all with the same columns.
+    """
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    return [
+        {
+            "artifact": row["variant"],
+            "path": row["path"],
+            "MB": f"{row['bytes'] / 1e6:.1f}",
+            "agreement": number(row["agreement"], ".2%"),
+            "max difference": number(row["max_abs_difference"], ".5f"),
+            "accuracy": number(row["accuracy"], ".4f"),
+            "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".1f"),
+            "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".1f"),
+            "verdict": row["verdict"],
+        }
+        for row in manifest["artifacts"]
+    ]
+
+
+def export(
+    model: Any,
+    directory: str | Path,
+    *,
+    check_with: TextSplit,
+    variants: Sequence[str] = tuple(VARIANTS),
+    budget: Budget | None = None,
+    evaluation: Any = None,
+    config: Mapping[str, Any] | None = None,
+    data: Any = None,
+    seed: int | None = None,
+) -> Release:
+    """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
+
+    Args:
+        model: A trained classifier.
+        directory: ``saved_models/<name>``; the release becomes its next free version. The name has 1 to 64
+            of the characters a-z, 0-9, ``_`` and ``-``.
+        check_with: The rows to measure on, all of them; the test split.
+        variants: Which artifacts to write: ``saved_model``, ``keras``, ``float32``, ``float16``, ``dynamic``,
+            ``text``.
+        budget: How far an artifact may be from the model; ``Budget()`` when None.
+        evaluation: Scores of the model for the manifest: an `Evaluation`, or a mapping.
+        config: The settings that the model was made with, for the manifest.
+        data: The `TextData` whose sizes and fingerprints go into the manifest; only ``check_with``'s when None.
+        seed: The seed that the model was made with, for the manifest.
+
+    Returns:
+        The release.
+
+    Raises:
+        ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
+        OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
+        ConfigError: When a variant is unknown.
+        DataError: When ``check_with`` is empty or has other classes than the model.
+    """
+    directory = Path(directory).expanduser().absolute()
+    name = check_name(directory)
+    variants = check_variants(variants)
+    _check_rows(model, check_with)
+    with staging(directory) as stage:
+        check_space(directory, model, variants)
+        _logger.info("export: %s", ", ".join(variants))
+        measured = measure(model, check_with, variants, budget or Budget(), stage)
+        reasons = measured.reasons
+        content: dict[str, Any] = {
+            "schema_version": 1,
+            "name": name,
+            "version": None,
+            "tfapp_version": __version__,
+            "libraries": measured.libraries,
+            "seed": seed,
+            "config": dict(config) if config is not None else _own_config(model),
+            "data": _splits(data, check_with),
+            "metrics": _metrics(evaluation, measured.reference),
+            "release": {"verdict": "refused" if reasons else "released", "reasons": reasons},
+            "artifacts": measured.rows,
+        }
+        card = model_card(plain(content), preset=getattr(model, "preset", ""), table=artifact_table(content))
+        (stage.release / "model_card.md").write_text(card, encoding="utf-8")
+        content["files"] = hash_files(stage.release)
+        if reasons:
+            write_manifest(stage.release, content)
+            raise ReleaseRefused(reasons, refuse(stage))
+        path, version = publish(
+            stage, lambda number: write_manifest(stage.release, {**content, "version": number})
+        )
+        _logger.info("verify: every artifact is within its budget; released as version %d", version)
+        return Release(path, version, read_manifest(path))
+
+
+def _check_rows(model: Any, split: TextSplit) -> None:
+    if len(split) == 0:
+        raise DataError(f"the split {split.name!r} to check with has no rows.")
+    if tuple(split.classes) != tuple(model.classes):
+        raise DataError(
+            f"the split {split.name!r} to check with has the classes {list(split.classes)}, but the model "
+            f"has {list(model.classes)}."
+        )
+
+
+def _splits(data: Any, check_with: TextSplit) -> dict[str, dict[str, Any]]:
+    splits = {check_with.name: check_with} if data is None else data.splits
+    return {name: {"rows": len(split), "sha256": split.sha256} for name, split in splits.items()}
+
+
+def _metrics(evaluation: Any, reference: Reference) -> dict[str, Any]:
+    measured = {"temperature": reference.temperature, "accuracy": reference.accuracy}
+    if evaluation is None:
+        return measured
+    given = evaluation if isinstance(evaluation, Mapping) else evaluation.to_dict()
+    return {**measured, **given}
+
+
+def _own_config(model: Any) -> dict[str, Any]:
+    names = ("preset", "pooling", "dropout_rate", "task")
+    known = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    return {"model": {**known, "max_length": model.preprocessor.max_length}}

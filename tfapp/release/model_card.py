@@ -1,0 +1,82 @@
+"""The model card of a release: what it is, how it was measured, and under which terms it may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfapp.data.datasets import DATASETS
+from tfapp.models.presets import BACKBONES
+
+
+def model_card(manifest: Mapping[str, Any], *, preset: str, table: Sequence[Mapping[str, str]]) -> str:
+    """Writes the model card.
+
+    Args:
+        manifest: The manifest's content.
+        preset: Name of the backbone's preset; may be empty.
+        table: A row for each artifact, all with the same columns.
+
+    Returns:
+        Markdown.
+    """
+    rows = manifest["artifacts"][0]["examples"]
+    parts = [
+        f"# {manifest['name']}",
+        "A text classifier, exported and measured by tfapp "
+        f"{manifest['tfapp_version']}. Verdict: **{manifest['release']['verdict']}**.",
+        "\n".join(f"* {reason}" for reason in manifest["release"]["reasons"]),
+        "## Model",
+        "\n".join(_terms(preset, manifest["config"])),
+        "## Scores of the trained model",
+        _scores(manifest["metrics"]),
+        "## Artifacts",
+        f"Each was loaded in a fresh process and answered all {rows} rows of the split it was checked with. "
+        "Agreement and differences (of probabilities) are against the trained Keras model; latencies are of "
+        "single calls on one thread of the exporting machine.",
+        _markdown(table),
+        "## Data",
+        _markdown(
+            [
+                {"split": name, "rows": f"{split['rows']:,}", "sha256": split["sha256"][:16]}
+                for name, split in manifest["data"].items()
+            ]
+        ),
+        "## Limits",
+        "The scores hold for texts like those of the data above; other topics, languages and styles were "
+        "not measured. Every text gets one of the classes, also one that belongs to none.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _terms(preset: str, config: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if preset in BACKBONES:
+        known = BACKBONES[preset]
+        lines.append(f"* Backbone: {preset}, {known.origin}; licence {known.licence}.")
+    elif preset:
+        lines.append(f"* Backbone: {preset}; see its publisher for the licence.")
+    else:
+        lines.append("* Backbone: built by hand.")
+    section = config.get("data")
+    name = section.get("dataset") if isinstance(section, Mapping) else None
+    if name in DATASETS:
+        lines.append(f"* Data: {name}; {DATASETS[name].licence}")
+    return lines
+
+
+def _scores(metrics: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and isinstance(value.get("value"), float):
+            interval = f"{value['low']:.4f} to {value['high']:.4f}"
+            lines.append(f"* {name}: {value['value']:.4f} (95 % interval {interval})")
+        elif isinstance(value, float):
+            lines.append(f"* {name}: {value:.4f}")
+    return "\n".join(lines) or "None were given."
+
+
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *([row[name] for name in header] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,227 @@
+"""Fresh processes that run artifacts: at most a few at a time, and the timing of each alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from tfapp.release.gate import Answers
+from tfapp.release.probe import Probe
+from tfapp.release.runner import ANSWERED
+
+_logger = logging.getLogger("tfapp")
+_RUNNER = Path(__file__).with_name("runner.py")
+_LATENCY_CALLS = 25
+_SECONDS_TO_START = 600.0
+_SECONDS_A_ROW = 5.0
+
+# What runs a variant, and what must not be loaded beside it. tensorflow_text itself imports keras.
+_RUNTIMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "saved_model": ("saved_model", ("tfapp", "keras_hub", "ai_edge_litert")),
+    "keras": ("keras", ("tfapp", "ai_edge_litert")),
+    "text": ("litert_text", ("tfapp", "keras_hub")),
+}
+_LITERT: tuple[str, tuple[str, ...]] = (
+    "litert",
+    ("tfapp", "tensorflow", "tensorflow_text", "keras", "keras_hub"),
+)
+
+
+class ArtifactProcess:
+    """One artifact in its own process: it answers all rows, then waits to be timed."""
+
+    def __init__(self, variant: str, folder: Path, rows: int) -> None:
+        self.variant = variant
+        self._folder = folder
+        self._timeout = _SECONDS_TO_START + _SECONDS_A_ROW * rows
+        self._timed_out = False
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def answer(self) -> None:
+        """Starts the process and waits until it has answered all rows, or has ended."""
+        environment = {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        started = time.monotonic()
+        if self._stopped:
+            return
+        with (self._folder / "stderr.txt").open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-I", str(_RUNNER), str(self._folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+        self._process = process
+        with self._watched():
+            for line in process.stdout or ():
+                if line.strip() == ANSWERED:
+                    _logger.info(
+                        "verify: %s has answered in %.1f s", self.variant, time.monotonic() - started
+                    )
+                    return
+
+    def finish(self) -> Answers:
+        """Lets the process time its calls, and collects what it has written.
+
+        Returns:
+            Its answers, or the error that took their place.
+        """
+        process = self._process
+        if process is None:
+            return Answers(error="its process was not started")
+        with self._watched(), contextlib.suppress(BrokenPipeError):
+            process.communicate("go\n")
+        return self._read(process.returncode)
+
+    def stop(self) -> None:
+        """Ends the process if it is still there."""
+        self._stopped = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        def end() -> None:
+            self._timed_out = True
+            self.stop()
+
+        timer = threading.Timer(self._timeout, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _read(self, status: int) -> Answers:
+        try:
+            facts = json.loads((self._folder / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            facts = {}
+        if self._timed_out:
+            return Answers(error=f"did not answer within {self._timeout:.0f} s")
+        if "error" in facts:
+            return Answers(error=f"cannot be run: {facts['error']}")
+        if status < 0:
+            return Answers(
+                error=f"its process was ended by {signal.Signals(-status).name}{self._last_words()}"
+            )
+        if status or not facts:
+            return Answers(error=f"its process ended with status {status}{self._last_words()}")
+        try:
+            with np.load(self._folder / "outputs.npz", allow_pickle=False) as arrays:
+                outputs = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return Answers(error=f"its answers cannot be read: {error}")
+        return Answers(
+            probabilities=outputs["probabilities"],
+            logits=outputs.get("logits"),
+            labels=tuple(facts["labels"]) if "labels" in facts else None,
+            endpoints=facts.get("endpoints", {}),
+            latency_ms=facts["latency_ms"],
+            libraries=facts["libraries"],
+        )
+
+    def _last_words(self) -> str:
+        text = (self._folder / "stderr.txt").read_bytes().decode("utf-8", "replace").strip()
+        return f" ({text.splitlines()[-1][:300]})" if text else ""
+
+
+class ArtifactRunner:
+    """Runs artifacts over the same rows, a few at a time, and then times them one by one.
+
+    Args:
+        folder: A folder for requests and results; the rows are written into it.
+        probe: The rows.
+        feature: Name of the raw feature.
+        tensor_endpoint: Name of the SavedModel's endpoint for tensors.
+        temperature: What the Keras file's logits are divided by.
+        time_calls: Whether to measure latencies.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        probe: Probe,
+        *,
+        feature: str,
+        tensor_endpoint: str,
+        temperature: float,
+        time_calls: bool = True,
+    ) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(2, cores)
+        self._folder = folder
+        self._rows = len(probe)
+        self._request = {
+            "feature": feature,
+            "tensor_endpoint": tensor_endpoint,
+            "temperature": temperature,
+            "threads": cores // workers,
+            "latency_calls": min(_LATENCY_CALLS, len(probe)) if time_calls else 0,
+            "paths": [path for path in sys.path if path],
+        }
+        probe.save(folder / "inputs.npz")
+        self._pool = ThreadPoolExecutor(workers)
+        self._started: list[tuple[ArtifactProcess, Future[None]]] = []
+
+    def start(self, variant: str, artifact: Path) -> None:
+        """Lets an artifact answer the rows, in the background.
+
+        Args:
+            variant: Its variant, which decides the runtime.
+            artifact: The file, or the SavedModel's folder.
+        """
+        folder = self._folder / variant
+        folder.mkdir()
+        os.link(self._folder / "inputs.npz", folder / "inputs.npz")
+        runtime, forbidden = _RUNTIMES.get(variant, _LITERT)
+        request = {**self._request, "runtime": runtime, "forbidden": forbidden, "artifact": str(artifact)}
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        process = ArtifactProcess(variant, folder, self._rows)
+        self._started.append((process, self._pool.submit(process.answer)))
+
+    def answers(self) -> dict[str, Answers]:
+        """Waits for all artifacts, then times each while the others rest.
+
+        Returns:
+            What each artifact answered, by variant.
+        """
+        for _, future in self._started:
+            future.result()
+        return {process.variant: process.finish() for process, _ in self._started}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process, future in self._started:
+            future.cancel()
+            process.stop()
+        self._pool.shutdown(wait=True)

@@ -1,0 +1,256 @@
+"""Runs one artifact in a fresh process, as somebody would who has nothing but the files.
+
+This script is started by path with ``python -I`` and imports only what its runtime needs, never tfapp. It
+reads ``request.json`` and ``inputs.npz`` from the folder that is its argument, answers every row, says so on
+standard output, waits for a line on standard input, times single calls, and writes ``result.json`` and
+``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ANSWERED = "tfapp-runner: answered"
+_BATCH = 16
+_ENDPOINT_ROWS = 16
+
+
+def main(folder: Path, *, only_latency: bool) -> int:
+    """Answers the rows of a request, then times single calls.
+
+    Args:
+        folder: Where request and inputs lie, and results go.
+        only_latency: The rows were answered by this process before it started itself anew.
+
+    Returns:
+        The exit status.
+    """
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    # Isolated mode hides user and PYTHONPATH installations, in which the runtimes may lie.
+    sys.path.extend(path for path in request["paths"] if path not in sys.path)
+    result_file = folder / "result.json"
+    try:
+        threads = 1 if only_latency else request["threads"]
+        artifact = _RUNTIMES[request["runtime"]](request, threads)
+        inputs = _Inputs(folder)
+        if not only_latency:
+            outputs, facts = artifact.answer(inputs)
+            _np().savez(folder / "outputs.npz", **outputs)
+            loaded = sorted(set(request["forbidden"]) & set(sys.modules))
+            if loaded:
+                raise ImportError(f"this runtime must do without {', '.join(loaded)}, but has loaded it")
+            facts["libraries"] = {name: importlib.metadata.version(name) for name in artifact.libraries}
+            result_file.write_text(json.dumps(facts), encoding="utf-8")
+            print(ANSWERED, flush=True)  # noqa: T201
+            sys.stdin.readline()
+            if request["latency_calls"] and threads > 1:
+                # A runtime keeps the number of threads that it started with.
+                os.execv(sys.executable, [sys.executable, "-I", __file__, str(folder), "latency"])
+        facts = json.loads(result_file.read_text(encoding="utf-8"))
+        facts["latency_ms"] = _latency(artifact.call, inputs, request)
+        result_file.write_text(json.dumps(facts), encoding="utf-8")
+    except Exception as error:
+        message = " ".join(str(error).split())[:500]
+        result_file.write_text(json.dumps({"error": f"{type(error).__name__}: {message}"}), encoding="utf-8")
+        return 1
+    return 0
+
+
+def _np() -> Any:
+    import numpy
+
+    return numpy
+
+
+class _Inputs:
+    """The rows of a request: raw features as bytes, and input tensors of fixed length."""
+
+    def __init__(self, folder: Path) -> None:
+        with _np().load(folder / "inputs.npz", allow_pickle=False) as arrays:
+            blob, splits = arrays["features"].tobytes(), arrays["feature_splits"].tolist()
+            self.tensors = {name[7:]: arrays[name] for name in arrays.files if name.startswith("tensor:")}
+        self.features = [blob[start:end] for start, end in itertools.pairwise(splits)]
+
+    def row(self, index: int) -> dict[str, Any]:
+        return {name: values[index : index + 1] for name, values in self.tensors.items()}
+
+
+class _SavedModel:
+    """TensorFlow and TF.Text, as TF Serving links them."""
+
+    libraries = ("tensorflow", "tensorflow-text")
+
+    def __init__(self, request: dict[str, Any], threads: int) -> None:
+        tf = _tensorflow(threads)
+        import tensorflow_text  # noqa: F401
+
+        self._tf, self._request = tf, request
+        self._loaded = tf.saved_model.load(request["artifact"])
+        self._signatures = self._loaded.signatures
+
+    def _serve(self, endpoint: str, **inputs: Any) -> dict[str, Any]:
+        answers = self._signatures[endpoint](
+            **{name: self._tf.constant(value) for name, value in inputs.items()}
+        )
+        return {name: value.numpy() for name, value in answers.items()}
+
+    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        np, feature = _np(), self._request["feature"]
+        order = sorted(range(len(inputs.features)), key=lambda row: len(inputs.features[row]))
+        gathered: dict[str, list[Any]] = {"logits": [], "probabilities": [], "label": []}
+        for start in range(0, len(order), _BATCH):
+            batch = [inputs.features[row] for row in order[start : start + _BATCH]]
+            answers = self._serve("serving_default", **{feature: batch})
+            for name, parts in gathered.items():
+                parts.append(answers[name])
+        back = np.argsort(order)
+        stacked = {name: np.concatenate(parts)[back] for name, parts in gathered.items()}
+        labels = [value.decode("utf-8", "replace") for value in stacked.pop("label")]
+        some = [*range(min(_ENDPOINT_ROWS, len(order)))]
+        examples = [self._example(feature, inputs.features[row]) for row in some]
+        answers = {
+            "serve": self._serve("serve", **{feature: [inputs.features[row] for row in some]}),
+            "serve_examples": self._serve("serve_examples", examples=examples),
+            self._request["tensor_endpoint"]: self._serve(
+                self._request["tensor_endpoint"],
+                **{name: values[: len(some)] for name, values in inputs.tensors.items()},
+            ),
+        }
+        expected = stacked["probabilities"][: len(some)]
+        endpoints = {
+            name: float(np.max(np.abs(answer["probabilities"] - expected)))
+            for name, answer in answers.items()
+        }
+        return stacked, {"labels": labels, "endpoints": endpoints}
+
+    def _example(self, feature: str, value: bytes) -> bytes:
+        train = self._tf.train
+        features = {feature: train.Feature(bytes_list=train.BytesList(value=[value]))}
+        return bytes(train.Example(features=train.Features(feature=features)).SerializeToString())
+
+    def call(self, inputs: _Inputs, row: int) -> None:
+        self._serve("serving_default", **{self._request["feature"]: [inputs.features[row]]})
+
+
+class _LiteRT:
+    """LiteRT alone, as on a phone."""
+
+    libraries: tuple[str, ...] = ("ai-edge-litert",)
+
+    def __init__(self, request: dict[str, Any], threads: int) -> None:
+        self._run = self._interpreter(request["artifact"], threads).get_signature_runner("serving_default")
+
+    def _interpreter(self, path: str, threads: int) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._kept = Interpreter(model_path=path, num_threads=threads)
+        return self._kept
+
+    def _inputs(self, inputs: _Inputs, row: int) -> dict[str, Any]:
+        return inputs.row(row)
+
+    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows = [self._run(**self._inputs(inputs, row)) for row in range(len(inputs.features))]
+        return {"probabilities": _np().concatenate([row["probabilities"] for row in rows])}, {}
+
+    def call(self, inputs: _Inputs, row: int) -> None:
+        self._run(**self._inputs(inputs, row))
+
+
+class _LiteRTText(_LiteRT):
+    """LiteRT with the operators of TF.Text, whose registrar needs TensorFlow's libraries."""
+
+    libraries = ("ai-edge-litert", "tensorflow", "tensorflow-text")
+
+    def __init__(self, request: dict[str, Any], threads: int) -> None:
+        self._feature = request["feature"]
+        super().__init__(request, threads)
+
+    def _interpreter(self, path: str, threads: int) -> Any:
+        import tensorflow_text
+        from ai_edge_litert.interpreter import InterpreterWithCustomOps
+
+        operators = tensorflow_text.tflite_registrar.SELECT_TFTEXT_OPS
+        self._kept = InterpreterWithCustomOps(
+            model_path=path, custom_op_registerers=operators, num_threads=threads
+        )
+        return self._kept
+
+    def _inputs(self, inputs: _Inputs, row: int) -> dict[str, Any]:
+        return {self._feature: _np().array([inputs.features[row]], dtype=object)}
+
+
+class _Keras:
+    """Keras and keras-hub; the temperature comes with the request, as the file does not hold it."""
+
+    libraries = ("keras", "keras-hub", "tensorflow")
+
+    def __init__(self, request: dict[str, Any], threads: int) -> None:
+        tf = _tensorflow(threads)
+        import keras
+        import keras_hub  # noqa: F401
+
+        model = keras.saving.load_model(request["artifact"], compile=False)
+        temperature = request["temperature"]
+
+        @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+        def run(inputs: Any) -> Any:
+            return tf.nn.softmax(tf.cast(model(inputs, training=False), tf.float32) / temperature)
+
+        self._tf, self._run = tf, run
+
+    def _answer(self, tensors: dict[str, Any]) -> Any:
+        return self._run({name: self._tf.constant(values) for name, values in tensors.items()}).numpy()
+
+    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        batches = [
+            self._answer({name: values[start : start + _BATCH] for name, values in inputs.tensors.items()})
+            for start in range(0, len(inputs.features), _BATCH)
+        ]
+        return {"probabilities": _np().concatenate(batches)}, {}
+
+    def call(self, inputs: _Inputs, row: int) -> None:
+        self._answer(inputs.row(row))
+
+
+_RUNTIMES: dict[str, Callable[[dict[str, Any], int], Any]] = {
+    "saved_model": _SavedModel,
+    "litert": _LiteRT,
+    "litert_text": _LiteRTText,
+    "keras": _Keras,
+}
+
+
+def _tensorflow(threads: int) -> Any:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return tf
+
+
+def _latency(call: Callable[[_Inputs, int], None], inputs: _Inputs, request: dict[str, Any]) -> Any:
+    """Times single calls on rows spread over all of them, after two to warm up."""
+    calls = request["latency_calls"]
+    if not calls:
+        return None
+    rows = [index * len(inputs.features) // calls for index in range(calls)]
+    times: list[float] = []
+    for row in [*rows[:2], *rows]:
+        start = time.perf_counter()
+        call(inputs, row)
+        times.append((time.perf_counter() - start) * 1e3)
+    p50, p95 = (float(value) for value in _np().percentile(times[2:], [50, 95]))
+    return {"p50": p50, "p95": p95, "threads": 1, "batch": 1}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), only_latency=len(sys.argv) > 2))

@@ -1,0 +1,137 @@
+"""Verification of a release folder: the manifest, every file's checksum, every artifact's answers."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfapp.errors import ReleaseError
+from tfapp.release.gate import Budget, check_label_file, difference, judge
+from tfapp.release.golden import Golden
+from tfapp.release.manifest import check_files, listing, read_manifest
+from tfapp.release.processes import ArtifactRunner
+from tfapp.release.vocabulary import check_vocabulary
+
+_logger = logging.getLogger("tfapp")
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification found.
+
+    Attributes:
+        rows: One for each part of the release: ``part``, ``verdict`` and ``details``.
+        reasons: What is wrong, a sentence each; empty when nothing is.
+    """
+
+    rows: list[dict[str, str]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.reasons
+
+    def table(self) -> list[dict[str, str]]:
+        """Returns a row for each part, for people to read."""
+        return [dict(row) for row in self.rows]
+
+    def lines(self) -> list[str]:
+        """Returns the report as lines of text."""
+        return [f"{row['part']}: {row['verdict']} ({row['details']})" for row in self.rows]
+
+    def add(self, part: str, reasons: list[str], details: str) -> None:
+        """Notes one part.
+
+        Args:
+            part: What was looked at.
+            reasons: What is wrong with it.
+            details: What was found when nothing is wrong.
+        """
+        verdict = "refused" if reasons else "ok"
+        self.rows.append({"part": part, "verdict": verdict, "details": "; ".join(reasons) or details})
+        self.reasons.extend(reasons)
+
+
+def verify(release_dir: str | Path) -> VerifyReport:
+    """Checks a release again: schema, files, then the answers to its golden vectors in fresh processes.
+
+    Args:
+        release_dir: A version folder.
+
+    Returns:
+        The report. Nothing is run from a release whose files are not those of its manifest.
+
+    Raises:
+        ReleaseError: When the folder has no manifest that can be read.
+    """
+    directory = Path(release_dir).expanduser().absolute()
+    manifest = read_manifest(directory)
+    report = VerifyReport()
+    state = manifest["release"]
+    refused = [f"the release was refused: {reason}" for reason in state["reasons"] or ["no reason is given"]]
+    report.add("manifest", refused if state["verdict"] == "refused" else [], f"version {manifest['version']}")
+    present = listing(directory)
+    wrong = check_files(directory, manifest["files"], present=present)
+    report.add("files", wrong, f"{len(present)} files as listed")
+    _logger.info("verify: %d files compared with their checksums", len(present))
+    if not report.ok:
+        return report
+    try:
+        golden = Golden.load(directory / "edge" / "golden.json")
+    except ReleaseError as error:
+        report.add("golden.json", [str(error)], "")
+        return report
+    _check_edge(directory, golden, report)
+    _check_answers(directory, manifest, golden, report)
+    return report
+
+
+def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
+    labels, vocabulary = directory / "edge" / "labels.txt", directory / "edge" / "vocab.txt"
+    if labels.is_file():
+        wrong = check_label_file(labels.read_bytes(), golden.classes)
+        report.add("labels.txt", [wrong] if wrong else [], f"{len(golden.classes)} classes")
+    if vocabulary.is_file():
+        wrong = check_vocabulary(
+            vocabulary.read_bytes(),
+            golden.texts,
+            golden.token_ids,
+            lowercase=bool(golden.preprocessor["lowercase"]),
+            max_length=int(golden.preprocessor["max_length"]),
+            min_agreement=1.0,
+        )
+        report.add("vocab.txt", [wrong] if wrong else [], f"the ids of {len(golden.texts)} texts")
+
+
+def _check_answers(
+    directory: Path, manifest: Mapping[str, Any], golden: Golden, report: VerifyReport
+) -> None:
+    artifacts = {row["variant"]: directory / row["path"] for row in manifest["artifacts"]}
+    # Only the differences count here: near a tie, another processor may choose another class.
+    lenient = Budget(min_agreement=0.0, max_accuracy_drop=1.0)
+    with tempfile.TemporaryDirectory(prefix="tfapp-verify-") as folder:
+        runner = ArtifactRunner(
+            Path(folder),
+            golden.probe(),
+            feature=golden.feature,
+            tensor_endpoint=golden.tensor_endpoint,
+            temperature=golden.temperature,
+            time_calls=False,
+        )
+        with runner:
+            for variant, path in artifacts.items():
+                runner.start(variant, path)
+            answers = runner.answers()
+    for variant, answer in answers.items():
+        reasons = list(judge(variant, answer, golden.reference, lenient).reasons)
+        gap, allowed = difference(answer, golden.reference), golden.tolerance.get(variant)
+        if gap is not None and (allowed is None or gap > allowed):
+            limit = "there is no tolerance for it" if allowed is None else f"more than {allowed:.5f}"
+            reasons.append(f"{variant}: a probability of the golden vectors differs by {gap:.5f}, {limit}")
+        details = "" if gap is None else f"golden vectors differ by at most {gap:.5f}"
+        report.add(variant, reasons, details)
