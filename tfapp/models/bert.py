@@ -47,10 +47,10 @@ def build_text_classifier(
     """
     preset = ""
     if isinstance(backbone, str):
-        loaded = load_backbone(backbone, dtype=dtype)
+        loaded = load_backbone(backbone, dtype=dtype, tokenizer=tokenizer)
         encoder, preset = loaded.backbone, loaded.preset
         pooling = pooling or loaded.pooling
-        tokenizer = tokenizer or loaded.tokenizer
+        tokenizer = loaded.tokenizer
     else:
         encoder = backbone
         if dtype is not None:

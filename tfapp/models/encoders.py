@@ -46,7 +46,7 @@ def encoder_blocks(backbone: keras.Model) -> list[tuple[keras.layers.Layer, kera
         Empty for encoders whose blocks share weights or pass more than hidden states and padding mask on.
     """
     layers = list(getattr(backbone, "transformer_layers", []))
-    if not all(isinstance(layer, keras_hub.layers.TransformerEncoder) for layer in layers):
+    if not layers or not all(isinstance(layer, keras_hub.layers.TransformerEncoder) for layer in layers):
         return []
     # The first node of a layer is its call inside the backbone; later ones belong to models built on it.
     nodes = [layer._inbound_nodes[0] for layer in layers]

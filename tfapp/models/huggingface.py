@@ -12,12 +12,17 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import WeightsError
 from tfapp.models.weight_files import check_files, check_safetensors, read_json
 
+_FILES = ("config.json", "model.safetensors", "vocab.txt")
 _FAMILIES = {"bert": "pooler", "distilbert": "cls"}
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
 
 
 def load_huggingface_folder(
-    folder: Path, *, dtype: str | None = None, load_weights: bool = True
+    folder: Path,
+    *,
+    dtype: str | None = None,
+    tokenizer: WordPieceTokenizer | None = None,
+    load_weights: bool = True,
 ) -> tuple[keras.Model, WordPieceTokenizer, str]:
     """Loads a BERT or DistilBERT encoder from the files of a Hugging Face repository.
 
@@ -27,6 +32,7 @@ def load_huggingface_folder(
         folder: Folder with ``config.json``, ``model.safetensors`` and ``vocab.txt``; where they are there,
             ``tokenizer_config.json`` tells about lower-casing and ``1_Pooling/config.json`` about pooling.
         dtype: Keras dtype policy of the backbone; the global one when None.
+        tokenizer: Tokenizer to use instead of the folder's ``vocab.txt``.
         load_weights: Whether to load the weights; without them they are random.
 
     Returns:
@@ -35,8 +41,9 @@ def load_huggingface_folder(
     Raises:
         WeightsError: If a file is missing or damaged, or the model is of a family that does not load.
     """
-    needed = ("config.json", "model.safetensors", "vocab.txt")
-    check_files(folder, needed if load_weights else ("config.json", "vocab.txt"))
+    unneeded = {"model.safetensors"} if not load_weights else set()
+    unneeded |= {"vocab.txt"} if tokenizer is not None else set()
+    check_files(folder, tuple(name for name in _FILES if name not in unneeded))
     config = read_json(folder / "config.json")
     _check_config(folder, config)
     if load_weights:
@@ -49,7 +56,7 @@ def load_huggingface_folder(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return backbone, read_vocabulary(folder), _pooling(folder, config)
+    return backbone, tokenizer or read_vocabulary(folder), _pooling(folder, config)
 
 
 def read_vocabulary(folder: Path) -> WordPieceTokenizer:

