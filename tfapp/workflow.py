@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ class _Trained:
 
     @cached_property
     def model(self) -> Classifier:
-        model = _build(self._config, self._classes, load_weights=False)
+        model = _build(self._config, self._classes)
         model.load_weights(self.stage.directory / _WEIGHTS)
         model.preprocessor.max_length = self.stage.result["max_length"]
         return model
@@ -150,7 +150,7 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.model.backbone)
     keras.utils.set_random_seed(config.seed)
-    model = _build(config, data.classes, load_weights=True)
+    model = _build(config, data.classes)
     phases = config.transfer.phases
     history = train(
         model,
@@ -234,22 +234,21 @@ def _export(
     return release
 
 
-def _build(config: WorkflowConfig, classes: Iterable[str], *, load_weights: bool) -> Classifier:
-    """Builds the classifier, with the backbone's pretrained weights or with random ones to be replaced."""
+def _build(config: WorkflowConfig, classes: Iterable[str]) -> Classifier:
+    """Builds the classifier on its pretrained backbone."""
     from tfapp.models import build_text_classifier, load_backbone
 
-    section = config.model
-    loaded = load_backbone(
-        config.resolve_backbone(), allow_unsafe=section.allow_unsafe, load_weights=load_weights
-    )
-    return build_text_classifier(
-        loaded.backbone,
+    section, backbone = config.model, config.resolve_backbone()
+    build = partial(
+        build_text_classifier,
         classes=tuple(classes),
-        pooling=section.pooling or loaded.pooling,
         dropout_rate=section.dropout_rate,
-        tokenizer=loaded.tokenizer,
         max_length=config.data.max_length,
     )
+    if not section.allow_unsafe:
+        return build(backbone, pooling=section.pooling)
+    loaded = load_backbone(backbone, allow_unsafe=True)
+    return build(loaded.backbone, pooling=section.pooling or loaded.pooling, tokenizer=loaded.tokenizer)
 
 
 def _phase(section: PhaseSection) -> Phase:

@@ -112,7 +112,7 @@ def test_each_stage_leaves_its_record(released):
 
 def test_the_table_has_a_row_for_each_artifact(released):
     result, _ = released
-    assert [row["variant"] for row in result.release.table()] == ["float32", "text"]
+    assert [row["artifact"] for row in result.release.table()] == ["float32", "text"]
 
 
 def test_nothing_is_done_again_when_nothing_changed(released, workplace):
