@@ -170,9 +170,7 @@ def training_batches(
     weights = None if class_weights is None else tf.constant(class_weights)
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = epoch_plan(
-            lengths, batch_size=batch_size, seed=seed, epoch=tf.cast(epoch, tf.int32)
-        )
+        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=tf.cast(epoch, tf.int32))
         return tf.data.Dataset.from_tensor_slices(batches)
 
     def collect(indices: tf.Tensor) -> tuple[Any, ...]:

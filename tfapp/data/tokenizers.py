@@ -143,7 +143,9 @@ class WordPieceTokenizer(tf.Module):
     @max_length.setter
     def max_length(self, value: int) -> None:
         if value < 3:
-            raise ConfigError(f"max_length = {value}: at least 3 tokens ([CLS], one piece, [SEP]) are needed.")
+            raise ConfigError(
+                f"max_length = {value}: at least 3 tokens ([CLS], one piece, [SEP]) are needed."
+            )
         self._max_length = int(value)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:

@@ -125,6 +125,16 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return self._parts.preset
 
     @property
+    def blocks(self) -> list[keras.layers.Layer]:
+        """The transformer blocks that `split` can cut between, from bottom to top."""
+        return [block for block, _ in self._parts.blocks]
+
+    @property
+    def head_layers(self) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+        """The dropout and the dense layer between pooled features and logits."""
+        return self._parts.head
+
+    @property
     def num_blocks(self) -> int:
         """Number of transformer blocks that `split` can cut between; 0 if it can only cut at the head."""
         return len(self._parts.blocks)

@@ -1,10 +1,171 @@
-"""Stand-in until the fused encoder."""
+"""BERT's forward pass for training on CPUs: large matrix products, and one fused kernel for all between them.
+
+Keras computes GELU, dropout, residual sums and layer normalisation in dozens of passes over memory, forward
+and backward. Here each of them is one kernel compiled by XLA with its gradient written down, on the very
+variables of the keras-hub backbone, which stays what is saved and exported.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras_hub
+import tensorflow as tf
+
+from tfapp.models.classifier import Classifier
+from tfapp.models.kernels import bias_gelu, dropout_add_norm, masked_softmax
+
+Forward = Callable[..., Any]
 
 
-def fused_forward(network: Any, precision: str) -> Any:
-    """Answers None: no faster forward is known."""
-    return None
+@dataclass(frozen=True)
+class FusedParts:
+    """A classifier's forward pass, cut where training stops.
+
+    Attributes:
+        lower: From the classifier's inputs to cached features in inference mode, or None for ``"all"``.
+        upper: ``(inputs, training) -> logits`` on what ``lower`` gives, or on the classifier's inputs.
+    """
+
+    lower: Forward | None
+    upper: Forward
+
+
+def fused_parts(
+    model: Classifier, train: Literal["all", "head"] | int, *, precision: str, generator: Any
+) -> FusedParts | None:
+    """Makes the fused forward pass of a classifier on a BERT backbone.
+
+    Args:
+        model: The classifier.
+        train: Where to cut, as in `Classifier.split`.
+        precision: ``"float32"``, or ``"mixed_bfloat16"`` for matrix products in bfloat16.
+        generator: A `keras.random.SeedGenerator` for dropout.
+
+    Returns:
+        The parts; None where they would not be used: another backbone than BERT, a GPU or TPU, or several
+        replicas. There Keras's own forward pass serves.
+    """
+    backbone = model.backbone
+    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
+    if (
+        type(backbone) is not keras_hub.models.BertBackbone
+        or accelerated
+        or tf.distribute.get_strategy().num_replicas_in_sync > 1
+    ):
+        return None
+    return _Fused(model, precision, generator).parts(train)
+
+
+class _Fused:
+    def __init__(self, model: Classifier, precision: str, generator: Any) -> None:
+        self.model = model
+        self.backbone = model.backbone
+        self.dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+        self.generator = generator
+        self.heads = self.backbone.num_heads
+        self.width = self.backbone.hidden_dim
+
+    def parts(self, train: Literal["all", "head"] | int) -> FusedParts:
+        """Cuts the pass at ``train``."""
+        depth = len(self.backbone.transformer_layers)
+        head = self._head
+        if train == "all":
+
+            def whole(inputs: Any, training: bool = False) -> Any:
+                hidden = self._blocks(
+                    self._embed(inputs, training), inputs["padding_mask"], 0, depth, training
+                )
+                return head(self._pool(hidden, inputs["padding_mask"]), training)
+
+            return FusedParts(None, whole)
+        below = depth if train == "head" else depth - train
+
+        def lower(inputs: Any, training: bool = False) -> dict[str, Any]:
+            mask = inputs["padding_mask"]
+            hidden = self._blocks(self._embed(inputs, False), mask, 0, below, False)
+            if train == "head":
+                return {"features": self._pool(hidden, mask)}
+            return {"hidden": tf.cast(hidden, tf.float32), "padding_mask": mask}
+
+        def upper(inputs: Any, training: bool = False) -> Any:
+            if train == "head":
+                return head(inputs["features"], training)
+            mask = inputs["padding_mask"]
+            hidden = tf.cast(inputs["hidden"], self.dtype)
+            return head(self._pool(self._blocks(hidden, mask, below, depth, training), mask), training)
+
+        return FusedParts(lower, upper)
+
+    def _head(self, features: Any, training: bool) -> Any:
+        dropout, dense = self.model.head_layers
+        return dense(dropout(features, training=training))
+
+    def _pool(self, hidden: Any, mask: Any) -> Any:
+        if self.model.pooling == "mean":
+            weights = tf.cast(mask, tf.float32)[..., tf.newaxis]
+            total = tf.reduce_sum(tf.cast(hidden, tf.float32) * weights, axis=1)
+            return total / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
+        first = tf.cast(hidden[:, 0, :], tf.float32)
+        return first if self.model.pooling == "cls" else self.backbone.pooled_dense(first)
+
+    def _seed(self) -> Any:
+        return tf.cast(self.generator.next(), tf.int32)
+
+    def _cast(self, variable: Any, *shape: int) -> Any:
+        value = tf.cast(variable.value, self.dtype)
+        return tf.reshape(value, shape) if shape else value
+
+    def _embed(self, inputs: Any, training: bool) -> Any:
+        backbone = self.backbone
+        ids = inputs["token_ids"]
+        length = tf.shape(ids)[1]
+        # The tables are read row by row in float32: casting a whole table would cost more than the step.
+        tokens = tf.gather(backbone.token_embedding.embeddings.value, ids)
+        segments = tf.gather(backbone.segment_embedding.embeddings.value, inputs["segment_ids"])
+        positions = backbone.position_embedding.position_embeddings.value[:length]
+        summed = tf.reshape(tokens + segments + positions, [-1, self.width])
+        norm = backbone.embeddings_layer_norm
+        hidden = dropout_add_norm(
+            tf.zeros_like(summed), None, summed, norm.gamma.value, norm.beta.value, norm.epsilon, 0.0, None
+        )
+        if training and backbone.dropout:
+            hidden = tf.nn.experimental.stateless_dropout(hidden, backbone.dropout, seed=self._seed())
+        return tf.reshape(tf.cast(hidden, self.dtype), [tf.shape(ids)[0], length, self.width])
+
+    def _blocks(self, hidden: Any, mask: Any, first: int, last: int, training: bool) -> Any:
+        shape = tf.shape(hidden)
+        rate = float(self.backbone.dropout) if training else 0.0
+        bias = (1.0 - tf.cast(mask, tf.float32))[:, tf.newaxis, tf.newaxis, :] * -1e9
+        flat = tf.reshape(hidden, [-1, self.width])
+        for block in self.backbone.transformer_layers[first:last]:
+            flat = self._block(block, flat, shape, bias, rate)
+        return tf.reshape(flat, shape)
+
+    def _block(self, block: Any, flat: Any, shape: Any, bias: Any, rate: float) -> Any:
+        attention, width, heads = block._self_attention_layer, self.width, self.heads
+        projections = (attention._query_dense, attention._key_dense, attention._value_dense)
+        kernel = tf.concat([self._cast(p.kernel, width, width) for p in projections], axis=1)
+        offset = tf.concat([self._cast(p.bias, width) for p in projections], axis=0)
+        joint = tf.nn.bias_add(tf.matmul(flat, kernel), offset)
+        joint = tf.reshape(joint, [shape[0], shape[1], 3, heads, width // heads])
+        query, key, value = tf.unstack(tf.transpose(joint, [2, 0, 3, 1, 4]))
+        scores = tf.matmul(query, key, transpose_b=True)
+        weights = masked_softmax(scores, bias, (width // heads) ** -0.5, rate, self._seed() if rate else None)
+        mixed = tf.reshape(tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3]), [-1, width])
+        output = tf.matmul(mixed, self._cast(attention._output_dense.kernel, width, width))
+        flat = self._add_norm(output, attention._output_dense, flat, block._self_attention_layer_norm, rate)
+        inner = tf.matmul(flat, self._cast(block._feedforward_intermediate_dense.kernel))
+        inner = bias_gelu(inner, block._feedforward_intermediate_dense.bias.value)
+        output = tf.matmul(inner, self._cast(block._feedforward_output_dense.kernel))
+        return self._add_norm(
+            output, block._feedforward_output_dense, flat, block._feedforward_layer_norm, rate
+        )
+
+    def _add_norm(self, output: Any, dense: Any, residual: Any, norm: Any, rate: float) -> Any:
+        seed = self._seed() if rate else None
+        return dropout_add_norm(
+            output, dense.bias.value, residual, norm.gamma.value, norm.beta.value, norm.epsilon, rate, seed
+        )

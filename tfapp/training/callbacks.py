@@ -62,8 +62,8 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         train: What the phase trains, for the history.
         epochs: Epochs of the phase.
         selection: How the best epoch is chosen.
-        variables: The model's variables.
-        best: Values of the variables at the best epoch; replaced in place.
+        weights: The model's weights.
+        best: Values of the weights at the best epoch; replaced in place.
         save: Called after each epoch, to write a checkpoint.
         history_path: Where ``history.csv`` goes, or None.
         rate: Gives the learning rate of the last step.
@@ -76,7 +76,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         train: str,
         epochs: int,
         selection: Selection,
-        variables: Sequence[Any],
+        weights: Sequence[Any],
         best: list[npt.NDArray[Any]],
         save: Callable[[], None],
         history_path: Path | None,
@@ -84,7 +84,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.progress, self.train, self.epochs, self.selection = progress, train, epochs, selection
-        self.variables, self.best, self.save, self.history_path = variables, best, save, history_path
+        self.weights, self.best, self.save, self.history_path = weights, best, save, history_path
         self.rate = rate
         self._began = 0.0
 
@@ -115,7 +115,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         if value is not None and self.selection.improved(value, self.progress.best_value):
             self.progress.best_value, self.progress.stale_epochs = value, 0
             if self.selection.keep_best:
-                self.best[:] = read_values(self.variables)
+                self.best[:] = read_values(self.weights)
         else:
             self.progress.stale_epochs += 1
         patience = self.selection.patience
@@ -125,9 +125,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         if self.history_path is not None:
             write_history(self.history_path, self.progress.history)
         self.save()
-        shown = ", ".join(
-            f"{name} {row[name]:.4f}" for name in COLUMNS[3:7] if isinstance(row[name], float)
-        )
+        shown = ", ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[3:7] if isinstance(row[name], float))
         _LOG.info(
             "phase %s (%s), epoch %d of %d: %s, %.1f s",
             row["phase"],

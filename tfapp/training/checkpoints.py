@@ -49,7 +49,7 @@ class Checkpoint:
         progress: Where the run stands.
         variables: Values of all variables of the model, dropout's random state included.
         optimizer: Values of the optimizer's variables, its step count included.
-        best: Values of the variables at the best epoch so far; empty when that is not kept.
+        best: Values of the model's weights at the best epoch so far; empty when that is not kept.
     """
 
     progress: Progress
@@ -67,7 +67,9 @@ class Checkpoint:
             OutputError: When it cannot be written.
         """
         staging = directory / f".{_FILE}.{os.getpid()}"
-        arrays = {"progress": np.frombuffer(json.dumps(vars(self.progress)).encode(), np.uint8)}
+        arrays: dict[str, Any] = {
+            "progress": np.frombuffer(json.dumps(vars(self.progress)).encode(), np.uint8)
+        }
         for name in ("variables", "optimizer", "best"):
             arrays |= {f"{name}/{index}": value for index, value in enumerate(getattr(self, name))}
         try:

@@ -198,9 +198,7 @@ def make_optimizer(
     warmup_steps = int(round(settings.warmup_fraction * total_steps))
     rate = WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
     if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(
-            rate, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm
-        )
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm)
     return FusedAdamW(
         rate, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm, rate_factors=rate_factors
     )

@@ -21,7 +21,7 @@ from tfapp.data.feature_cache import FeatureShape, cached_features
 from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, EncodedTexts
 from tfapp.errors import ConfigError
 from tfapp.models import Classifier
-from tfapp.models.fused import fused_forward
+from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.objectives import Objective, make_objective
 from tfapp.training.callbacks import EpochKeeper, Selection, write_history
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
@@ -74,6 +74,7 @@ class _Run:
     callbacks: Sequence[Any]
     show_bar: bool
     precision: str
+    generator: keras.random.SeedGenerator
     encoded: dict[str, EncodedTexts] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress(""))
     best: list[npt.NDArray[Any]] = field(default_factory=list)
@@ -81,7 +82,8 @@ class _Run:
 
     @property
     def variables(self) -> list[Any]:
-        return list(self.model.variables)
+        """Everything that training changes in the model, dropout's random state included."""
+        return [*self.model.variables, self.generator.state]
 
 
 def train(
@@ -194,6 +196,7 @@ def train(
             callbacks=callbacks,
             show_bar=sys.stdout.isatty() if verbose == "auto" else bool(verbose),
             precision=choose_precision(precision),
+            generator=keras.random.SeedGenerator(data.seed if seed is None else seed),
         )
         _encode(run)
         _seed_dropout(model, run.seed)
@@ -219,7 +222,9 @@ def _encode(run: _Run) -> None:
     positions = run.model.max_positions or 2**30
     requested = run.settings.max_length
     if requested is not None and requested > positions:
-        raise ConfigError(f"max_length = {requested}: the backbone has positions for {positions} tokens only.")
+        raise ConfigError(
+            f"max_length = {requested}: the backbone has positions for {positions} tokens only."
+        )
     longest = int(np.ceil(np.percentile(whole["train"].full_lengths, 99)))
     tokenizer.max_length = requested or max(3, min(longest, DEFAULT_MAX_LENGTH, positions))
     run.encoded = {name: encoded.cut(tokenizer.max_length) for name, encoded in whole.items()}
@@ -269,20 +274,23 @@ def _load_checkpoint(run: _Run) -> None:
 def _run_phase(run: _Run, index: int) -> None:
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
     lower, upper = run.model.split(phase.train)
-    rows, frozen = _phase_rows(run, phase, lower)
+    fused = fused_parts(run.model, phase.train, precision=run.precision, generator=run.generator)
+    rows, frozen = _phase_rows(run, phase, lower, fused)
     labels = run.data.train.labels
     steps = -(-len(rows["train"]) // settings.batch_size)
     trainer = TrainingModel(
         upper,
         objective=run.objective,
         frozen=frozen,
-        forward=fused_forward(upper, run.precision) if frozen is None else None,
+        forward=fused.upper if fused else None,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     optimizer = make_optimizer(settings, phase, total_steps=steps * phase.epochs, rate_factors=factors)
     trainer.compile(
         optimizer=optimizer,
-        loss=make_loss(settings.loss, focal_gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing),
+        loss=make_loss(
+            settings.loss, focal_gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing
+        ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
         steps_per_execution=1 if run.show_bar else _divisor(steps, _MOST_FUSED_STEPS),
@@ -307,7 +315,7 @@ def _run_phase(run: _Run, index: int) -> None:
         train=phase.title,
         epochs=phase.epochs,
         selection=Selection(settings.monitor, settings.keep_best, settings.patience),
-        variables=run.variables,
+        weights=run.model.weights,
         best=run.best,
         save=save,
         history_path=run.directory / "history.csv" if run.keep else None,
@@ -337,17 +345,18 @@ def _run_phase(run: _Run, index: int) -> None:
             ],
         )
     if run.best:
-        assign_values(run.variables, run.best)
+        assign_values(run.model.weights, run.best)
     progress.phase, progress.epochs_done = index + 1, 0
     progress.stale_epochs, progress.stopped = 0, False
 
 
 def _phase_rows(
-    run: _Run, phase: Phase, lower: keras.Model | None
-) -> tuple[dict[str, Rows], keras.Model | None]:
+    run: _Run, phase: Phase, lower: keras.Model | None, fused: FusedParts | None
+) -> tuple[dict[str, Rows], Any]:
     """Gives the rows that a phase trains on, and what is still to be computed below them in every step."""
     tokens: dict[str, Rows] = {
-        name: TokenRows(encoded, pad_id=run.model.preprocessor.pad_id) for name, encoded in run.encoded.items()
+        name: TokenRows(encoded, pad_id=run.model.preprocessor.pad_id)
+        for name, encoded in run.encoded.items()
     }
     if lower is None:
         return tokens, None
@@ -369,11 +378,11 @@ def _phase_rows(
             megabytes,
             run.settings.feature_cache_megabytes,
         )
-        return tokens, lower
+        return tokens, fused.lower if fused else lower
     weights = hashlib.sha256(b"".join(np.ascontiguousarray(v.numpy()).tobytes() for v in lower.weights))
     rows: dict[str, Rows] = {}
     hits = []
-    forward = fused_forward(lower, run.precision) or lower
+    forward = fused.lower if fused else lower
     for name, encoded in run.encoded.items():
 
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
@@ -387,7 +396,10 @@ def _phase_rows(
         rows[name], hit = cached_features(path, key, shapes[name], splits, compute, name=output)
         hits.append(hit)
     _LOG.info(
-        "features below '%s': %.1f MB on disk, %s", phase.title, megabytes, "reused" if all(hits) else "computed"
+        "features below '%s': %.1f MB on disk, %s",
+        phase.title,
+        megabytes,
+        "reused" if all(hits) else "computed",
     )
     return rows, None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -54,14 +54,14 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         return self.network(inputs, training=training)
 
     @property
-    def trainable_variables(self) -> Sequence[Any]:
+    def trainable_variables(self) -> list[Any]:
         """The network's trainable variables."""
-        return self.network.trainable_variables
+        return list(self.network.trainable_variables)
 
     @property
-    def trainable_weights(self) -> Sequence[Any]:
+    def trainable_weights(self) -> list[Any]:
         """The same, under the name that Keras uses inside."""
-        return self.network.trainable_variables
+        return list(self.network.trainable_variables)
 
     def supervised_loss(self, inputs: Any, labels: Any, logits: Any, sample_weight: Any) -> tf.Tensor:
         """Computes the loss to differentiate, divided by the number of replicas.
@@ -88,5 +88,5 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         result = self.objective.step(self, inputs, labels, sample_weight)
         self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
-        self.optimizer.apply(result.gradients, list(self.trainable_variables))
+        self.optimizer.apply(result.gradients, self.trainable_variables)
         return dict(self.compute_metrics(inputs, labels, result.logits, sample_weight=sample_weight))
