@@ -45,7 +45,7 @@ class ReleaseError(TfappError):
     """A release folder is damaged, incomplete or not a release."""
 
 
-class ReleaseRefused(TfappError):
+class ReleaseRefused(TfappError):  # noqa: N818 - a verdict, not a mistake
     """An artifact went beyond its budget, so nothing was released.
 
     Attributes:

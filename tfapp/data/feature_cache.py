@@ -84,8 +84,8 @@ def cached_features(
             os.replace(staging, path)
         except OSError as error:
             raise OutputError(
-                f"cannot write the feature cache {path} of {shape.megabytes:.0f} MB: {error.strerror}; free some "
-                "space, or lower feature_cache_megabytes to train without a cache."
+                f"cannot write the feature cache {path} of {shape.megabytes:.0f} MB: {error.strerror}; free "
+                "some space, or lower feature_cache_megabytes to train without a cache."
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)

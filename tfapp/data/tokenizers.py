@@ -88,7 +88,7 @@ class EncodedTexts:
         return EncodedTexts(values, row_splits, lengths.astype(np.int32), length), np.array(rows, np.int64)
 
 
-class WordPieceTokenizer(tf.Module):
+class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
     """Turns strings into BERT's input ids, alike in training, in a SavedModel and in TFLite.
 
     It is a `tf.Module`, so a SavedModel or a TFLite file that uses it carries the vocabulary.

@@ -98,8 +98,8 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         rate = self.rate()
         if not math.isfinite(numbers["loss"]):
             raise TrainingError(
-                f"the loss became {numbers['loss']} in phase {self.progress.phase + 1}, epoch {epoch + 1}, at "
-                f"learning rate {rate:g}: lower learning_rate, or raise warmup_fraction."
+                f"the loss became {numbers['loss']} in phase {self.progress.phase + 1}, epoch {epoch + 1}, "
+                f"at learning rate {rate:g}: lower learning_rate, or raise warmup_fraction."
             )
         row = {
             "phase": self.progress.phase + 1,

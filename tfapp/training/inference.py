@@ -68,11 +68,11 @@ def batch_outputs(
     """
     dataset, order = evaluation_batches(rows, batch_size=batch_size)
 
-    @tf.function(input_signature=[dataset.element_spec], autograph=False)
     def run(inputs: Any) -> dict[str, tf.Tensor]:
         outputs = model(inputs, training=False)
         return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
+    compiled = tf.function(run, input_signature=[dataset.element_spec], autograph=False)
     for number, inputs in enumerate(dataset):
         indices = order[number * batch_size : (number + 1) * batch_size]
-        yield indices, {name: value.numpy() for name, value in run(inputs).items()}
+        yield indices, {name: value.numpy() for name, value in compiled(inputs).items()}

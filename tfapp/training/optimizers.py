@@ -195,7 +195,7 @@ def make_optimizer(
     Returns:
         A new optimizer.
     """
-    warmup_steps = int(round(settings.warmup_fraction * total_steps))
+    warmup_steps = round(settings.warmup_fraction * total_steps)
     rate = WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
     if settings.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm)
