@@ -255,6 +255,27 @@ def test_a_download_is_unpacked_whole_or_not_at_all(folder, tmp_path, monkeypatc
     assert not list(tmp_path.rglob("evil"))
 
 
+@pytest.mark.parametrize(
+    "handle",
+    [
+        "kaggle://tensorflow/bert/tensorFlow2/tiny/1",
+        "https://www.kaggle.com/models/tensorflow/bert/tensorFlow2/tiny/1",
+    ],
+)
+def test_a_handle_on_kaggle_is_downloaded_by_its_client(folder, tmp_path, monkeypatch, handle):
+    asked = []
+
+    def model_download(name):
+        asked.append(name)
+        return str(folder)
+
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(hub_cache.kagglehub, "model_download", model_download)
+    for _ in range(2):
+        assert (hub_cache.resolve_handle(handle) / "saved_model.pb").exists()
+    assert asked == ["tensorflow/bert/tensorFlow2/tiny/1"]
+
+
 def test_a_folder_that_is_damaged_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "bert")
     (tmp_path / "bert" / "saved_model.pb").write_bytes(b"damaged")

@@ -17,7 +17,9 @@ import kagglehub  # type: ignore[import-untyped]
 from tfapp.errors import WeightsError
 
 _logger = logging.getLogger("tfapp")
-_KAGGLE = re.compile(r"kaggle://[^/]+/[^/]+/tensorflow2/", re.IGNORECASE)
+_KAGGLE = re.compile(
+    r"(?:kaggle://|https://(?:www\.)?kaggle\.com/models/)([^/]+/[^/]+/tensorflow2/.+)", re.IGNORECASE
+)
 _PREPROCESS_VERSIONS = (3, 2, 1)
 
 
@@ -57,7 +59,8 @@ def resolve_handle(name: str) -> Path:
         _download(name, work / "model")
         if not (work / "model" / "saved_model.pb").is_file():
             raise WeightsError(f"{name} answers with files among which is no saved_model.pb.")
-        os.replace(work / "model", folder)
+        if not folder.exists():  # Another process may have been faster.
+            os.replace(work / "model", folder)
     except WeightsError:
         raise
     except Exception as error:
@@ -72,8 +75,8 @@ def resolve_handle(name: str) -> Path:
 
 
 def _download(name: str, folder: Path) -> None:
-    if not name.startswith("https://"):
-        shutil.copytree(kagglehub.model_download(name.removeprefix("kaggle://")), folder)
+    if kaggle := _KAGGLE.fullmatch(name):
+        shutil.copytree(kagglehub.model_download(kaggle[1]), folder)
         return
     with (
         urllib.request.urlopen(f"{name}?tf-hub-format=compressed", timeout=60) as answer,
