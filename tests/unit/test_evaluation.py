@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError, DataError, OutputError
 from tfapp.evaluation import evaluate, evaluate_logits, fit_temperature
+from tfapp.training.inference import predict_logits
 
 CLASSES = ("negative", "neutral", "positive")
 SECRET = "a private sentence"
@@ -212,3 +214,16 @@ def test_scores_load_neither_tensorflow_nor_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_real_classifier_is_measured_on_its_own_logits(tiny_classifier, tiny_vocab):
+    classes = tiny_classifier.classes
+    words = [piece for piece in tiny_vocab if piece.isalpha()]
+    texts = tuple(" ".join(words[start : start + 1 + start % 9]) for start in range(30))
+    logits = predict_logits(tiny_classifier, texts)
+    labels = logits.argmax(axis=1).astype(np.int32)
+    labels[:6] = (labels[:6] + 1) % len(classes)
+    split = TextSplit("test", texts, labels, classes)
+    evaluation = evaluate(tiny_classifier, split, calibrate_with=split, num_bootstrap=20)
+    assert evaluation.accuracy.value == pytest.approx(24 / 30)
+    assert tiny_classifier.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
