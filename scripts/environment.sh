@@ -53,6 +53,6 @@ make_environment() {
         echo "The installation failed; the lines above say why. Run the same command again to continue it." >&2
         return 1
     fi
-    { grep -v "^${extra:-base} " "$stamps" 2>/dev/null; printf '%s\n' "$stamp"; } > "$stamps.new"
+    { grep -v "^${extra:-base} " "$stamps" 2>/dev/null || true; printf '%s\n' "$stamp"; } > "$stamps.new"
     mv "$stamps.new" "$stamps"
 }
