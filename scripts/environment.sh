@@ -19,25 +19,29 @@ END
     return 1
 }
 
-# The stamp says what .venv was made from, so that a second run starts in seconds.
+# The stamp tells what .venv was made from, so that a second run starts in seconds.
 environment_stamp() {
-    "$1" - "$root/pyproject.toml" "$root/constraints.txt" "$2" <<'END'
+    "$python" - "$root/pyproject.toml" "$root/constraints.txt" <<'END'
 import hashlib, sys
-digest = hashlib.sha256(f"{sys.version} {sys.argv[3]}".encode())
-for path in sys.argv[1:3]:
+digest = hashlib.sha256(sys.version.encode())
+for path in sys.argv[1:]:
     digest.update(open(path, "rb").read())
-print(sys.argv[3] or "base", digest.hexdigest())
+print(digest.hexdigest())
 END
 }
 
 make_environment() {
-    extra=${1:-}
+    extra=${1:-base}
     venv=$root/.venv
     python=$venv/bin/python
-    stamps=$venv/tfapp-environment
+    stamps=$venv/tfapp-environment # a line for each extra: its name and the stamp
     if [ -x "$python" ] && "$python" -c '' >/dev/null 2>&1; then
-        stamp=$(environment_stamp "$python" "$extra") || return 1
-        if grep -qxF -- "$stamp" "$stamps" 2>/dev/null; then
+        stamp=$(environment_stamp) || return 1
+        case $extra in
+            base) wanted=" $stamp" ;; # every extra includes the base
+            *) wanted="$extra $stamp" ;;
+        esac
+        if grep -qF -- "$wanted" "$stamps" 2>/dev/null; then
             return 0
         fi
     else
@@ -45,14 +49,17 @@ make_environment() {
         echo "Making the environment .venv with $("$base" --version) ..." >&2
         rm -rf "$venv"
         "$base" -m venv "$venv" || return 1
-        stamp=$(environment_stamp "$python" "$extra") || return 1
+        stamp=$(environment_stamp) || return 1
     fi
-    echo "Installing tfapp${extra:+ with extra '$extra'} and its libraries (the first time about 1 GB to download) ..." >&2
-    if ! "$python" -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
-        -c "$root/constraints.txt" -e "$root${extra:+[$extra]}"; then
+    echo "Installing tfapp and its libraries into .venv (the first time about 1 GB to download) ..." >&2
+    case $extra in
+        base) target=$root ;;
+        *) target="$root[$extra]" ;;
+    esac
+    if ! "$python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$target"; then
         echo "The installation failed; the lines above say why. Run the same command again to continue it." >&2
         return 1
     fi
-    { grep -v "^${extra:-base} " "$stamps" 2>/dev/null || true; printf '%s\n' "$stamp"; } > "$stamps.new"
+    { grep -F -- " $stamp" "$stamps" 2>/dev/null || true; echo "$extra $stamp"; } > "$stamps.new"
     mv "$stamps.new" "$stamps"
 }
