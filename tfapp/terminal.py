@@ -33,7 +33,8 @@ def load_tensorflow() -> None:
     They are shown after all when the import fails, or when the machine has a GPU that TensorFlow cannot use.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for library in ("absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     with _standard_error_in_file() as lines:
         import tensorflow as tf
 

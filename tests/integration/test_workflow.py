@@ -30,6 +30,7 @@ train = "articles.csv"
 max_length = 24
 [model]
 backbone = "backbone"
+pooling = "mean"
 [[transfer.phases]]
 train = "head"
 epochs = 2
