@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,9 @@ from tfapp.data.tokenizers import EncodedTexts
 
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches, after shuffling."""
+
+TOKEN_INPUTS = ("token_ids", "padding_mask", "segment_ids")
+"""Inputs that encoded texts can be gathered as."""
 
 _NO_ROW = -1
 
@@ -39,15 +42,24 @@ class TokenRows:
     Args:
         encoded: The texts' ids.
         pad_id: The id that fills short rows up.
-        pad_to: Widths are rounded up to a multiple of this many tokens, so that compilers see few shapes.
-        max_length: Widths are never rounded up beyond this.
+        inputs: Names of the inputs that the model declares; rows are gathered for these only.
+        pad_to: Widths are rounded up to a multiple of this many tokens, so that compilers see few shapes,
+            but never beyond the length at which the texts were cut.
     """
 
-    def __init__(self, encoded: EncodedTexts, *, pad_id: int, pad_to: int = 1) -> None:
+    def __init__(
+        self,
+        encoded: EncodedTexts,
+        *,
+        pad_id: int,
+        inputs: Sequence[str] = TOKEN_INPUTS,
+        pad_to: int = 1,
+    ) -> None:
         self.lengths = encoded.lengths
         self.pad_id = pad_id
+        self.inputs = tuple(inputs)
         self.pad_to = pad_to
-        self._limit = max(encoded.max_length, int(self.lengths.max(initial=0)))
+        self.limit = max(encoded.max_length, int(self.lengths.max(initial=1)))
         self._ids = tf.constant(encoded.values)
         self._splits = tf.constant(encoded.row_splits)
 
@@ -55,19 +67,20 @@ class TokenRows:
         return len(self.lengths)
 
     def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gathers ``token_ids``, ``padding_mask`` and ``segment_ids``, int32 ``(batch, length)``."""
+        """Gathers the declared ones of `TOKEN_INPUTS`, each int32 ``(batch, length)``."""
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        width = _round_up(tf.reduce_max(lengths), self.pad_to, self._limit)
-        position = tf.range(width)[tf.newaxis]
+        width = -(-tf.reduce_max(lengths) // self.pad_to) * self.pad_to
+        position = tf.range(tf.minimum(width, self.limit))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
         token_ids = tf.where(mask, tf.gather(self._ids, source), self.pad_id)
-        return {
+        gathered = {
             "token_ids": token_ids,
             "padding_mask": tf.cast(mask, tf.int32),
             "segment_ids": tf.zeros_like(token_ids),
         }
+        return {name: gathered[name] for name in self.inputs}
 
 
 class FeatureRows:
@@ -107,12 +120,6 @@ class FeatureRows:
         return {**gathered, "padding_mask": tf.cast(mask, tf.int32)}
 
 
-def _round_up(length: tf.Tensor, multiple: int, limit: int) -> tf.Tensor:
-    if multiple == 1:
-        return length
-    return tf.minimum(-(-length // multiple) * multiple, max(limit, 1))
-
-
 def epoch_plan(
     lengths: tf.Tensor, *, batch_size: int, seed: int, epoch: tf.Tensor, pool_batches: int = POOL_BATCHES
 ) -> tf.Tensor:
@@ -123,7 +130,7 @@ def epoch_plan(
     Args:
         lengths: int32 ``(rows,)``.
         batch_size: Rows a batch, 1 or more.
-        seed: Decides every epoch's order.
+        seed: Decides every epoch's order; at least 0 and less than 2^63 - 1.
         epoch: Number of the epoch, an integer scalar.
         pool_batches: Batches a pool; 1 gives plain shuffling.
 
@@ -135,13 +142,16 @@ def epoch_plan(
         Accelerating recurrent neural network training using sequence bucketing, arXiv:1708.05604.
     """
     rows = tf.shape(lengths)[0]
-    order = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=[seed, epoch])
+    epoch = tf.cast(epoch, tf.int64)
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(rows), seed=[tf.constant(seed, tf.int64), epoch]
+    )
     pool = tf.range(rows) // (batch_size * pool_batches)
     key = tf.cast(pool, tf.int64) * (tf.int32.max + 1) + tf.cast(tf.gather(lengths, order), tf.int64)
     order = tf.gather(order, tf.argsort(key, stable=True))
     missing = -rows % batch_size
     batches = tf.reshape(tf.pad(order, [[0, missing]], constant_values=_NO_ROW), [-1, batch_size])
-    return tf.random.experimental.stateless_shuffle(batches, seed=[seed + 1, epoch])
+    return tf.random.experimental.stateless_shuffle(batches, seed=[tf.constant(seed + 1, tf.int64), epoch])
 
 
 def training_batches(
@@ -170,7 +180,7 @@ def training_batches(
     weights = None if class_weights is None else tf.constant(class_weights)
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=tf.cast(epoch, tf.int32))
+        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch)
         return tf.data.Dataset.from_tensor_slices(batches)
 
     def collect(indices: tf.Tensor) -> tuple[Any, ...]:
@@ -208,14 +218,13 @@ def evaluation_batches(
     return dataset.prefetch(4), order
 
 
-def padding_share(rows: Rows, *, batch_size: int, seed: int, pad_to: int = 1) -> float:
+def padding_share(rows: TokenRows, *, batch_size: int, seed: int) -> float:
     """Share of padding among the tokens of a training epoch's batches.
 
     Args:
         rows: The rows.
         batch_size: Rows a batch.
         seed: As in `training_batches`; its first epoch is measured.
-        pad_to: As in `TokenRows`.
 
     Returns:
         A fraction, 0 up to 1.
@@ -225,6 +234,6 @@ def padding_share(rows: Rows, *, batch_size: int, seed: int, pad_to: int = 1) ->
     ).numpy()
     lengths = np.where(plan == _NO_ROW, 0, rows.lengths[plan])
     filled = (plan != _NO_ROW).sum(axis=1)
-    widths = -(-lengths.max(axis=1) // pad_to) * pad_to
+    widths = np.minimum(-(-lengths.max(axis=1) // rows.pad_to) * rows.pad_to, rows.limit)
     padded = float((widths * filled).sum())
     return 1.0 - float(lengths.sum()) / padded if padded else 0.0

@@ -28,8 +28,23 @@ def predict_logits(
     """
     tokenizer = model.preprocessor
     encoded = texts if isinstance(texts, EncodedTexts) else tokenizer.encode(texts)
-    rows = TokenRows(encoded.cut(tokenizer.max_length), pad_id=tokenizer.pad_id)
+    if not len(encoded):
+        return np.zeros((0, model.num_classes), np.float32)
+    rows = token_rows(model, encoded.cut(tokenizer.max_length))
     return gather_outputs(model, rows, batch_size=batch_size)["logits"]
+
+
+def token_rows(model: Any, encoded: EncodedTexts) -> TokenRows:
+    """Makes rows of token ids that a model takes: the inputs that it declares, padded as it pads.
+
+    Args:
+        model: A text classifier with its preprocessor.
+        encoded: The texts' ids.
+
+    Returns:
+        The rows.
+    """
+    return TokenRows(encoded, pad_id=model.preprocessor.pad_id, inputs=tuple(model.input))
 
 
 def gather_outputs(model: Any, rows: Rows, *, batch_size: int) -> dict[str, npt.NDArray[Any]]:
@@ -73,6 +88,7 @@ def batch_outputs(
         return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
     compiled = tf.function(run, input_signature=[dataset.element_spec], autograph=False)
+    compiled = compiled.get_concrete_function()
     for number, inputs in enumerate(dataset):
         indices = order[number * batch_size : (number + 1) * batch_size]
         yield indices, {name: value.numpy() for name, value in compiled(inputs).items()}

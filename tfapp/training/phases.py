@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
-from tfapp.data.bucketing import Rows, TokenRows, evaluation_batches, padding_share, training_batches
-from tfapp.data.feature_cache import FeatureShape, cached_features
-from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, EncodedTexts
-from tfapp.errors import ConfigError
+from tfapp.data.bucketing import padding_share
+from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
-from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.objectives import Objective, make_objective
-from tfapp.training.callbacks import EpochKeeper, Selection, write_history
-from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
-from tfapp.training.inference import batch_outputs
+from tfapp.training.callbacks import write_history
+from tfapp.training.encoding import encode_splits
+from tfapp.training.inference import token_rows
 from tfapp.training.losses import make_loss
-from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.precision import choose_precision, computing_in
+from tfapp.training.run import Run, run_phase, start_run
 from tfapp.training.settings import Phase, TrainSettings, class_weights
-from tfapp.training.trainer import TrainingModel
-
-_LOG = logging.getLogger("tfapp")
-_EVALUATION_BATCH = 128
-_MOST_FUSED_STEPS = 32
 
 
 @dataclass(frozen=True)
@@ -58,32 +45,6 @@ class History:
         """Writes the epochs as CSV and returns the path."""
         write_history(Path(path), self.epochs)
         return Path(path)
-
-
-@dataclass
-class _Run:
-    """One run's fixed parts and its state."""
-
-    model: Classifier
-    data: Any
-    settings: TrainSettings
-    objective: Objective
-    seed: int
-    directory: Path
-    keep: bool
-    callbacks: Sequence[Any]
-    show_bar: bool
-    precision: str
-    generator: keras.random.SeedGenerator
-    encoded: dict[str, EncodedTexts] = field(default_factory=dict)
-    progress: Progress = field(default_factory=lambda: Progress(""))
-    best: list[npt.NDArray[Any]] = field(default_factory=list)
-    resumed: Checkpoint | None = None
-
-    @property
-    def variables(self) -> list[Any]:
-        """Everything that training changes in the model, dropout's random state included."""
-        return [*self.model.variables, self.generator.state]
 
 
 def train(
@@ -184,226 +145,50 @@ def train(
             f"the model's classes {list(model.classes)} are not the data's {list(data.classes)}: build the "
             "model with classes=data.classes."
         )
+    objective = make_objective(objective)
+    criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
+    weights = class_weights(class_weight, data.train.labels, model.classes)
+    chosen = choose_precision(precision)
+    seed = data.seed if seed is None else seed
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed = {seed}: it must be at least 0 and less than 2^31.")
+    if run_dir is not None:
+        _check_writable(Path(run_dir))
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
-        run = _Run(
+        run = Run(
             model=model,
             data=data,
             settings=settings,
-            objective=make_objective(objective),
-            seed=data.seed if seed is None else seed,
+            objective=objective,
+            loss=criterion,
+            class_weights=weights,
+            seed=seed,
             directory=Path(scratch if run_dir is None else run_dir),
             keep=run_dir is not None,
             callbacks=callbacks,
             show_bar=sys.stdout.isatty() if verbose == "auto" else bool(verbose),
-            precision=choose_precision(precision),
-            generator=keras.random.SeedGenerator(data.seed if seed is None else seed),
+            precision=chosen,
+            generator=keras.random.SeedGenerator(seed),
+            encoded=encode_splits(model, {"train": data.train, "validation": data.validation}, max_length),
         )
-        _encode(run)
-        _seed_dropout(model, run.seed)
-        run.progress = Progress(_run_key(run))
-        _load_checkpoint(run)
-        with computing_in(run.precision, model.backbone):
+        start_run(run)
+        with computing_in(chosen, model.backbone):
             for index in range(run.progress.phase, len(settings.phases)):
-                _run_phase(run, index)
-        rows = TokenRows(run.encoded["train"], pad_id=model.preprocessor.pad_id)
+                run_phase(run, index)
+        rows = token_rows(model, run.encoded["train"])
         return History(
             run.progress.history,
             model.preprocessor.max_length,
-            padding_share(rows, batch_size=batch_size, seed=run.seed),
-            run.precision,
+            padding_share(rows, batch_size=batch_size, seed=seed),
+            chosen,
         )
 
 
-def _encode(run: _Run) -> None:
-    """Encodes training and validation texts, and decides where to cut them."""
-    tokenizer = run.model.preprocessor
-    splits = {"train": run.data.train, "validation": run.data.validation}
-    whole = {name: tokenizer.encode(split.texts, max_length=2**30) for name, split in splits.items()}
-    positions = run.model.max_positions or 2**30
-    requested = run.settings.max_length
-    if requested is not None and requested > positions:
-        raise ConfigError(
-            f"max_length = {requested}: the backbone has positions for {positions} tokens only."
-        )
-    longest = int(np.ceil(np.percentile(whole["train"].full_lengths, 99)))
-    tokenizer.max_length = requested or max(3, min(longest, DEFAULT_MAX_LENGTH, positions))
-    run.encoded = {name: encoded.cut(tokenizer.max_length) for name, encoded in whole.items()}
-    lengths = run.encoded["train"].full_lengths
-    cut = float((lengths > tokenizer.max_length).mean())
-    _LOG.info(
-        "lengths in tokens: p50 %d, p95 %d, p99 %d; max_length %d cuts %.1f %% of the training texts%s",
-        *np.percentile(lengths, [50, 95, 99]),
-        tokenizer.max_length,
-        100 * cut,
-        f" (raise max_length to keep more, up to {min(positions, int(lengths.max()))})" if cut else "",
-    )
-
-
-def _seed_dropout(model: keras.Model, seed: int) -> None:
-    """Gives every random layer a state that the seed decides, whatever was drawn before."""
-    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
-    for number, generator in enumerate(generators):
-        generator.state.assign(np.array([seed % 2**32, number]).astype(generator.state.dtype))
-
-
-def _run_key(run: _Run) -> str:
-    parts = {
-        "settings": run.settings.described(),
-        "objective": run.objective.name,
-        "seed": run.seed,
-        "data": run.data.fingerprint,
-        "precision": run.precision,
-        "model": [[variable.path, list(variable.shape)] for variable in run.model.weights],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _load_checkpoint(run: _Run) -> None:
-    if not run.keep:
-        return
-    checkpoint = Checkpoint.load(run.directory / "checkpoints", run.progress.key)
-    if checkpoint is None:
-        return
-    run.progress, run.best, run.resumed = checkpoint.progress, checkpoint.best, checkpoint
-    assign_values(run.variables, checkpoint.variables)
-    _LOG.info(
-        "going on after phase %d, epoch %d", checkpoint.progress.phase + 1, checkpoint.progress.epochs_done
-    )
-
-
-def _run_phase(run: _Run, index: int) -> None:
-    phase, settings, progress = run.settings.phases[index], run.settings, run.progress
-    lower, upper = run.model.split(phase.train)
-    fused = fused_parts(run.model, phase.train, precision=run.precision, generator=run.generator)
-    rows, frozen = _phase_rows(run, phase, lower, fused)
-    labels = run.data.train.labels
-    steps = -(-len(rows["train"]) // settings.batch_size)
-    trainer = TrainingModel(
-        upper,
-        objective=run.objective,
-        frozen=frozen,
-        forward=fused.upper if fused else None,
-    )
-    factors = layer_rate_factors(run.model, settings.layer_decay)
-    optimizer = make_optimizer(settings, phase, total_steps=steps * phase.epochs, rate_factors=factors)
-    trainer.compile(
-        optimizer=optimizer,
-        loss=make_loss(
-            settings.loss, focal_gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing
-        ),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-        steps_per_execution=1 if run.show_bar else _divisor(steps, _MOST_FUSED_STEPS),
-    )
-    optimizer.build(trainer.trainable_variables)
-    if run.resumed is not None and progress.phase == index:
-        assign_values(optimizer.variables, run.resumed.optimizer)
-        run.resumed = None
-    validation = None
-    if len(run.data.validation):
-        validation, _ = evaluation_batches(
-            rows["validation"], run.data.validation.labels, batch_size=_EVALUATION_BATCH
-        )
-
-    def save() -> None:
-        if run.keep:
-            values = read_values(run.variables), read_values(optimizer.variables), run.best
-            Checkpoint(progress, *values).save(run.directory / "checkpoints")
-
-    keeper = EpochKeeper(
-        progress=progress,
-        train=phase.title,
-        epochs=phase.epochs,
-        selection=Selection(settings.monitor, settings.keep_best, settings.patience),
-        weights=run.model.weights,
-        best=run.best,
-        save=save,
-        history_path=run.directory / "history.csv" if run.keep else None,
-        rate=lambda: float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-    )
-    if progress.epochs_done < phase.epochs and not progress.stopped:
-        board = run.directory / "tensorboard" / f"phase-{index + 1}"
-        trainer.fit(
-            training_batches(
-                rows["train"],
-                labels,
-                batch_size=settings.batch_size,
-                seed=run.seed * 1000 + index,
-                first_epoch=progress.epochs_done,
-                class_weights=class_weights(settings.class_weight, labels, tuple(run.model.classes)),
-            ),
-            epochs=phase.epochs,
-            initial_epoch=progress.epochs_done,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            shuffle=False,
-            verbose=1 if run.show_bar else 0,
-            callbacks=[
-                keeper,
-                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
-                *run.callbacks,
-            ],
-        )
-    if run.best:
-        assign_values(run.model.weights, run.best)
-    progress.phase, progress.epochs_done = index + 1, 0
-    progress.stale_epochs, progress.stopped = 0, False
-
-
-def _phase_rows(
-    run: _Run, phase: Phase, lower: keras.Model | None, fused: FusedParts | None
-) -> tuple[dict[str, Rows], Any]:
-    """Gives the rows that a phase trains on, and what is still to be computed below them in every step."""
-    tokens: dict[str, Rows] = {
-        name: TokenRows(encoded, pad_id=run.model.preprocessor.pad_id)
-        for name, encoded in run.encoded.items()
-    }
-    if lower is None:
-        return tokens, None
-    pooled = phase.train == "head"
-    output = "features" if pooled else "hidden"
-    width = int(lower.output[output].shape[-1])
-    bfloat16 = run.precision == "mixed_bfloat16"
-    shapes = {
-        name: FeatureShape(
-            len(encoded), len(encoded) if pooled else len(encoded.values), width, bfloat16 and not pooled
-        )
-        for name, encoded in run.encoded.items()
-    }
-    megabytes = sum(shape.megabytes for shape in shapes.values())
-    if megabytes > run.settings.feature_cache_megabytes:
-        _LOG.info(
-            "features of %.0f MB are beyond feature_cache_megabytes = %.0f: the frozen part is computed in "
-            "every step, which is slower",
-            megabytes,
-            run.settings.feature_cache_megabytes,
-        )
-        return tokens, fused.lower if fused else lower
-    weights = hashlib.sha256(b"".join(np.ascontiguousarray(v.numpy()).tobytes() for v in lower.weights))
-    rows: dict[str, Rows] = {}
-    hits = []
-    forward = fused.lower if fused else lower
-    for name, encoded in run.encoded.items():
-
-        def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-            for indices, outputs in batch_outputs(forward, tokens[name], batch_size=_EVALUATION_BATCH):
-                yield indices, outputs[output]
-
-        texts = hashlib.sha256(encoded.values.tobytes() + encoded.row_splits.tobytes()).hexdigest()
-        key = f"{weights.hexdigest()}-{texts}-{run.precision}"
-        splits = None if pooled else encoded.row_splits
-        path = run.directory / "features" / f"{phase.title.replace(' ', '-')}-{name}"
-        rows[name], hit = cached_features(path, key, shapes[name], splits, compute, name=output)
-        hits.append(hit)
-    _LOG.info(
-        "features below '%s': %.1f MB on disk, %s",
-        phase.title,
-        megabytes,
-        "reused" if all(hits) else "computed",
-    )
-    return rows, None
-
-
-def _divisor(steps: int, most: int) -> int:
-    """The largest divisor of ``steps`` up to ``most``: steps run together must not cross an epoch's end."""
-    return next(count for count in range(min(steps, most), 0, -1) if steps % count == 0)
+def _check_writable(directory: Path) -> None:
+    """Refuses a folder that cannot be written before hours are spent on what it would hold."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return
+    except OSError as error:
+        raise OutputError(f"cannot write to run_dir = {directory}: {error.strerror}") from error

@@ -1,0 +1,56 @@
+"""Token ids of a data set's texts, and where they are cut."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, EncodedTexts
+from tfapp.errors import ConfigError
+from tfapp.models import Classifier
+
+_LOG = logging.getLogger("tfapp")
+_UNLIMITED = 2**30
+_MOST_CUT = 1.0
+"""Percent of the training texts that may be longer than a ``max_length`` that the data decides."""
+
+
+def encode_splits(
+    model: Classifier, splits: Mapping[str, Any], max_length: int | None
+) -> dict[str, EncodedTexts]:
+    """Encodes texts and sets the model's ``preprocessor.max_length``.
+
+    Args:
+        model: The classifier, with its tokenizer.
+        splits: `TextSplit` by name, ``"train"`` among them.
+        max_length: Where to cut, in tokens; None for the 99th percentile of the training texts, at most 256
+            and at most what the backbone has positions for.
+
+    Returns:
+        The ids of each split, cut.
+
+    Raises:
+        ConfigError: When ``max_length`` is more than the backbone has positions for.
+    """
+    tokenizer = model.preprocessor
+    positions = model.max_positions or _UNLIMITED
+    if max_length is not None and max_length > positions:
+        raise ConfigError(
+            f"max_length = {max_length}: the backbone has positions for {positions} tokens only."
+        )
+    whole = {name: tokenizer.encode(split.texts, max_length=_UNLIMITED) for name, split in splits.items()}
+    lengths = whole["train"].full_lengths
+    longest = int(np.ceil(np.percentile(lengths, 100.0 - _MOST_CUT)))
+    tokenizer.max_length = max_length or max(3, min(longest, DEFAULT_MAX_LENGTH, positions))
+    cut = float((lengths > tokenizer.max_length).mean())
+    _LOG.info(
+        "lengths in tokens: p50 %d, p95 %d, p99 %d; max_length %d cuts %.1f %% of the training texts%s",
+        *np.percentile(lengths, [50, 95, 99]),
+        tokenizer.max_length,
+        100 * cut,
+        f" (raise max_length to keep more, up to {min(positions, int(lengths.max()))})" if cut else "",
+    )
+    return {name: encoded.cut(tokenizer.max_length) for name, encoded in whole.items()}

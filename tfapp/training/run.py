@@ -1,0 +1,216 @@
+"""One training run: its state, its checkpoints and its phases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfapp.data.bucketing import evaluation_batches, training_batches
+from tfapp.data.tokenizers import EncodedTexts
+from tfapp.models import Classifier
+from tfapp.models.fused import fused_parts
+from tfapp.objectives import Objective
+from tfapp.training.callbacks import EpochKeeper, Selection
+from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
+from tfapp.training.features import EVALUATION_BATCH, phase_rows
+from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.settings import TrainSettings
+from tfapp.training.trainer import TrainingModel
+
+_LOG = logging.getLogger("tfapp")
+_MOST_FUSED_STEPS = 32
+
+
+@dataclass
+class Run:
+    """A training run: what it was asked for, and where it stands.
+
+    Attributes:
+        model: The classifier in training.
+        data: `TextData` with ``train`` and ``validation``.
+        settings: How it trains.
+        objective: What a step minimises.
+        loss: The loss that the objective is given.
+        class_weights: Weight of each class, float32 ``(num_classes,)``, or None.
+        seed: Decides order and dropout.
+        directory: Folder of the run's files.
+        keep: Whether these files are kept: checkpoints, history and TensorBoard logs are written only then.
+        callbacks: Further Keras callbacks.
+        show_bar: Whether Keras's progress bar is shown.
+        precision: ``"float32"`` or ``"mixed_bfloat16"``.
+        generator: Seeds of dropout in the fused forward pass.
+        encoded: Token ids by split.
+        progress: Where the run stands.
+        best: Values of the model's weights at the best epoch so far; empty when that is not kept.
+        resumed: The checkpoint to go on from, until its phase has taken it over.
+    """
+
+    model: Classifier
+    data: Any
+    settings: TrainSettings
+    objective: Objective
+    loss: keras.losses.Loss
+    class_weights: npt.NDArray[np.float32] | None
+    seed: int
+    directory: Path
+    keep: bool
+    callbacks: Sequence[Any]
+    show_bar: bool
+    precision: str
+    generator: keras.random.SeedGenerator
+    encoded: dict[str, EncodedTexts]
+    progress: Progress = field(default_factory=lambda: Progress(""))
+    best: list[npt.NDArray[Any]] = field(default_factory=list)
+    resumed: Checkpoint | None = None
+
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that training changes in the model, dropout's random state included."""
+        return [*self.model.variables, self.generator.state]
+
+
+def start_run(run: Run) -> None:
+    """Seeds dropout, and goes on from a checkpoint of the same run where there is one."""
+    _seed_dropout(run.model, run.seed)
+    run.progress = Progress(_run_key(run))
+    if not run.keep:
+        return
+    checkpoint = Checkpoint.load(run.directory / "checkpoints", run.progress.key)
+    if checkpoint is None:
+        return
+    run.progress, run.best, run.resumed = checkpoint.progress, checkpoint.best, checkpoint
+    assign_values(run.variables, checkpoint.variables)
+    _LOG.info(
+        "going on after phase %d, epoch %d", checkpoint.progress.phase + 1, checkpoint.progress.epochs_done
+    )
+
+
+def _seed_dropout(model: keras.Model, seed: int) -> None:
+    """Gives every random layer a state that the seed decides, whatever was drawn before."""
+    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    for number, generator in enumerate(generators):
+        generator.state.assign(np.array([seed % 2**32, number]).astype(generator.state.dtype))
+
+
+def _run_key(run: Run) -> str:
+    parts = {
+        "settings": run.settings.described(),
+        "objective": run.objective.name,
+        "seed": run.seed,
+        "data": run.data.fingerprint,
+        "precision": run.precision,
+        "model": [run.model.preset, run.model.pooling, run.model.dropout_rate],
+        "weights": [[variable.path, list(variable.shape)] for variable in run.model.weights],
+        "token_ids": [hashlib.sha256(ids.values.tobytes()).hexdigest() for ids in run.encoded.values()],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_phase(run: Run, index: int) -> None:
+    """Runs a phase, or what is left of it.
+
+    Args:
+        run: The run; its model and progress are changed in place.
+        index: Number of the phase, from 0.
+
+    Raises:
+        TrainingError: When the loss is no longer finite.
+        OutputError: When the run's folder cannot be written.
+    """
+    phase, settings, progress = run.settings.phases[index], run.settings, run.progress
+    lower, upper = run.model.split(phase.train)
+    fused = fused_parts(run.model, phase.train, precision=run.precision, generator=run.generator)
+    rows, frozen = phase_rows(
+        run.model,
+        phase,
+        run.encoded,
+        lower=lower,
+        forward=fused.lower if fused else None,
+        precision=run.precision,
+        directory=run.directory / "features",
+        limit_megabytes=settings.feature_cache_megabytes,
+    )
+    labels = run.data.train.labels
+    steps = -(-len(rows["train"]) // settings.batch_size)
+    trainer = TrainingModel(
+        upper,
+        objective=run.objective,
+        frozen=frozen,
+        forward=fused.upper if fused else None,
+    )
+    factors = layer_rate_factors(run.model, settings.layer_decay)
+    optimizer = make_optimizer(settings, phase, total_steps=steps * phase.epochs, rate_factors=factors)
+    trainer.compile(
+        optimizer=optimizer,
+        loss=run.loss,
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+        steps_per_execution=1 if run.show_bar else _divisor(steps, _MOST_FUSED_STEPS),
+    )
+    optimizer.build(trainer.trainable_variables)
+    if run.resumed is not None and progress.phase == index:
+        assign_values(optimizer.variables, run.resumed.optimizer)
+        run.resumed = None
+    validation = None
+    if len(run.data.validation):
+        validation, _ = evaluation_batches(
+            rows["validation"], run.data.validation.labels, batch_size=EVALUATION_BATCH
+        )
+
+    def save() -> None:
+        if run.keep:
+            values = read_values(run.variables), read_values(optimizer.variables), run.best
+            Checkpoint(progress, *values).save(run.directory / "checkpoints")
+
+    keeper = EpochKeeper(
+        progress=progress,
+        train=phase.title,
+        epochs=phase.epochs,
+        selection=Selection(settings.monitor, settings.keep_best, settings.patience),
+        weights=run.model.weights,
+        best=run.best,
+        save=save,
+        history_path=run.directory / "history.csv" if run.keep else None,
+        rate=lambda: float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+    )
+    if progress.epochs_done < phase.epochs and not progress.stopped:
+        board = run.directory / "tensorboard" / f"phase-{index + 1}"
+        trainer.fit(
+            training_batches(
+                rows["train"],
+                labels,
+                batch_size=settings.batch_size,
+                seed=run.seed * 1000 + index,
+                first_epoch=progress.epochs_done,
+                class_weights=run.class_weights,
+            ),
+            epochs=phase.epochs,
+            initial_epoch=progress.epochs_done,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            shuffle=False,
+            verbose=1 if run.show_bar else 0,
+            callbacks=[
+                keeper,
+                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
+                *run.callbacks,
+            ],
+        )
+    if run.best:
+        assign_values(run.model.weights, run.best)
+    progress.phase, progress.epochs_done = index + 1, 0
+    progress.stale_epochs, progress.stopped = 0, False
+
+
+def _divisor(steps: int, most: int) -> int:
+    """The largest divisor of ``steps`` up to ``most``: steps run together must not cross an epoch's end."""
+    return next(count for count in range(min(steps, most), 0, -1) if steps % count == 0)
