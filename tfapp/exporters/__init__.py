@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tfapp.exporters._graph import in_float32
 from tfapp.exporters.keras_file import export_keras
 from tfapp.exporters.saved_model import export_saved_model
 from tfapp.exporters.tflite import VARIANTS as TFLITE_VARIANTS
@@ -14,4 +15,11 @@ EXPORTERS: dict[str, Callable[..., Path]] = {
     "tflite": export_tflite,
 }
 
-__all__ = ["EXPORTERS", "TFLITE_VARIANTS", "export_keras", "export_saved_model", "export_tflite"]
+__all__ = [
+    "EXPORTERS",
+    "TFLITE_VARIANTS",
+    "export_keras",
+    "export_saved_model",
+    "export_tflite",
+    "in_float32",
+]

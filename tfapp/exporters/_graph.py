@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfapp.errors import ConfigError
@@ -108,9 +109,20 @@ class InferenceGraph:
             "label": label,
         }
 
-    def archive(self) -> keras.export.ExportArchive:
-        """Opens an export archive that knows the model's variables and the preprocessor's tables."""
-        archive = keras.export.ExportArchive()
-        archive.track(self.model)
-        archive.track(self.preprocessor)
-        return archive
+    def save(self, directory: Path, endpoints: Mapping[str, Any], *, default: str) -> None:
+        """Writes a SavedModel.
+
+        Keras's own export archive would write every weight twice.
+
+        Args:
+            directory: The folder; other files in it stay.
+            endpoints: A `tf.function` with an input signature for each endpoint, by name.
+            default: Name of the endpoint that is also ``serving_default``.
+        """
+        holder = tf.Module()
+        holder.weights = [variable.value for variable in self.model.variables]
+        holder.preprocessor = self.preprocessor
+        for name, endpoint in endpoints.items():
+            setattr(holder, name, endpoint)
+        signatures = {**endpoints, "serving_default": endpoints[default]}
+        tf.saved_model.save(holder, str(directory), signatures=signatures)

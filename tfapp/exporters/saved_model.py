@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,22 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     specs = graph.specs(batch=None, length=None)
     answer = tf.function(graph.outputs, input_signature=[specs], autograph=False)
 
-    def serve_features(features: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocessor(features))  # type: ignore[no-any-return]
+    def serve(features: tf.Tensor) -> Any:
+        return answer(preprocessor(features))
 
-    def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})
-        return serve_features(parsed[feature])
+    def serve_examples(examples: tf.Tensor) -> Any:
+        return serve(tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})[feature])
 
-    archive = graph.archive()
-    archive.add_endpoint("serve", serve_features, [tf.TensorSpec([None], tf.string, name=feature)])
-    archive.add_endpoint(preprocessor.tensor_endpoint, answer.python_function, [specs])
-    archive.add_endpoint(
-        "serve_examples", serve_examples, [tf.TensorSpec([None], tf.string, name="examples")]
+    endpoints = {
+        "serve": _function(serve, feature),
+        preprocessor.tensor_endpoint: answer,
+        "serve_examples": _function(serve_examples, "examples"),
+    }
+    graph.save(Path(directory), endpoints, default="serve")
+    return Path(directory)
+
+
+def _function(endpoint: Callable[[tf.Tensor], Any], name: str) -> Any:
+    return tf.function(
+        endpoint, input_signature=[tf.TensorSpec([None], tf.string, name=name)], autograph=False
     )
-    directory = Path(directory)
-    archive.write_out(str(directory), verbose=False)
-    return directory

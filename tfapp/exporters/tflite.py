@@ -70,12 +70,10 @@ def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
         spec = graph.specs(batch=1, length=getattr(graph.preprocessor, "max_length", None))
 
     def serve(inputs: Any) -> dict[str, tf.Tensor]:
-        tensors = graph.preprocessor(inputs) if from_text else inputs
-        return {"probabilities": graph.probabilities(tensors)}
+        return {"probabilities": graph.probabilities(graph.preprocessor(inputs) if from_text else inputs)}
 
-    archive = graph.archive()
-    archive.add_endpoint("serving_default", serve, [spec])
-    archive.write_out(str(directory), verbose=False)
+    endpoint = tf.function(serve, input_signature=[spec], autograph=False)
+    graph.save(directory, {"serve": endpoint}, default="serve")
     return directory
 
 

@@ -77,8 +77,8 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             "agreement": number(row["agreement"], ".2%"),
             "max difference": number(row["max_abs_difference"], ".5f"),
             "accuracy": number(row["accuracy"], ".4f"),
-            "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".1f"),
-            "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".1f"),
+            "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".2f"),
+            "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".2f"),
             "verdict": row["verdict"],
         }
         for row in manifest["artifacts"]
@@ -109,7 +109,7 @@ def export(
         budget: How far an artifact may be from the model; ``Budget()`` when None.
         evaluation: Scores of the model for the manifest: an `Evaluation`, or a mapping.
         config: The settings that the model was made with, for the manifest.
-        data: The `TextData` whose sizes and fingerprints go into the manifest; only ``check_with``'s when None.
+        data: The `TextData` whose sizes and fingerprints go into the manifest; just ``check_with`` if None.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:

@@ -40,16 +40,20 @@ class Budget:
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} = {value}: a budget is a fraction from 0 to 1.")
 
-    def difference_limit(self, variant: str) -> float | None:
-        """Returns the largest difference of a probability that a variant may show, or None.
+    def difference_limit(self, variant: str) -> tuple[float, str] | None:
+        """Returns the largest difference of a probability that a variant may show.
 
         Args:
             variant: The artifact's variant.
+
+        Returns:
+            The limit and its name, or None for no limit.
         """
-        limits = [self.max_exact_difference] if variant in EXACT_VARIANTS else []
-        if self.max_abs_difference is not None:
-            limits.append(self.max_abs_difference)
-        return min(limits) if limits else None
+        names = ["max_abs_difference"]
+        if variant in EXACT_VARIANTS:
+            names.append("max_exact_difference")
+        limits = [(value, name) for name in names if (value := getattr(self, name)) is not None]
+        return min(limits, default=None)
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,10 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
             f"{budget.min_agreement:.2%} (min_agreement)"
         )
     limit = budget.difference_limit(variant)
-    if limit is not None and gap > limit:
-        reasons.append(f"{variant}: a probability differs by {gap:.4f}, more than {limit:.4f}")
+    if limit is not None and gap > limit[0]:
+        reasons.append(
+            f"{variant}: a probability differs by {gap:.4f}, more than {limit[0]:.4f} ({limit[1]})"
+        )
     accuracy = drop = None
     if reference.labels is not None and reference.accuracy is not None:
         accuracy = float(np.mean(chosen == reference.labels))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfapp.data.text import TextSplit
-from tfapp.exporters import TFLITE_VARIANTS
+from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
 from tfapp.release.gate import (
     Answers,
@@ -20,10 +20,9 @@ from tfapp.release.gate import (
     Judgement,
     Reference,
     check_label_file,
-    difference,
     judge,
 )
-from tfapp.release.golden import Golden, make_golden_texts, tolerance
+from tfapp.release.golden import Golden, make_golden_texts
 from tfapp.release.probe import Probe
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.publish import Staging
@@ -65,7 +64,7 @@ def measure(
     Returns:
         The measures and the reasons against a release.
     """
-    model = model.float32_copy()
+    model = in_float32(model)
     preprocessor = model.preprocessor
     golden_texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length)
     texts = [*split.texts, *golden_texts]
@@ -77,9 +76,7 @@ def measure(
     judgements = {name: judge(name, answers[name].rows(0, rows), reference, budget) for name in variants}
     golden = _golden(model, golden_texts, probe, probabilities, rows)
     for name in variants:
-        gap = difference(answers[name].rows(rows, total), golden.reference)
-        if gap is not None:
-            golden.tolerance[name] = tolerance(gap)
+        golden.record(name, answers[name].rows(rows, total))
     golden.save(stage.release / "edge" / "golden.json")
 
     reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
@@ -130,7 +127,6 @@ def _golden(model: Any, texts: Sequence[str], probe: Probe, probabilities: Float
         texts=tuple(texts),
         token_ids=tuple(tuple(ids) for ids in _token_ids(probe)[first:]),
         probabilities=probabilities[first:],
-        tolerance={},
     )
 
 

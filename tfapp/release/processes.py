@@ -75,6 +75,8 @@ class ArtifactProcess:
                 start_new_session=True,
             )
         self._process = process
+        if self._stopped:
+            self.stop()
         with self._watched():
             for line in process.stdout or ():
                 if line.strip() == ANSWERED:
@@ -134,12 +136,13 @@ class ArtifactProcess:
             return Answers(error=f"its process ended with status {status}{self._last_words()}")
         try:
             with np.load(self._folder / "outputs.npz", allow_pickle=False) as arrays:
-                outputs = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+                probabilities = arrays["probabilities"]
+                logits = arrays["logits"] if "logits" in arrays.files else None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             return Answers(error=f"its answers cannot be read: {error}")
         return Answers(
-            probabilities=outputs["probabilities"],
-            logits=outputs.get("logits"),
+            probabilities=probabilities,
+            logits=logits,
             labels=tuple(facts["labels"]) if "labels" in facts else None,
             endpoints=facts.get("endpoints", {}),
             latency_ms=facts["latency_ms"],
@@ -184,6 +187,7 @@ class ArtifactRunner:
             "threads": cores // workers,
             "latency_calls": min(_LATENCY_CALLS, len(probe)) if time_calls else 0,
             "paths": [path for path in sys.path if path],
+            "inputs": str(folder / "inputs.npz"),
         }
         probe.save(folder / "inputs.npz")
         self._pool = ThreadPoolExecutor(workers)
@@ -198,7 +202,6 @@ class ArtifactRunner:
         """
         folder = self._folder / variant
         folder.mkdir()
-        os.link(self._folder / "inputs.npz", folder / "inputs.npz")
         runtime, forbidden = _RUNTIMES.get(variant, _LITERT)
         request = {**self._request, "runtime": runtime, "forbidden": forbidden, "artifact": str(artifact)}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")

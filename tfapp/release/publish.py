@@ -51,7 +51,7 @@ def check_name(directory: Path) -> str:
         OutputError: When the name may not be used.
     """
     name = directory.name
-    if not re.match(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise OutputError(
             f"release name {name!r}: use 1 to 64 of the characters a-z, 0-9, _ and -, starting with a letter "
             "or a digit; it becomes a folder and the model's name on a server."
@@ -203,6 +203,10 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network folders cannot do this.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,7 @@
 """Runs one artifact in a fresh process, as somebody would who has nothing but the files.
 
 This script is started by path with ``python -I`` and imports only what its runtime needs, never tfapp. It
-reads ``request.json`` and ``inputs.npz`` from the folder that is its argument, answers every row, says so on
+reads ``request.json`` from the folder that is its argument, answers every row of the inputs, says so on
 standard output, waits for a line on standard input, times single calls, and writes ``result.json`` and
 ``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1.
 """
@@ -40,7 +40,7 @@ def main(folder: Path, *, only_latency: bool) -> int:
     try:
         threads = 1 if only_latency else request["threads"]
         artifact = _RUNTIMES[request["runtime"]](request, threads)
-        inputs = _Inputs(folder)
+        inputs = _Inputs(request["inputs"])
         if not only_latency:
             outputs, facts = artifact.answer(inputs)
             _np().savez(folder / "outputs.npz", **outputs)
@@ -73,8 +73,8 @@ def _np() -> Any:
 class _Inputs:
     """The rows of a request: raw features as bytes, and input tensors of fixed length."""
 
-    def __init__(self, folder: Path) -> None:
-        with _np().load(folder / "inputs.npz", allow_pickle=False) as arrays:
+    def __init__(self, path: str) -> None:
+        with _np().load(path, allow_pickle=False) as arrays:
             blob, splits = arrays["features"].tobytes(), arrays["feature_splits"].tolist()
             self.tensors = {name[7:]: arrays[name] for name in arrays.files if name.startswith("tensor:")}
         self.features = [blob[start:end] for start, end in itertools.pairwise(splits)]

@@ -77,6 +77,8 @@ def verify(release_dir: str | Path) -> VerifyReport:
     report.add("manifest", refused if state["verdict"] == "refused" else [], f"version {manifest['version']}")
     present = listing(directory)
     wrong = check_files(directory, manifest["files"], present=present)
+    paths = [row["path"] for row in manifest["artifacts"]]
+    wrong += [f"artifact {path} is no file of the release" for path in paths if path not in {".", *present}]
     report.add("files", wrong, f"{len(present)} files as listed")
     _logger.info("verify: %d files compared with their checksums", len(present))
     if not report.ok:
@@ -128,8 +130,9 @@ def _check_answers(
                 runner.start(variant, path)
             answers = runner.answers()
     for variant, answer in answers.items():
-        reasons = list(judge(variant, answer, golden.reference, lenient).reasons)
-        gap, allowed = difference(answer, golden.reference), golden.tolerance.get(variant)
+        reference = golden.reference(variant)
+        reasons = list(judge(variant, answer, reference, lenient).reasons)
+        gap, allowed = difference(answer, reference), golden.tolerance.get(variant)
         if gap is not None and (allowed is None or gap > allowed):
             limit = "there is no tolerance for it" if allowed is None else f"more than {allowed:.5f}"
             reasons.append(f"{variant}: a probability of the golden vectors differs by {gap:.5f}, {limit}")

@@ -1,0 +1,70 @@
+"""A small release of every variant, made once for the tests that look at it or damage it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def decided_classifier(tiny_vocab):
+    """A random BERT of 2 blocks whose head is steep enough to choose each of its classes clearly."""
+    import keras
+    import keras_hub
+
+    from tfapp.data.tokenizers import WordPieceTokenizer
+    from tfapp.models import build_text_classifier
+    from tfapp.training.inference import predict_logits
+
+    keras.utils.set_random_seed(1)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(tiny_vocab),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=32,
+        intermediate_dim=64,
+        max_sequence_length=64,
+    )
+    model = build_text_classifier(
+        backbone,
+        classes=("business", "sport", "tech"),
+        pooling="mean",
+        tokenizer=WordPieceTokenizer(tiny_vocab, max_length=24),
+    )
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * 40, bias])
+    logits = predict_logits(model, make_texts(tiny_vocab, seed=2))
+    model.layers[-1].set_weights([kernel * 40, -logits.mean(axis=0)])
+    model.temperature = 1.7
+    return model
+
+
+def make_texts(vocabulary, *, seed, count=60):
+    """Draws words; short texts, so that they differ from each other."""
+    draw = random.Random(seed)
+    words = [piece for piece in vocabulary if piece.isalpha() and len(piece) > 1]
+    return tuple(" ".join(draw.choices(words, k=draw.randint(1, 8))) for _ in range(count))
+
+
+@pytest.fixture(scope="session")
+def test_split(decided_classifier, tiny_vocab):
+    """Sixty texts labelled as the classifier itself answers, but for every tenth."""
+    from tfapp.data.text import TextSplit
+    from tfapp.training.inference import predict_logits
+
+    texts = make_texts(tiny_vocab, seed=5)
+    labels = predict_logits(decided_classifier, texts).argmax(axis=1)
+    assert np.bincount(labels).min() > 6
+    labels[::10] = (labels[::10] + 1) % 3
+    return TextSplit("test", texts, labels.astype(np.int32), decided_classifier.classes)
+
+
+@pytest.fixture(scope="session")
+def release(decided_classifier, test_split, tmp_path_factory):
+    """A release of every variant; tests that change files must copy it."""
+    from tfapp.release import export
+
+    directory = tmp_path_factory.mktemp("saved_models") / "tiny"
+    return export(decided_classifier, directory, check_with=test_split, config={"name": "tiny"}, seed=5)

@@ -1,0 +1,290 @@
+"""Damaged, exchanged and missing parts: refused at export, found by `verify`, never served."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfapp import exporters
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.errors import ReleaseError, ReleaseRefused
+from tfapp.release import export, verify
+from tfapp.release.manifest import hash_files
+from tfapp.serving import load_release
+
+
+def flip(path, start, count=200_000):
+    """Inverts bytes of a file from a position on, given as a share of its size."""
+    content = bytearray(path.read_bytes())
+    first = int(start * len(content))
+    for index in range(first, min(first + count, len(content))):
+        content[index] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def refuses(release, decided_classifier, test_split, tmp_path, monkeypatch):
+    """Exports one variant with a fault put in after it is written, and returns the reasons against it."""
+
+    def copy(model, directory, *, variant, **options):
+        shutil.copytree(release.path / "edge", Path(directory) / "edge", dirs_exist_ok=True)
+        for path in (Path(directory) / "edge").glob("*.tflite"):
+            if path.name != f"model-{variant}.tflite":
+                path.unlink()
+        (Path(directory) / "edge" / "golden.json").unlink()
+
+    def copy_saved_model(model, directory):
+        for name in ("saved_model.pb", "fingerprint.pb"):
+            shutil.copy(release.path / name, directory)
+        shutil.copytree(release.path / "variables", Path(directory) / "variables")
+
+    writers = {"tflite": copy, "saved_model": copy_saved_model}
+
+    def refuses(variant, damage):
+        family = variant if variant in writers else "tflite"
+
+        def write(model, directory, **options):
+            writers[family](model, directory, **options)
+            damage(Path(directory))
+
+        monkeypatch.setitem(exporters.EXPORTERS, family, write)
+        with pytest.raises(ReleaseRefused) as refused:
+            export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=[variant])
+        (folder,) = (tmp_path / "tiny").iterdir()
+        assert folder == refused.value.directory
+        assert folder.name.startswith("refused-")
+        assert json.loads((folder / "manifest.json").read_text())["release"]["verdict"] == "refused"
+        assert refused.value.exit_code == 1
+        return refused.value.reasons
+
+    return refuses
+
+
+def test_an_undamaged_copy_is_released(release, decided_classifier, test_split, tmp_path, monkeypatch):
+    def copy(model, directory, **options):
+        shutil.copytree(release.path / "edge", Path(directory) / "edge")
+
+    monkeypatch.setitem(exporters.EXPORTERS, "tflite", copy)
+    done = export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["float32"])
+    assert done.version == 1
+
+
+def test_flipped_bytes_in_the_weights_of_a_tflite_file(refuses):
+    reasons = refuses("float32", lambda folder: flip(folder / "edge/model-float32.tflite", 0.3, 8000))
+    assert reasons[0].startswith("float32: ")
+
+
+def test_flipped_bytes_in_the_structure_of_a_tflite_file(refuses):
+    reasons = refuses("dynamic", lambda folder: flip(folder / "edge/model-dynamic.tflite", 0.0, 64))
+    assert "cannot be run" in reasons[0] or "process" in reasons[0]
+
+
+@pytest.mark.parametrize("variant", ["float16", "text"])
+def test_a_cut_tflite_file(refuses, variant):
+    def cut(folder):
+        path = folder / "edge" / f"model-{variant}.tflite"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    reasons = refuses(variant, cut)
+    assert reasons[0].startswith(f"{variant}: ")
+
+
+def test_flipped_bytes_in_the_variables_of_the_saved_model(refuses):
+    reasons = refuses(
+        "saved_model", lambda folder: flip(folder / "variables/variables.data-00000-of-00001", 0.3, 8000)
+    )
+    assert reasons[0].startswith("saved_model: ")
+
+
+def test_swapped_labels_beside_a_tflite_file(refuses):
+    def swap(folder):
+        (folder / "edge" / "labels.txt").write_text("sport\nbusiness\ntech\n")
+
+    (reason,) = refuses("float32", swap)
+    assert "labels.txt" in reason
+    assert "order" in reason
+
+
+def test_a_wrong_vocabulary_beside_a_tflite_file(refuses, tiny_vocab):
+    def exchange(folder):
+        pieces = list(tiny_vocab)
+        pieces[10:60] = reversed(pieces[10:60])
+        (folder / "edge" / "vocab.txt").write_text("\n".join(pieces) + "\n")
+
+    (reason,) = refuses("float32", exchange)
+    assert "vocab.txt gives other token ids" in reason
+
+
+def test_a_vocabulary_that_differs_where_no_text_shows_it(refuses):
+    def append(folder):
+        with (folder / "edge" / "vocab.txt").open("a") as file:
+            file.write("neverseen\n")
+
+    (reason,) = refuses("float32", append)
+    assert "not the vocabulary" in reason
+
+
+class Twin:
+    """A model that lies about its classes, its preprocessor or its temperature."""
+
+    def __init__(self, model, **changes):
+        self._model = model
+        self.__dict__.update(changes)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, *args, **kwargs):
+        return self._model(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        (lambda model: {"classes": model.classes[::-1]}, "class list"),
+        (lambda model: {"temperature": model.temperature * 2}, "max_exact_difference"),
+        (
+            lambda model: {
+                "preprocessor": WordPieceTokenizer(
+                    [*model.preprocessor.vocabulary[:5], *reversed(model.preprocessor.vocabulary[5:])],
+                    max_length=model.preprocessor.max_length,
+                )
+            },
+            "min_agreement",
+        ),
+    ],
+    ids=["classes", "temperature", "vocabulary"],
+)
+def test_a_saved_model_made_with_the_wrong_parts(
+    decided_classifier, test_split, tmp_path, monkeypatch, fault, word
+):
+    real = exporters.EXPORTERS["saved_model"]
+    monkeypatch.setitem(
+        exporters.EXPORTERS,
+        "saved_model",
+        lambda model, directory: real(Twin(model, **fault(model)), directory),
+    )
+    with pytest.raises(ReleaseRefused) as refused:
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["saved_model"])
+    assert word in " ".join(refused.value.reasons)
+    assert not [path for path in (tmp_path / "tiny").iterdir() if path.name.isdecimal()]
+
+
+@pytest.fixture
+def copied(release, tmp_path):
+    """A copy of the release, to be damaged."""
+    directory = tmp_path / "saved_models" / "tiny" / "1"
+    shutil.copytree(release.path, directory)
+    return directory
+
+
+def rewrite(directory, **changes):
+    """Changes the manifest, and makes its checksums those of the files that are there."""
+    path = directory / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**manifest, "files": hash_files(directory)}))
+
+
+def only(directory, variant):
+    artifacts = json.loads((directory / "manifest.json").read_text())["artifacts"]
+    return [row for row in artifacts if row["variant"] == variant]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (
+            lambda folder: flip(folder / "edge/model-float32.tflite", 0.5, 1),
+            "model-float32.tflite is damaged",
+        ),
+        (lambda folder: flip(folder / "variables/variables.data-00000-of-00001", 0.9, 1), "is damaged"),
+        (lambda folder: (folder / "edge/labels.txt").unlink(), "edge/labels.txt is missing"),
+        (lambda folder: (folder / "assets").mkdir(exist_ok=True), None),
+        (lambda folder: (folder / "edge/more.bin").write_bytes(b""), "edge/more.bin is not listed"),
+    ],
+)
+def test_verify_compares_every_file(copied, monkeypatch, damage, reason):
+    from tfapp.release import verifying
+
+    monkeypatch.setattr(verifying, "_check_answers", lambda *arguments: None)
+    damage(copied)
+    report = verify(copied)
+    assert report.ok == (reason is None)
+    assert (reason or "") in " ".join(report.reasons)
+
+
+@pytest.mark.parametrize("variant", ["float32", "dynamic"])
+def test_verify_finds_other_answers_behind_fitting_checksums(copied, variant):
+    flip(copied / "edge" / f"model-{variant}.tflite", 0.3, 8000)
+    rewrite(copied, artifacts=only(copied, variant))
+    report = verify(copied)
+    assert not report.ok
+    assert report.reasons[0].startswith(f"{variant}: ")
+
+
+def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
+    (copied / "edge" / "labels.txt").write_text("tech\nsport\nbusiness\n")
+    pieces = (copied / "edge" / "vocab.txt").read_text().splitlines()
+    (copied / "edge" / "vocab.txt").write_text("\n".join([*pieces[:5], *pieces[:4:-1]]) + "\n")
+    rewrite(copied, artifacts=only(copied, "float32"))
+    report = verify(copied)
+    assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["labels.txt", "vocab.txt"]
+
+
+def test_verify_runs_nothing_outside_the_release(copied, tmp_path):
+    (row,) = only(copied, "float32")
+    shutil.copy(copied / row["path"], tmp_path / "outside.tflite")
+    rewrite(copied, artifacts=[{**row, "path": "../../../outside.tflite"}])
+    report = verify(copied)
+    assert "no file of the release" in report.reasons[0]
+    assert "float32" not in {row["part"] for row in report.rows}
+
+
+def test_verify_needs_golden_vectors(copied):
+    (copied / "edge" / "golden.json").write_text("{}")
+    rewrite(copied, artifacts=only(copied, "float32"))
+    assert "golden.json cannot be read" in verify(copied).reasons[0]
+
+
+def test_verify_of_something_else_says_so(tmp_path):
+    with pytest.raises(ReleaseError, match="not a release"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: flip(folder / "variables/variables.data-00000-of-00001", 0.5, 1), "damaged"),
+        (lambda folder: flip(folder / "saved_model.pb", 0.5, 1), "saved_model.pb is damaged"),
+        (lambda folder: (folder / "variables/variables.index").unlink(), "variables.index is missing"),
+        (lambda folder: (folder / "assets/evil").write_bytes(b""), "assets/evil is not listed"),
+        (lambda folder: (folder / "manifest.json").unlink(), "not a release"),
+    ],
+)
+def test_a_damaged_release_is_not_served(copied, damage, reason):
+    (copied / "assets").mkdir(exist_ok=True)
+    damage(copied)
+    with pytest.raises(ReleaseError, match=reason):
+        load_release(copied)
+
+
+def test_a_release_without_saved_model_is_not_served(copied):
+    (copied / "saved_model.pb").unlink()
+    rewrite(copied, artifacts=only(copied, "float32"))
+    with pytest.raises(ReleaseError, match="no SavedModel"):
+        load_release(copied)
+
+
+def test_damage_elsewhere_does_not_stop_serving(copied):
+    flip(copied / "edge/model-float32.tflite", 0.5, 1)
+    (prediction,) = load_release(copied).predict(["good film"])
+    assert np.isclose(sum(prediction.probabilities.values()), 1.0, atol=1e-5)
+
+
+def test_the_newest_version_is_served(copied):
+    shutil.copytree(copied, copied.parent / "10")
+    shutil.copytree(copied, copied.parent / "9")
+    (copied.parent / "refused-20260101T000000Z").mkdir()
+    assert load_release(copied.parent).directory.name == "10"

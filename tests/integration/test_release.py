@@ -1,0 +1,294 @@
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
+from tfapp.exporters._operators import operators
+from tfapp.release import Budget, Release, export, verify
+from tfapp.release.artifacts import VARIANTS
+from tfapp.release.manifest import listing
+from tfapp.serving import load_release
+from tfapp.training.inference import predict_logits
+
+SERVE = """
+import json, sys
+import tensorflow as tf, tensorflow_text
+loaded = tf.saved_model.load(sys.argv[1])
+answers = loaded.serve(tf.constant(["good film", ""]))
+loaded = sorted(set(sys.modules) & {"tfapp", "keras_hub"})
+print(json.dumps([loaded, answers["probabilities"].numpy().tolist()]))
+"""
+
+
+def probabilities(model, texts):
+    scaled = predict_logits(model, texts) / model.temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_a_release_has_the_files_of_the_contract(release):
+    assert release.path.name == "1"
+    assert {name for name in listing(release.path) if not name.startswith("variables/")} == {
+        "saved_model.pb",
+        "fingerprint.pb",
+        "keras/model.keras",
+        "edge/model-float32.tflite",
+        "edge/model-float16.tflite",
+        "edge/model-dynamic.tflite",
+        "edge/model-text.tflite",
+        "edge/labels.txt",
+        "edge/vocab.txt",
+        "edge/golden.json",
+        "model_card.md",
+    }
+    assert [path.name for path in release.path.parent.iterdir()] == ["1"]
+    assert (release.path / "edge" / "labels.txt").read_text() == "business\nsport\ntech\n"
+
+
+def test_the_manifest_keeps_its_schema_and_measures_everything(release, test_split):
+    schema = json.loads(files("tfapp.release").joinpath("manifest.schema.json").read_text())
+    manifest = json.loads((release.path / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema)
+    assert set(manifest["files"]) == set(listing(release.path))
+    assert (manifest["name"], manifest["version"], manifest["seed"]) == ("tiny", 1, 5)
+    assert manifest["data"] == {"test": {"rows": 60, "sha256": test_split.sha256}}
+    assert {"tensorflow", "tensorflow-text", "keras", "keras-hub", "ai-edge-litert"} == set(
+        manifest["libraries"]
+    )
+    assert [row["variant"] for row in manifest["artifacts"]] == list(VARIANTS)
+    for row in manifest["artifacts"]:
+        assert row["examples"] == 60
+        assert row["agreement"] >= 0.99
+        assert row["accuracy"] == pytest.approx(0.9, abs=0.02)
+        assert row["bytes"] > 10_000
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        assert row["latency_ms"]["threads"] == row["latency_ms"]["batch"] == 1
+
+
+def test_float32_artifacts_answer_as_the_model_and_quantised_ones_nearly(release):
+    gaps = {row["variant"]: row["max_abs_difference"] for row in release.manifest["artifacts"]}
+    # float32 rounding of a two-block model; 11 and 8 bits of weights move a steep head visibly.
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    assert gaps["float16"] < 0.01
+    assert 1e-5 < gaps["dynamic"] < 0.2
+
+
+def test_the_weights_are_written_once(release, decided_classifier):
+    weights = 4 * decided_classifier.count_params()
+    data = release.path / "variables" / "variables.data-00000-of-00001"
+    assert data.stat().st_size < 1.1 * weights + 10_000
+
+
+def test_no_text_of_the_data_is_in_the_release(release, test_split):
+    content = b"".join((release.path / name).read_bytes() for name in listing(release.path))
+    assert not [text for text in test_split.texts if len(text.split()) > 3 and text.encode() in content]
+
+
+def test_tflite_files_have_one_signature_and_no_foreign_operator(release):
+    from ai_edge_litert.interpreter import Interpreter
+
+    for variant in ("float32", "float16", "dynamic"):
+        path = release.path / "edge" / f"model-{variant}.tflite"
+        assert operators(path.read_bytes())[1] == set()
+        interpreter = Interpreter(model_path=str(path))
+        assert interpreter.get_signature_list() == {
+            "serving_default": {
+                "inputs": ["padding_mask", "segment_ids", "token_ids"],
+                "outputs": ["probabilities"],
+            }
+        }
+        details = interpreter.get_signature_runner("serving_default").get_input_details()
+        assert {tuple(detail["shape"]) for detail in details.values()} == {(1, 24)}
+        assert {detail["dtype"] for detail in details.values()} == {np.int32}
+    custom = operators((release.path / "edge" / "model-text.tflite").read_bytes())[1]
+    assert custom == {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RaggedTensorToTensor"}
+
+
+def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_classifier):
+    loaded = tf.saved_model.load(str(release.path))
+    signatures = loaded.signatures
+    assert set(signatures) == {"serving_default", "serve", "serve_ids", "serve_examples"}
+    texts = ["good film", "bad share price " * 20]
+    answers = signatures["serving_default"](text=tf.constant(texts))
+    assert set(answers) == {"logits", "probabilities", "label"}
+    np.testing.assert_allclose(answers["logits"], predict_logits(decided_classifier, texts), atol=1e-4)
+    np.testing.assert_allclose(answers["probabilities"], probabilities(decided_classifier, texts), atol=1e-5)
+    expected = [
+        decided_classifier.classes[index] for index in answers["probabilities"].numpy().argmax(axis=1)
+    ]
+    assert [label.decode() for label in answers["label"].numpy()] == expected
+    ids = decided_classifier.preprocessor(tf.constant(texts))
+    np.testing.assert_allclose(signatures["serve_ids"](**ids)["logits"], answers["logits"], atol=1e-4)
+
+
+def test_the_saved_model_serves_without_tfapp(release, decided_classifier):
+    command = [sys.executable, "-I", "-c", SERVE, str(release.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    loaded, answers = json.loads(done.stdout.splitlines()[-1])
+    assert loaded == []
+    np.testing.assert_allclose(answers, probabilities(decided_classifier, ["good film", ""]), atol=1e-5)
+
+
+def test_verify_finds_nothing_wrong(release):
+    report = verify(release.path)
+    assert report.reasons == []
+    assert report.ok
+    assert [row["part"] for row in report.table()] == [
+        "manifest",
+        "files",
+        "labels.txt",
+        "vocab.txt",
+        *VARIANTS,
+    ]
+    assert len(report.lines()) == len(report.rows)
+
+
+def test_a_release_predicts_as_the_model(release, decided_classifier, test_split):
+    predictor = load_release(release.path.parent)
+    assert predictor.directory == release.path
+    texts = list(test_split.texts)
+    predictions = predictor.predict(texts, batch_size=7)
+    found = np.array([[row.probabilities[name] for name in predictor.classes] for row in predictions])
+    expected = probabilities(decided_classifier, texts)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [row.label for row in predictions] == [predictor.classes[i] for i in expected.argmax(axis=1)]
+    assert predictor.predict([]) == []
+
+
+def test_predict_takes_lists_of_strings_only(release):
+    predictor = load_release(release.path)
+    with pytest.raises(DataError, match="list"):
+        predictor.predict("one text")
+    with pytest.raises(DataError, match="text 1 is int"):
+        predictor.predict(["a", 2])
+
+
+def test_the_model_card_has_the_figures_of_the_manifest(release):
+    card = (release.path / "model_card.md").read_text()
+    for row in release.table():
+        assert f"| {row['artifact']} | {row['path']} | {row['MB']} |" in card
+    assert "released" in card
+    assert str(Path.home()) not in card
+
+
+def test_the_release_loads_again(release):
+    again = Release.load(release.path)
+    assert again == release
+    assert [row["artifact"] for row in again.table()] == list(VARIANTS)
+
+
+def test_a_broken_budget_refuses_with_everything_beside_the_versions(
+    decided_classifier, test_split, tmp_path
+):
+    with pytest.raises(ReleaseRefused) as refused:
+        export(
+            decided_classifier,
+            tmp_path / "tiny",
+            check_with=test_split,
+            variants=["dynamic"],
+            budget=Budget(max_abs_difference=1e-9),
+        )
+    assert refused.value.exit_code == 1
+    assert "max_abs_difference" in refused.value.reasons[0]
+    (folder,) = (tmp_path / "tiny").iterdir()
+    assert folder == refused.value.directory
+    assert folder.name.startswith("refused-")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["release"] == {"verdict": "refused", "reasons": refused.value.reasons}
+    assert manifest["version"] is None
+    assert manifest["artifacts"][0]["verdict"] == "refused"
+    assert not verify(folder).ok
+    with pytest.raises(ReleaseError, match="refused"):
+        load_release(folder)
+    with pytest.raises(ReleaseError, match="no released version"):
+        load_release(tmp_path / "tiny")
+
+
+def test_a_half_precision_model_is_exported_in_float32(tiny_vocab, tmp_path):
+    import keras_hub
+
+    from tfapp.data.text import TextSplit
+    from tfapp.data.tokenizers import WordPieceTokenizer
+    from tfapp.models import build_text_classifier
+
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(tiny_vocab),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=16,
+        dtype="mixed_bfloat16",
+    )
+    tokenizer = WordPieceTokenizer(tiny_vocab, max_length=12)
+    model = build_text_classifier(backbone, classes=("a", "b"), pooling="mean", tokenizer=tokenizer)
+    split = TextSplit("test", ("good film", "bad share", "the game"), np.array([0, 1, 1]), ("a", "b"))
+    done = export(model, tmp_path / "half", check_with=split, variants=("keras", "float32"))
+    assert max(row["max_abs_difference"] for row in done.manifest["artifacts"]) < 1e-5
+    loaded = keras.saving.load_model(done.path / "keras" / "model.keras")
+    assert {layer.compute_dtype for layer in loaded.layers} <= {"float32", "int32"}
+
+
+def test_a_model_that_does_not_convert_is_refused_with_the_reason(
+    decided_classifier, test_split, tmp_path, monkeypatch
+):
+    from tfapp import exporters
+
+    def fail(model, directory, **options):
+        raise RuntimeError("no kernel for\nthis layer")
+
+    monkeypatch.setitem(exporters.EXPORTERS, "tflite", fail)
+    with pytest.raises(ReleaseRefused) as refused:
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["float32"])
+    assert (
+        "cannot be made from this model: RuntimeError: no kernel for this layer" in refused.value.reasons[0]
+    )
+
+
+def test_bad_arguments_are_refused_before_any_work(decided_classifier, test_split, tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(ConfigError, match="did you mean 'dynamic'"):
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["dynamik"])
+    with pytest.raises(ConfigError, match="variants is empty"):
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=[])
+    with pytest.raises(OutputError, match="release name"):
+        export(decided_classifier, tmp_path / "Tiny News", check_with=test_split)
+    empty = replace(test_split, texts=(), labels=np.zeros(0, np.int32))
+    with pytest.raises(DataError, match="no rows"):
+        export(decided_classifier, tmp_path / "tiny", check_with=empty)
+    others = replace(test_split, classes=("sport", "business", "tech"))
+    with pytest.raises(DataError, match="classes"):
+        export(decided_classifier, tmp_path / "tiny", check_with=others)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_exporting_leaves_nothing(
+    decided_classifier, test_split, tmp_path, monkeypatch
+):
+    import errno
+
+    from tfapp import exporters
+
+    def fill(model, directory, **options):
+        (Path(directory) / "half").write_bytes(b"x" * 1000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(exporters.EXPORTERS, "tflite", fill)
+    with pytest.raises(OutputError, match="full"):
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["float32"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "message"), [("absent", "not a folder"), ("", "no released version")])
+def test_what_is_no_release_says_what_to_give(tmp_path, name, message):
+    with pytest.raises(ReleaseError, match=message):
+        load_release(tmp_path / name)

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+
+from tfapp.errors import ConfigError
+from tfapp.release.gate import Answers, Budget, Reference, check_label_file, difference, judge
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(size=(200, 3)) * 3
+
+
+@pytest.fixture
+def reference(logits):
+    return Reference(softmax(logits / 2.0), logits.argmax(axis=1), CLASSES, temperature=2.0)
+
+
+def flipped(reference, rows):
+    """The reference's probabilities, with the best and the worst class exchanged in the first rows."""
+    probabilities = reference.probabilities.copy()
+    for row in range(rows):
+        best, worst = probabilities[row].argmax(), probabilities[row].argmin()
+        probabilities[row, [best, worst]] = probabilities[row, [worst, best]]
+    return probabilities
+
+
+def test_the_same_answers_pass_with_their_measures(reference):
+    judged = judge("dynamic", Answers(probabilities=reference.probabilities), reference, Budget())
+    assert judged.reasons == ()
+    assert (judged.examples, judged.agreement, judged.max_abs_difference) == (200, 1.0, 0.0)
+    assert (judged.accuracy, judged.accuracy_drop) == (1.0, 0.0)
+
+
+def test_agreement_and_accuracy_are_shares_of_rows(reference):
+    answers = Answers(probabilities=flipped(reference, 5))
+    budget = Budget(min_agreement=0.97, max_accuracy_drop=0.03)
+    judged = judge("dynamic", answers, reference, budget)
+    assert judged.agreement == pytest.approx(0.975)
+    assert judged.accuracy_drop == pytest.approx(0.025)
+    assert judged.reasons == ()
+
+
+def test_each_broken_budget_has_its_reason(reference):
+    answers = Answers(probabilities=flipped(reference, 5))
+    reasons = judge("dynamic", answers, reference, Budget(max_abs_difference=0.1)).reasons
+    assert len(reasons) == 3
+    assert "97.50% of 200 rows" in reasons[0]
+    assert "min_agreement" in reasons[0]
+    assert "max_abs_difference" in reasons[1]
+    assert "max_accuracy_drop" in reasons[2]
+
+
+def test_exact_variants_may_not_differ_though_the_classes_agree(reference):
+    answers = Answers(probabilities=0.9 * reference.probabilities + 0.1 / 3)
+    assert judge("dynamic", answers, reference, Budget()).reasons == ()
+    for variant in ("saved_model", "keras", "float32"):
+        (reason,) = judge(variant, answers, reference, Budget()).reasons
+        assert "max_exact_difference" in reason
+
+
+def test_without_labels_there_is_no_accuracy(reference):
+    unlabelled = Reference(reference.probabilities, None, CLASSES, 2.0)
+    judged = judge("float32", Answers(probabilities=flipped(reference, 1)), unlabelled, Budget(0.9))
+    assert judged.accuracy is None
+    assert judged.accuracy_drop is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p: np.where(np.arange(200)[:, None] == 7, np.nan, p), "not finite"),
+        (lambda p: p[:, :2], r"shape \(200, 2\) instead of \(200, 3\)"),
+        (lambda p: p[:199], r"shape \(199, 3\)"),
+        (lambda p: p.ravel(), r"shape \(600,\)"),
+        (lambda p: p * 2, "no probabilities"),
+        (lambda p: p - 1 / 3, "no probabilities"),
+    ],
+)
+def test_answers_that_cannot_be_measured_are_refused(reference, change, reason):
+    answers = Answers(probabilities=change(reference.probabilities))
+    judged = judge("float16", answers, reference, Budget())
+    assert judged.agreement is None
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(judged.reasons[0])
+    assert difference(answers, reference) is None
+
+
+def test_an_error_is_the_reason(reference):
+    judged = judge("text", Answers(error="cannot be run: ValueError: no"), reference, Budget())
+    assert judged.reasons == ("text: cannot be run: ValueError: no",)
+
+
+def test_swapped_class_names_are_found_though_all_numbers_are_right(reference):
+    swapped = {"cat": "dog", "dog": "cat", "owl": "owl"}
+    names = tuple(swapped[CLASSES[index]] for index in reference.probabilities.argmax(axis=1))
+    answers = Answers(probabilities=reference.probabilities, labels=names)
+    (reason,) = judge("saved_model", answers, reference, Budget()).reasons
+    assert "class list" in reason
+
+
+def test_a_label_for_every_row(reference):
+    answers = Answers(probabilities=reference.probabilities, labels=("cat",))
+    assert "1 labels for 200 rows" in judge("saved_model", answers, reference, Budget()).reasons[0]
+
+
+def test_logits_must_be_raw(reference, logits):
+    good = Answers(probabilities=reference.probabilities, logits=logits)
+    assert judge("saved_model", good, reference, Budget()).reasons == ()
+    scaled = Answers(probabilities=reference.probabilities, logits=logits / 2.0)
+    assert "logits" in judge("saved_model", scaled, reference, Budget()).reasons[0]
+
+
+@pytest.mark.parametrize("gap", [0.02, float("nan")])
+def test_endpoints_must_agree_with_each_other(reference, gap):
+    answers = Answers(probabilities=reference.probabilities, endpoints={"serve": 0.0, "serve_ids": gap})
+    (reason,) = judge("saved_model", answers, reference, Budget()).reasons
+    assert "serve_ids" in reason
+
+
+@pytest.mark.parametrize("name", ["min_agreement", "max_accuracy_drop", "max_abs_difference"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_budget_is_a_fraction(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Budget(**{name: value})
+
+
+def test_label_files_are_compared_in_order():
+    assert check_label_file(b"cat\ndog\nowl\n", CLASSES) is None
+    assert "order" in check_label_file(b"dog\ncat\nowl\n", CLASSES)
+    assert "'ant'" in check_label_file(b"cat\ndog\nant\n", CLASSES)

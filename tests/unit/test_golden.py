@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+
+from tfapp.errors import ReleaseError
+from tfapp.release.gate import Answers
+from tfapp.release.golden import Golden, make_golden_texts
+from tfapp.release.vocabulary import tokenize
+
+
+@pytest.fixture
+def golden():
+    return Golden(
+        feature="text",
+        tensor_endpoint="serve_ids",
+        classes=("cat", "dog"),
+        temperature=1.5,
+        preprocessor={"lowercase": True, "max_length": 6, "pad_id": 9},
+        texts=("", "good film"),
+        token_ids=((2, 3), (2, 40, 41, 3)),
+        probabilities=np.array([[0.5, 0.5], [0.1, 0.9]]),
+    )
+
+
+def test_texts_are_the_same_every_time_and_made_of_the_vocabulary(tiny_vocab):
+    texts = make_golden_texts(tiny_vocab, max_length=32)
+    assert texts == make_golden_texts(tiny_vocab, max_length=32)
+    assert texts != make_golden_texts(tiny_vocab, max_length=32, seed=1)
+    assert len(texts) == 50
+    assert set(" ".join(texts).split()) <= set(tiny_vocab)
+
+
+def test_texts_include_the_empty_one_and_one_that_is_cut(tiny_vocab):
+    texts = make_golden_texts(tiny_vocab, max_length=32)
+    content = "\n".join(tiny_vocab).encode()
+    lengths = [len(ids) for ids in tokenize(content, texts, lowercase=True, max_length=10_000)]
+    assert lengths[0] == 2
+    assert lengths[1] > 32
+    assert max(lengths[2:]) <= 32
+
+
+def test_the_shortest_max_length_still_has_texts(tiny_vocab):
+    assert len(make_golden_texts(tiny_vocab, max_length=3, count=5)) == 5
+
+
+def test_vectors_read_back_as_written(golden, tmp_path):
+    golden.record("dynamic", Answers(probabilities=np.array([[0.4, 0.6], [0.2, 0.8]])))
+    golden.save(tmp_path / "golden.json")
+    loaded = Golden.load(tmp_path / "golden.json")
+    assert (loaded.texts, loaded.token_ids, loaded.classes) == (
+        golden.texts,
+        golden.token_ids,
+        golden.classes,
+    )
+    assert (loaded.tolerance, loaded.preprocessor) == (golden.tolerance, golden.preprocessor)
+    np.testing.assert_allclose(loaded.probabilities, golden.probabilities, atol=1e-6)
+    np.testing.assert_allclose(loaded.reference("dynamic").probabilities, [[0.4, 0.6], [0.2, 0.8]], atol=1e-6)
+
+
+def test_the_file_has_one_entry_an_input(golden, tmp_path):
+    golden.save(tmp_path / "golden.json")
+    content = json.loads((tmp_path / "golden.json").read_text())
+    assert content["inputs"][1] == {
+        "text": "good film",
+        "token_ids": [2, 40, 41, 3],
+        "probabilities": [0.1, 0.9],
+    }
+
+
+def test_exact_variants_are_held_to_the_model_and_others_to_themselves(golden):
+    answers = Answers(probabilities=np.array([[0.3, 0.7], [0.1, 0.9]]))
+    golden.record("float32", Answers(probabilities=golden.probabilities + 1e-5))
+    golden.record("dynamic", answers)
+    assert golden.tolerance["float32"] == pytest.approx(1e-3)
+    assert golden.reference("float32").probabilities is golden.probabilities
+    assert golden.reference("dynamic").probabilities is answers.probabilities
+
+
+def test_answers_that_failed_are_not_recorded(golden):
+    golden.record("text", Answers(error="crashed"))
+    assert golden.tolerance == {}
+
+
+def test_the_probe_is_padded_without_a_tokenizer(golden):
+    probe = golden.probe()
+    assert probe.features == (b"", b"good film")
+    assert probe.tensors["token_ids"].tolist() == [[2, 3, 9, 9, 9, 9], [2, 40, 41, 3, 9, 9]]
+    assert probe.tensors["padding_mask"].tolist() == [[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert {values.dtype for values in probe.tensors.values()} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"inputs": []}', "{"])
+def test_a_broken_file_is_named(tmp_path, content):
+    (tmp_path / "golden.json").write_text(content)
+    with pytest.raises(ReleaseError, match=r"golden\.json cannot be read"):
+        Golden.load(tmp_path / "golden.json")

@@ -1,0 +1,131 @@
+"""Artifacts that crash, hang or write nonsense: a reason each, never a traceback."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tfapp.release import processes
+from tfapp.release.probe import Probe
+
+START = """
+import json, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+request = json.loads((folder / "request.json").read_text())
+def write(facts, **outputs):
+    np.savez(folder / "outputs.npz", **outputs)
+    (folder / "result.json").write_text(json.dumps(facts))
+def answered():
+    print("tfapp-runner: answered", flush=True)
+    sys.stdin.readline()
+GOOD = {"libraries": {"numpy": np.__version__}, "latency_ms": None}
+"""
+
+
+@pytest.fixture
+def probe():
+    return Probe((b"one", "zwölf".encode()), {"token_ids": np.arange(6, dtype=np.int32).reshape(2, 3)})
+
+
+@pytest.fixture
+def run(tmp_path, probe, monkeypatch):
+    """Runs a script in place of the runner and returns what is made of it."""
+
+    def run(script, variant="float32"):
+        runner_file = tmp_path / "fake_runner.py"
+        runner_file.write_text(START + script)
+        monkeypatch.setattr(processes, "_RUNNER", runner_file)
+        with processes.ArtifactRunner(
+            tmp_path, probe, feature="text", tensor_endpoint="serve_ids", temperature=1.0
+        ) as runner:
+            runner.start(variant, tmp_path / "model")
+            return runner.answers()[variant]
+
+    return run
+
+
+def test_answers_come_back(run):
+    answers = run(
+        "answered()\n"
+        "facts = {**GOOD, 'labels': ['a', 'b'], 'endpoints': {'serve': 0.5}}\n"
+        "write(facts, probabilities=np.eye(2), logits=np.eye(2))\n"
+    )
+    assert answers.error is None
+    np.testing.assert_array_equal(answers.probabilities, np.eye(2))
+    assert answers.labels == ("a", "b")
+    assert answers.endpoints == {"serve": 0.5}
+    assert set(answers.libraries) == {"numpy"}
+
+
+def test_the_process_sees_the_rows_and_no_more_of_this_one(run, probe):
+    answers = run(
+        "assert sys.flags.isolated and 'tfapp' not in sys.modules\n"
+        "arrays = np.load(request['inputs'])\n"
+        "splits = arrays['feature_splits']\n"
+        "text = arrays['features'].tobytes()[splits[1]:].decode()\n"
+        "assert text == 'zwölf' and os.environ['CUDA_VISIBLE_DEVICES'] == '-1'\n"
+        "answered()\n"
+        "write(GOOD, probabilities=arrays['tensor:token_ids'])\n"
+    )
+    assert answers.error is None
+    np.testing.assert_array_equal(answers.probabilities, probe.tensors["token_ids"])
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("answered(); os.kill(os.getpid(), signal.SIGABRT)", "ended by SIGABRT"),
+        ("sys.exit(3)", "ended with status 3"),
+        ("sys.exit(0)", "ended with status 0"),
+        ("sys.stderr.write('first\\nout of memory\\n'); sys.exit(4)", r"status 4 \(out of memory\)"),
+        ("write({'error': 'ValueError: no such op'}); sys.exit(1)", "cannot be run: ValueError: no such op"),
+        ("answered(); (folder / 'result.json').write_text(json.dumps(GOOD))", "answers cannot be read"),
+        (
+            "write(GOOD); (folder / 'outputs.npz').write_bytes(b'PK nonsense'); answered()",
+            "answers cannot be read",
+        ),
+        ("(folder / 'result.json').write_text('{'); answered()", "ended with status 0"),
+        ("write(GOOD, logits=np.eye(2)); answered()", "answers cannot be read"),
+    ],
+)
+def test_a_process_that_fails_is_a_reason(run, script, reason):
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(run(script).error)
+
+
+@pytest.mark.parametrize("script", ["time.sleep(600)", "answered(); time.sleep(600)"])
+def test_a_process_that_hangs_is_ended(run, monkeypatch, script):
+    monkeypatch.setattr(processes, "_SECONDS_TO_START", 2.0)
+    monkeypatch.setattr(processes, "_SECONDS_A_ROW", 0.0)
+    assert run(script).error == "did not answer within 2 s"
+
+
+def test_leaving_early_ends_the_processes(tmp_path, probe, monkeypatch):
+    runner_file = tmp_path / "fake_runner.py"
+    runner_file.write_text(
+        START + "(folder / 'pid').write_text(str(os.getpid())); answered(); time.sleep(600)"
+    )
+    monkeypatch.setattr(processes, "_RUNNER", runner_file)
+    with processes.ArtifactRunner(
+        tmp_path, probe, feature="text", tensor_endpoint="serve_ids", temperature=1.0
+    ) as runner:
+        for variant in ("float32", "float16", "dynamic"):
+            runner.start(variant, tmp_path / "model")
+    assert all(
+        process._process is None or process._process.poll() is not None for process, _ in runner._started
+    )
+
+
+def test_a_missing_file_is_reported_by_the_real_runner(tmp_path, probe):
+    with processes.ArtifactRunner(
+        tmp_path, probe, feature="text", tensor_endpoint="serve_ids", temperature=1.0
+    ) as runner:
+        runner.start("float32", tmp_path / "absent.tflite")
+        error = runner.answers()["float32"].error
+    assert error.startswith("cannot be run: ValueError")
+    assert json.loads((tmp_path / "float32" / "request.json").read_text())["runtime"] == "litert"
+    assert sys.executable

@@ -1,0 +1,161 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from tfapp.errors import OutputError
+from tfapp.release.publish import check_name, publish, refuse, staging
+
+LEAVE_STAGING = """
+import os, sys
+from pathlib import Path
+from tfapp.release.publish import staging
+with staging(Path(sys.argv[1])) as stage:
+    (stage.release / "half").write_text("written")
+    os._exit(9)
+"""
+
+
+def release(directory, text="content"):
+    with staging(directory) as stage:
+        (stage.release / "file").write_text(text)
+        path, version = publish(
+            stage, lambda number: (stage.release / "manifest.json").write_text(f"{number} {text}")
+        )
+    assert path == directory / str(version)
+    return version
+
+
+@pytest.mark.parametrize("name", ["reviews", "a", "0", "bbc-news_2", "x" * 64])
+def test_names_that_are_safe(tmp_path, name):
+    assert check_name(tmp_path / name) == name
+
+
+@pytest.mark.parametrize("name", ["..", "Reviews", "a b", "-a", "_a", "ümlaut", "x" * 65, "a.b", "a\n"])
+def test_names_that_are_not_safe(tmp_path, name):
+    with pytest.raises(OutputError, match="release name"):
+        check_name(tmp_path / name)
+
+
+def test_versions_count_up_and_skip_what_is_there(tmp_path):
+    directory = tmp_path / "reviews"
+    assert release(directory) == 1
+    (directory / "7").mkdir()
+    (directory / "refused-20260101T000000Z").mkdir()
+    assert release(directory) == 8
+    assert (directory / "8" / "manifest.json").read_text() == "8 content"
+    assert sorted(path.name for path in directory.iterdir()) == ["1", "7", "8", "refused-20260101T000000Z"]
+
+
+def test_concurrent_exports_get_different_versions_whole(tmp_path):
+    directory = tmp_path / "reviews"
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda index: release(directory, f"from {index}"), range(24)))
+    assert sorted(versions) == list(range(1, 25))
+    for index, version in enumerate(versions):
+        assert (directory / str(version) / "manifest.json").read_text() == f"{version} from {index}"
+        assert (directory / str(version) / "file").read_text() == f"from {index}"
+
+
+def test_a_version_taken_at_the_last_moment_is_not_overwritten(tmp_path):
+    directory = tmp_path / "reviews"
+    taken = []
+
+    def finish(number):
+        if not taken:
+            (directory / str(number)).mkdir()
+            taken.append(number)
+
+    with staging(directory) as stage:
+        (stage.release / "file").write_text("mine")
+        path, version = publish(stage, finish)
+    assert (taken, version) == ([1], 2)
+    assert list((directory / "1").iterdir()) == []
+    assert (path / "file").read_text() == "mine"
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path):
+    def fail():
+        with staging(tmp_path / "reviews") as stage:
+            (stage.release / "file").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_earlier_versions_alone(tmp_path):
+    directory = tmp_path / "reviews"
+    release(directory)
+    with pytest.raises(RuntimeError, match="boom"), staging(directory):
+        raise RuntimeError("boom")
+    assert [path.name for path in directory.iterdir()] == ["1"]
+
+
+def test_a_dead_process_leaves_a_staging_folder_that_the_next_export_removes(tmp_path):
+    directory = tmp_path / "reviews"
+    process = subprocess.run([sys.executable, "-c", LEAVE_STAGING, str(directory)], check=False, timeout=120)
+    assert process.returncode == 9
+    assert [path.name.startswith(".staging-") for path in directory.iterdir()] == [True]
+    assert release(directory) == 1
+    assert [path.name for path in directory.iterdir()] == ["1"]
+
+
+def test_a_living_export_keeps_its_staging_folder(tmp_path):
+    directory = tmp_path / "reviews"
+    with staging(directory) as first:
+        (first.release / "file").write_text("first")
+        assert release(directory, "second") == 1
+        _, version = publish(first, lambda number: None)
+    assert version == 2
+    assert (directory / "2" / "file").read_text() == "first"
+
+
+def test_refused_folders_get_different_names_that_no_server_scans(tmp_path):
+    targets = []
+    for _ in range(3):
+        with staging(tmp_path / "reviews") as stage:
+            (stage.release / "manifest.json").write_text("{}")
+            targets.append(refuse(stage))
+    assert len(set(targets)) == 3
+    assert all(path.name.startswith("refused-") and (path / "manifest.json").exists() for path in targets)
+    assert not [path for path in (tmp_path / "reviews").iterdir() if path.name.isdecimal()]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, code):
+    with pytest.raises(OutputError, match="MB are free"), staging(tmp_path / "reviews"):
+        raise OSError(code, os.strerror(code))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_an_output_error(tmp_path):
+    (tmp_path / "saved_models").write_text("a file")
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        staging(tmp_path / "saved_models" / "reviews"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_an_output_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot be written"), staging(tmp_path / "reviews"):
+        pass
+
+
+def test_too_little_space_is_noticed_before_the_work(tmp_path, monkeypatch):
+    from tfapp.release.artifacts import check_space
+
+    model = SimpleNamespace(count_params=lambda: 1_000_000)
+    check_space(tmp_path, model, ("saved_model", "keras"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+    with pytest.raises(OutputError, match=r"10 MB are free and about 48 MB are needed"):
+        check_space(tmp_path, model, ("saved_model", "keras"))

@@ -1,0 +1,74 @@
+import pytest
+
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.release.vocabulary import check_vocabulary, tokenize
+
+TEXTS = [
+    "",
+    "The film was great, wasn't it?",
+    "FILMS and Coaches; déjà vu 2024!",
+    "    spaces\tand\nlines   ",
+    "[SEP] and [CLS] are words like others",
+    "中文 and Ünïcödé — “quotes” …",
+    "unbelievable" * 20,
+    "a " * 100,
+]
+
+
+@pytest.fixture
+def tokenizer(tiny_vocab):
+    return WordPieceTokenizer(tiny_vocab, max_length=16)
+
+
+@pytest.fixture
+def content(tokenizer):
+    return tokenizer.asset_files()["vocab.txt"]
+
+
+def ids_of(tokenizer, texts):
+    encoded = tokenizer.encode(texts)
+    return [
+        encoded.values[start:end].tolist()
+        for start, end in zip(encoded.row_splits[:-1], encoded.row_splits[1:], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_both_tokenizers_give_the_same_ids(tiny_vocab, content, text, lowercase):
+    tokenizer = WordPieceTokenizer(tiny_vocab, lowercase=lowercase, max_length=16)
+    expected = ids_of(tokenizer, [text])
+    assert tokenize(content, [text], lowercase=lowercase, max_length=16) == expected
+
+
+def check(content, tokenizer, min_agreement=1.0):
+    return check_vocabulary(
+        content, TEXTS, ids_of(tokenizer, TEXTS), lowercase=True, max_length=16, min_agreement=min_agreement
+    )
+
+
+def test_the_right_file_passes(content, tokenizer):
+    assert check(content, tokenizer) is None
+
+
+def test_exchanged_pieces_are_found(content, tokenizer):
+    swapped = (
+        content.replace(b"\nfilm\n", b"\n@\n").replace(b"\nthe\n", b"\nfilm\n").replace(b"\n@\n", b"\nthe\n")
+    )
+    assert "other token ids" in check(swapped, tokenizer)
+    assert check(swapped, tokenizer, min_agreement=0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace(b"[SEP]\n", b""), r"lacks \[SEP\]"),
+        (lambda text: b"[unused]\n" + text, "other token ids"),
+        (lambda text: b"\xff\xfe" + text, "not UTF-8"),
+        (lambda text: text.replace(b"\n", b"\r\n"), r"lacks \[PAD\]"),
+        (lambda text: b"", r"lacks \[PAD\]"),
+    ],
+)
+def test_other_files_are_refused(content, tokenizer, change, reason):
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(check(change(content), tokenizer))
