@@ -130,7 +130,7 @@ def test_a_broken_budget_refuses_and_only_export_is_done_again(released, workpla
     before = (output / "runs" / "tiny" / "transfer" / "stage.json").stat().st_mtime_ns
     with pytest.raises(ReleaseRefused) as refused:
         run_workflow(config, output=output)
-    assert any("difference" in reason for reason in refused.value.reasons)
+    assert any("a probability differs" in reason for reason in refused.value.reasons)
     assert refused.value.directory.name.startswith("refused-")
     assert (output / "runs" / "tiny" / "transfer" / "stage.json").stat().st_mtime_ns == before
     assert [path.name for path in (output / "saved_models" / "tiny").iterdir() if path.name.isdigit()] == [
@@ -170,10 +170,11 @@ def test_a_killed_run_goes_on_at_its_epoch_and_ends_as_an_unbroken_one(released,
     _, errors = process.communicate()
     history = tmp_path / "runs" / "tiny" / "transfer" / "history.csv"
     assert epochs_in(history) >= 3, errors
-    rows = history.read_text().splitlines()[:4]
+    rows = history.read_text().splitlines()[:3]
     result = run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path)
     assert result.skipped[:1] == ("prepare",)
-    assert history.read_text().splitlines()[:4] == rows  # the finished epochs were not run again
+    # With their seconds: the first epochs were not run again. The third may have had no checkpoint yet.
+    assert history.read_text().splitlines()[:3] == rows
     assert epochs_in(history) == 5
     assert result.metrics == first.metrics
 
