@@ -33,7 +33,7 @@ class InferenceGraph:
 
     Args:
         model: A classifier: a functional model with a dict of inputs that emits logits, with ``classes``,
-            ``temperature`` and ``preprocessor``.
+            ``temperature``, ``preprocessor`` and ``single_logits``.
 
     Raises:
         ConfigError: When a class name holds a line break, which a file with one name a line cannot hold.
@@ -91,6 +91,17 @@ class InferenceGraph:
             float32 ``(batch, num_classes)``, rows adding up to 1.
         """
         return tf.nn.softmax(self.logits(inputs) / self.temperature)
+
+    def single_probabilities(self, raw: tf.Tensor) -> tf.Tensor:
+        """Computes the probabilities of one raw input, in the way that the model has for single rows.
+
+        Args:
+            raw: What the preprocessor takes, ``(1,)``.
+
+        Returns:
+            float32 ``(1, num_classes)``.
+        """
+        return tf.nn.softmax(self.model.single_logits(raw) / self.temperature)
 
     def outputs(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Computes everything that a server answers.

@@ -70,7 +70,9 @@ def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
         spec = graph.specs(batch=1, length=getattr(graph.preprocessor, "max_length", None))
 
     def serve(inputs: Any) -> dict[str, tf.Tensor]:
-        return {"probabilities": graph.probabilities(graph.preprocessor(inputs) if from_text else inputs)}
+        return {
+            "probabilities": graph.single_probabilities(inputs) if from_text else graph.probabilities(inputs)
+        }
 
     endpoint = tf.function(serve, input_signature=[spec], autograph=False)
     graph.save(directory, {"serve": endpoint}, default="serve")

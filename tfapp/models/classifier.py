@@ -12,6 +12,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError
 from tfapp.models.encoders import copy_backbone, encoder_blocks, pool
 from tfapp.models.heads import make_head
+from tfapp.models.single_text import single_text_logits
 
 
 @dataclass
@@ -196,6 +197,18 @@ class Classifier(keras.Model):  # type: ignore[misc]
         features = pool(parts.backbone, parts.pooling, hidden=hidden, padding_mask=mask_input)
         inputs = {"hidden": hidden_input, "padding_mask": mask_input}
         return lower, keras.Model(inputs, dense(dropout(features)), name="upper")
+
+    def single_logits(self, texts: Any) -> Any:
+        """Computes the logits of one text, without padding where the backbone allows it.
+
+        Args:
+            texts: One string ``(1,)``.
+
+        Returns:
+            float32 ``(1, num_classes)``.
+        """
+        shorter = single_text_logits(self)
+        return self(self.preprocessor(texts), training=False) if shorter is None else shorter(texts)
 
     def plain(self) -> keras.Model:
         """Returns the same graph as a plain functional model of Keras and keras-hub layers.
