@@ -110,7 +110,8 @@ def _write(
     row_splits: npt.NDArray[np.int64] | None,
     compute: Callable[[], Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]],
 ) -> None:
-    features = np.memmap(staging / "features.bin", dtype=dtype, mode="w+", shape=(shape.vectors, shape.width))
+    # Not a memory map: on a full disk that ends the process instead of raising an error.
+    features = np.empty((shape.vectors, shape.width), dtype)
     for rows, values in compute():
         if row_splits is None:
             features[rows] = values.astype(dtype)
@@ -119,5 +120,8 @@ def _write(
         mask = np.arange(values.shape[1]) < lengths[:, np.newaxis]
         target = (row_splits[rows][:, np.newaxis] + np.arange(values.shape[1]))[mask]
         features[target] = values[mask].astype(dtype)
-    features.flush()
+    with (staging / "features.bin").open("wb") as file:
+        file.write(features.view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
     (staging / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

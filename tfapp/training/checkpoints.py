@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(staging, directory / _FILE)
         except OSError as error:
-            staging.unlink(missing_ok=True)
+            with suppress(OSError):
+                staging.unlink()
             raise OutputError(f"cannot write a checkpoint to {directory}: {error.strerror}") from error
 
     @classmethod
@@ -103,7 +105,7 @@ class Checkpoint:
                     name: [arrays[f"{name}/{i}"] for i in range(_count(arrays.files, name))]
                     for name in ("variables", "optimizer", "best")
                 }
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
         return cls(progress, **parts)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfapp.errors import ConfigError, nearest
 
 LOSSES = ("cross_entropy", "focal")
+_LEAST_REST = 1e-12
 
 
 @keras.saving.register_keras_serializable("tfapp")
@@ -56,8 +57,11 @@ class ClassificationLoss(keras.losses.Loss):  # type: ignore[misc]
         smooth = self.label_smoothing
         targets = targets * (1.0 - smooth) + smooth / tf.cast(num_classes, tf.float32)
         log_probabilities = tf.nn.log_softmax(logits)
-        focus = tf.pow(1.0 - tf.exp(log_probabilities), self.gamma) if self.gamma else 1.0
-        return -tf.reduce_sum(targets * focus * log_probabilities, axis=-1)
+        if self.gamma:
+            # The lower bound keeps the gradient finite at probability 1 for exponents below 1.
+            rest = tf.maximum(-tf.math.expm1(log_probabilities), _LEAST_REST)
+            targets = targets * tf.pow(rest, self.gamma)
+        return -tf.reduce_sum(targets * log_probabilities, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that build an equal loss."""
@@ -82,6 +86,6 @@ def make_loss(loss: str, *, focal_gamma: float = 2.0, label_smoothing: float = 0
         raise ConfigError(f"unknown loss {loss!r}; {nearest(loss, LOSSES)}")
     if not 0.0 <= label_smoothing < 1.0:
         raise ConfigError(f"label_smoothing = {label_smoothing}: it must be at least 0 and less than 1.")
-    if focal_gamma < 0.0:
+    if not 0.0 <= focal_gamma < float("inf"):
         raise ConfigError(f"focal_gamma = {focal_gamma}: it must be 0 or more.")
     return ClassificationLoss(focal_gamma if loss == "focal" else 0.0, label_smoothing)
