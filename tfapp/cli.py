@@ -24,6 +24,7 @@ from tfapp.terminal import load_tensorflow, log_to_terminal, print_table, shorte
 if TYPE_CHECKING:
     from tfapp.serving import Prediction
 
+_ARTIFACT_COLUMNS = ("artifact", "MB", "agreement", "accuracy", "drop", "p50 ms", "verdict")
 EXIT_INTERRUPTED = 3
 EXIT_BUG = 70
 
@@ -80,7 +81,8 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run the same command again to continue where it stood.", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    print_table(f"release {config.name} {result.release.version}", result.release.table())
+    rows = [{column: row[column] for column in _ARTIFACT_COLUMNS} for row in result.release.table()]
+    print_table(f"release {config.name} {result.release.version}", rows)
     click.echo(f"Released: {shorten(result.release.path)}")
 
 

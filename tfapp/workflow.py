@@ -191,7 +191,7 @@ def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData, trained: _
         seed=config.seed,
     )
     for line in evaluation.lines():
-        _logger.info("  %s", line)
+        _logger.info("%s", f"  {line}".rstrip())
     evaluation.save(stage.directory)
     stage.finish({"temperature": trained.model.temperature, "metrics": evaluation.to_dict()})
     return stage

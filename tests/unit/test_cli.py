@@ -84,7 +84,7 @@ def test_debug_shows_the_traceback(capsys, tmp_path, position):
 
 
 def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_workflow, tmp_path):
-    rows = [{"variant": "text", "verdict": "released"}]
+    rows = [{column: column.upper() for column in cli._ARTIFACT_COLUMNS} | {"path": "edge/x.tflite"}]
     release = SimpleNamespace(version=3, path=tmp_path / "out" / "reviews" / "3", table=lambda: rows)
 
     def run_workflow(config, *, output, fresh):
@@ -95,7 +95,7 @@ def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_work
     assert run_cli("run", workflow_file, "--output", tmp_path / "out", "--fresh") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "release reviews 3"
-    assert any(line.split() == ["text", "released"] for line in lines)
+    assert any(line.split()[0] == "ARTIFACT" and line.split()[-1] == "VERDICT" for line in lines)
     assert lines[-1] == f"Released: {release.path}"
 
 

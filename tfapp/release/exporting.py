@@ -77,6 +77,7 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             "agreement": number(row["agreement"], ".2%"),
             "max difference": number(row["max_abs_difference"], ".5f"),
             "accuracy": number(row["accuracy"], ".4f"),
+            "drop": number(row["accuracy_drop"], ".4f"),
             "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".2f"),
             "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".2f"),
             "verdict": row["verdict"],
