@@ -105,9 +105,14 @@ def test_the_backbone_computes_in_bfloat16_within_the_block_only(tiny_classifier
 def test_an_exception_restores_the_policies_too(tiny_classifier):
     backbone = tiny_classifier.backbone
     before = policies(backbone)
-    with pytest.raises(KeyboardInterrupt), computing_in("mixed_bfloat16", backbone):
-        assert "mixed_bfloat16" in policies(backbone)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with computing_in("mixed_bfloat16", backbone):
+            assert "mixed_bfloat16" in policies(backbone)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert policies(backbone) == before
 
 
