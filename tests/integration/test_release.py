@@ -179,6 +179,54 @@ def test_the_model_card_has_the_figures_of_the_manifest(release):
     assert str(Path.home()) not in card
 
 
+def test_with_many_cores_calls_are_still_timed_on_one_thread(release, tmp_path, monkeypatch):
+    import os
+
+    from tfapp.release.golden import Golden
+    from tfapp.release.processes import ArtifactRunner
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    golden = Golden.load(release.path / "edge" / "golden.json")
+    with ArtifactRunner(
+        tmp_path,
+        golden.probe(),
+        feature=golden.feature,
+        tensor_endpoint=golden.tensor_endpoint,
+        temperature=golden.temperature,
+    ) as runner:
+        runner.start("float32", release.path / "edge" / "model-float32.tflite")
+        answers = runner.answers()["float32"]
+    assert answers.error is None
+    assert json.loads((tmp_path / "float32" / "request.json").read_text())["threads"] == 4
+    assert answers.latency_ms["threads"] == 1
+    assert answers.latency_ms["p50"] > 0
+    np.testing.assert_allclose(answers.probabilities, golden.probabilities, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_real_encoder_keeps_its_sizes_and_answers(minilm, tmp_path):
+    from tfapp.data.text import TextSplit
+    from tfapp.models import build_text_classifier
+    from tfapp.release.golden import make_golden_texts
+
+    keras.utils.set_random_seed(0)
+    model = build_text_classifier(str(minilm), classes=("a", "b", "c"), max_length=64)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * 20, bias])
+    texts = tuple(make_golden_texts(model.preprocessor.vocabulary, max_length=64, count=100, seed=3))
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    split = TextSplit("test", texts, labels, model.classes)
+    budget = Budget(min_agreement=0.9, max_accuracy_drop=0.1)  # Random words lie near the borders.
+    done = export(model, tmp_path / "minilm", check_with=split, budget=budget)
+    megabytes = {row["variant"]: row["bytes"] / 1e6 for row in done.manifest["artifacts"]}
+    assert max(megabytes["saved_model"], megabytes["keras"], megabytes["float32"]) < 96
+    assert megabytes["float16"] < 48
+    assert max(megabytes["dynamic"], megabytes["text"]) < 28
+    gaps = {row["variant"]: row["max_abs_difference"] for row in done.manifest["artifacts"]}
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-4
+    assert verify(done.path).ok
+
+
 def test_the_release_loads_again(release):
     again = Release.load(release.path)
     assert again == release

@@ -58,7 +58,9 @@ def main(folder: Path, *, only_latency: bool) -> int:
         facts["latency_ms"] = _latency(artifact.call, inputs, request)
         result_file.write_text(json.dumps(facts), encoding="utf-8")
     except Exception as error:
-        message = " ".join(str(error).split())[:500]
+        message = " ".join(str(error).split())
+        if len(message) > 500:
+            message = f"{message[:200]} ... {message[-280:]}"
         result_file.write_text(json.dumps({"error": f"{type(error).__name__}: {message}"}), encoding="utf-8")
         return 1
     return 0
@@ -211,11 +213,19 @@ class _Keras:
         return self._run({name: self._tf.constant(values) for name, values in tensors.items()}).numpy()
 
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-        batches = [
-            self._answer({name: values[start : start + _BATCH] for name, values in inputs.tensors.items()})
-            for start in range(0, len(inputs.features), _BATCH)
-        ]
-        return {"probabilities": _np().concatenate(batches)}, {}
+        np, tensors = _np(), inputs.tensors
+        rows = np.arange(len(inputs.features))
+        lengths = None
+        if "padding_mask" in tensors:
+            # Rows of similar length together, without the padding that none of them needs.
+            lengths = tensors["padding_mask"].sum(axis=1)
+            rows = np.argsort(lengths, kind="stable")
+        answers = []
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            stop = None if lengths is None else int(lengths[batch].max())
+            answers.append(self._answer({name: values[batch, :stop] for name, values in tensors.items()}))
+        return {"probabilities": np.concatenate(answers)[np.argsort(rows)]}, {}
 
     def call(self, inputs: _Inputs, row: int) -> None:
         self._answer(inputs.row(row))
