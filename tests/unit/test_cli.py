@@ -95,7 +95,7 @@ def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_work
     assert run_cli("run", workflow_file, "--output", tmp_path / "out", "--fresh") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "release reviews 3"
-    assert any(line.split()[0] == "ARTIFACT" and line.split()[-1] == "VERDICT" for line in lines)
+    assert any(line.split()[:1] == ["ARTIFACT"] and line.split()[-1] == "VERDICT" for line in lines)
     assert lines[-1] == f"Released: {release.path}"
 
 
