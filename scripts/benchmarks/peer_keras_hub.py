@@ -55,11 +55,13 @@ def main() -> None:
     clock = Clock()
     classifier.fit(texts, labels, batch_size=options.batch_size, epochs=1, callbacks=[clock], verbose=0)
     seconds = clock.ticks[-1] - clock.ticks[options.warmup_steps - 1]
+    filled = keras.ops.convert_to_numpy(classifier.preprocessor(texts[:256].tolist())["padding_mask"])
     about = {
         "peer": "keras_hub",
         "sequence_length": classifier.preprocessor.sequence_length,
         "precision": options.precision,
         "examples_per_second": options.steps * options.batch_size / seconds,
+        "padding_share": 1 - float(filled.mean()),
         "seconds": seconds,
         "steps": options.steps,
         "versions": {"keras": keras.__version__, "keras_hub": keras_hub.__version__},

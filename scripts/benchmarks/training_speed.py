@@ -112,9 +112,16 @@ def speed_table(results: list[dict[str, Any]]) -> str:
     header = ("participant", "examples/s", "lowest to highest", "padding")
     rows = []
     for name, value in speed.items():
-        pads = f"{padding[name]:.1%}" if name in padding else "to its length"
         ratios = ("" if name in OURS.values() else f"{speed[own] / value:.2f}x" for own in OURS.values())
-        rows.append([name, f"{value:.1f}", spread(results, name, "examples_per_second"), pads, *ratios])
+        rows.append(
+            [
+                name,
+                f"{value:.1f}",
+                spread(results, name, "examples_per_second"),
+                f"{padding[name]:.1%}",
+                *ratios,
+            ]
+        )
     return markdown_table([*header, *(f"{own} is" for own in OURS.values())], rows)
 
 
