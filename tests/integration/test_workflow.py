@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,17 @@ variants = ["float32", "text"]
 """
 
 
+def write_articles(path: Path, header: str, *, rows: int) -> None:
+    draw = random.Random(0)
+    lines = [header]
+    for number in range(rows):
+        label = sorted(WORDS)[number % 3]
+        words = draw.choices(WORDS[label].split(), k=5) + draw.choices(["the", "a", "of", "new", "old"], k=5)
+        draw.shuffle(words)
+        lines.append(f"{' '.join(words)},{label}")
+    path.write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_vocab) -> Path:
     """A folder with a workflow file, 360 synthetic texts, and a tiny random backbone."""
@@ -55,14 +67,7 @@ def workplace(tmp_path_factory, tiny_vocab) -> Path:
     import keras_hub
 
     folder = tmp_path_factory.mktemp("workplace")
-    draw = random.Random(0)
-    lines = ["text,label"]
-    for number in range(360):
-        label = sorted(WORDS)[number % 3]
-        words = draw.choices(WORDS[label].split(), k=5) + draw.choices(["the", "a", "of", "new", "old"], k=5)
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{label}")
-    (folder / "articles.csv").write_text("\n".join(lines) + "\n")
+    write_articles(folder / "articles.csv", "text,label", rows=360)
     (folder / "workflow.toml").write_text(WORKFLOW)
     keras.utils.set_random_seed(1)
     backbone = keras_hub.models.BertBackbone(
@@ -187,6 +192,22 @@ def test_a_terminated_run_ends_with_status_3_and_says_how_to_go_on(workplace, tm
     assert process.returncode == 3, errors
     assert "Run the same command again" in errors
     assert "Traceback" not in errors
+
+
+def test_the_example_of_the_readme_runs(workplace, tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)[1]
+    # The tiny random backbone stands in for MiniLM; it learns from scratch, so it needs larger steps.
+    for old, new in (('"minilm-l6"', repr(str(workplace / "backbone"))), ("5e-5", "5e-3")):
+        assert old in example
+        example = example.replace(old, new)
+    write_articles(tmp_path / "reviews.csv", "review,stars", rows=900)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "saved_models" / "reviews" / "1" / "saved_model.pb").is_file()
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert "Prediction(label=" in printed
 
 
 def test_two_runs_of_one_name_do_not_mix(workplace, tmp_path):

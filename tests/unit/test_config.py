@@ -19,6 +19,7 @@ from tfapp.config import (
 )
 from tfapp.errors import ConfigError
 
+WORKFLOWS = Path(__file__).parents[2] / "scripts" / "workflows"
 MINIMAL = """
 name = "reviews"
 [data]
@@ -185,6 +186,14 @@ def test_paths_are_relative_to_the_file_and_hold_variables(tmp_path, monkeypatch
     )
     assert config.resolve(config.data.train) == str(tmp_path / "sets" / "a" / "*.csv")
     assert config.resolve(config.data.test) == str(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_workflows_fit_the_schema(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFAPP_DATA", str(tmp_path))
+    config = load_config(path)
+    assert config.name == path.stem
+    assert config.transfer.phases
 
 
 def test_an_unset_variable_is_refused_by_name(tmp_path, monkeypatch):
