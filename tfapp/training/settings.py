@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -39,8 +40,8 @@ class Phase:
             raise ConfigError(
                 f"phase train = {self.train!r}: use 'head', 'all', or a number of top blocks, 1 or more."
             )
-        if self.epochs < 1:
-            raise ConfigError(f"phase epochs = {self.epochs}: at least 1 is needed.")
+        if not isinstance(self.epochs, Integral) or self.epochs < 1:
+            raise ConfigError(f"phase epochs = {self.epochs}: a whole number, at least 1, is needed.")
         if not 0.0 < self.learning_rate < 1.0:
             raise ConfigError(f"phase learning_rate = {self.learning_rate}: it must lie between 0 and 1.")
 
@@ -97,13 +98,15 @@ class TrainSettings:
         }
         for name, bound in lower_bounds.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"{name} = {value}: it must be at least {bound}.")
+            whole = isinstance(bound, int)
+            if value is not None and not (value >= bound and (isinstance(value, Integral) or not whole)):
+                kind = "a whole number, " if whole else ""
+                raise ConfigError(f"{name} = {value}: it must be {kind}at least {bound}.")
         if not 0.0 <= self.warmup_fraction < 1.0:
             raise ConfigError(f"warmup_fraction = {self.warmup_fraction}: at least 0 and less than 1.")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ConfigError(f"layer_decay = {self.layer_decay}: it must be more than 0 and at most 1.")
-        if self.clip_norm is not None and self.clip_norm <= 0.0:
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise ConfigError(f"clip_norm = {self.clip_norm}: it must be more than 0, or None to not clip.")
 
     def described(self) -> dict[str, Any]:
@@ -144,6 +147,6 @@ def class_weights(
     for name, weight in setting.items():
         if name not in classes:
             raise ConfigError(f"class_weight names the unknown class {name!r}; {nearest(name, classes)}")
-        if weight < 0.0:
+        if not 0.0 <= weight < float("inf"):
             raise ConfigError(f"class_weight of {name!r} = {weight}: it must be 0 or more.")
     return np.array([setting.get(name, 1.0) for name in classes], np.float32)
