@@ -125,7 +125,13 @@ def main() -> None:
                 print(f"{data_set} seed {seed} {who}: {answer['accuracy']:.4f}", file=sys.stderr, flush=True)
     log = read_log(options.log)
     about["versions"] |= next((row["versions"] for row in log if row["who"] == "transformers"), {})
-    notes = [f"{PHASES}; batch 32, AdamW 0.01, 10 % warm-up, linear decay, clip norm 1, at most 128 tokens"]
+    shared = "; ".join(
+        f"{name} {it['epochs']} epochs at {it['learning_rate']:g}" for name, it in PHASES.items()
+    )
+    notes = [
+        f"recipe: {shared}; batch 32, AdamW 0.01, 10 % warm-up, linear decay, clip norm 1, 128 tokens",
+        "intervals: Welch's t over seeds",
+    ]
     report("Test accuracy at one recipe", about, accuracy_table(log), notes)
 
 
