@@ -84,14 +84,8 @@ def test_ids_equal_keras_hub(tiny_vocab):
 
 
 def test_special_tokens_frame_each_text(tokenizer, tiny_vocab):
-    assert [
-        tiny_vocab[i] for i in (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id)
-    ] == [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-    ]
+    special = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id)
+    assert [tiny_vocab[i] for i in special] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     answer = tokenizer(tf.constant(["the film", "", "a good film was late"]))
     pieces = [[tiny_vocab[i] for i in row] for row in answer["token_ids"].numpy()]
     assert pieces == [

@@ -70,7 +70,7 @@ class TokenRows:
         """Gathers the declared ones of `TOKEN_INPUTS`, each int32 ``(batch, length)``."""
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        width = -(-tf.reduce_max(lengths) // self.pad_to) * self.pad_to
+        width = _round_up(tf.reduce_max(lengths), self.pad_to)
         position = tf.range(tf.minimum(width, self.limit))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
@@ -89,11 +89,17 @@ class FeatureRows:
     Args:
         arrays: ``features`` ``(rows, hidden)`` for pooled features, or ``hidden`` ``(tokens, hidden)``.
         row_splits: Where each row's token vectors begin, int64 ``(rows + 1,)``; None for pooled features.
+        pad_to: As in `TokenRows`.
     """
 
     def __init__(
-        self, arrays: Mapping[str, npt.NDArray[Any]], row_splits: npt.NDArray[np.int64] | None = None
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        row_splits: npt.NDArray[np.int64] | None = None,
+        *,
+        pad_to: int = 1,
     ) -> None:
+        self.pad_to = pad_to
         self._arrays = {name: tf.constant(array) for name, array in arrays.items()}
         self._splits = None if row_splits is None else tf.constant(row_splits)
         rows = len(next(iter(arrays.values())))
@@ -110,7 +116,7 @@ class FeatureRows:
             }
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        position = tf.range(tf.reduce_max(lengths))[tf.newaxis]
+        position = tf.range(_round_up(tf.reduce_max(lengths), self.pad_to))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
         gathered = {
@@ -118,6 +124,10 @@ class FeatureRows:
             for name, array in self._arrays.items()
         }
         return {**gathered, "padding_mask": tf.cast(mask, tf.int32)}
+
+
+def _round_up(length: Any, multiple: int) -> Any:
+    return -(-length // multiple) * multiple
 
 
 def epoch_plan(

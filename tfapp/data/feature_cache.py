@@ -51,6 +51,7 @@ def cached_features(
     compute: Callable[[], Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]],
     *,
     name: str,
+    pad_to: int = 1,
 ) -> tuple[FeatureRows, bool]:
     """Reads features from ``path``, after computing and writing them where they are not there yet.
 
@@ -62,6 +63,7 @@ def cached_features(
         compute: Gives pairs of row numbers ``(batch,)`` and features, ``(batch, width)`` or, for token
             vectors, ``(batch, length, width)`` padded at the end.
         name: What the upper model calls its input.
+        pad_to: Widths of token vectors are rounded up to a multiple of this.
 
     Returns:
         The rows, and whether they came from the cache.
@@ -90,7 +92,7 @@ def cached_features(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     raw = np.fromfile(path / "features.bin", dtype=dtype).reshape(shape.vectors, shape.width)
-    return FeatureRows({name: raw}, row_splits), hit
+    return FeatureRows({name: raw}, row_splits, pad_to=pad_to), hit
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

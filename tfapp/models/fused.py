@@ -15,7 +15,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfapp.models.classifier import Classifier
-from tfapp.models.kernels import bias_gelu, dropout_add_norm, masked_softmax
+from tfapp.models.kernels import WIDTH_STEP, bias_gelu, dropout_add_norm
 
 Forward = Callable[..., Any]
 
@@ -26,11 +26,13 @@ class FusedParts:
 
     Attributes:
         lower: From the classifier's inputs to cached features in inference mode, or None for ``"all"``.
+        pad_to: Widths of batches should be multiples of this, see `tfapp.models.kernels`.
         upper: ``(inputs, training) -> logits`` on what ``lower`` gives, or on the classifier's inputs.
     """
 
     lower: Forward | None
     upper: Forward
+    pad_to: int = WIDTH_STEP
 
 
 def fused_parts(
@@ -127,45 +129,65 @@ class _Fused:
         segments = tf.gather(backbone.segment_embedding.embeddings.value, inputs["segment_ids"])
         positions = backbone.position_embedding.position_embeddings.value[:length]
         summed = tf.reshape(tokens + segments + positions, [-1, self.width])
-        norm = backbone.embeddings_layer_norm
-        hidden = dropout_add_norm(
-            tf.zeros_like(summed), None, summed, norm.gamma.value, norm.beta.value, norm.epsilon, 0.0, None
-        )
+        hidden = _norm(summed, backbone.embeddings_layer_norm)
         if training and backbone.dropout:
             hidden = tf.nn.experimental.stateless_dropout(hidden, backbone.dropout, seed=self._seed())
         return tf.reshape(tf.cast(hidden, self.dtype), [tf.shape(ids)[0], length, self.width])
 
     def _blocks(self, hidden: Any, mask: Any, first: int, last: int, training: bool) -> Any:
         shape = tf.shape(hidden)
-        rate = float(self.backbone.dropout) if training else 0.0
         bias = (1.0 - tf.cast(mask, tf.float32))[:, tf.newaxis, tf.newaxis, :] * -1e9
         flat = tf.reshape(hidden, [-1, self.width])
         for block in self.backbone.transformer_layers[first:last]:
-            flat = self._block(block, flat, shape, bias, rate)
+            mixed = self._attend(block._self_attention_layer, flat, shape, bias, training)
+            norm = block._self_attention_layer_norm
+            flat = self._add_norm(mixed, block._self_attention_layer._output_dense, flat, norm, training)
+            widen, narrow = block._feedforward_intermediate_dense, block._feedforward_output_dense
+            inner = tf.matmul(flat, self._cast(widen.kernel))
+            if training:
+                inner = bias_gelu(inner, widen.bias.value)
+            else:
+                inner = tf.nn.gelu(tf.nn.bias_add(inner, self._cast(widen.bias)), approximate=True)
+            output = tf.matmul(inner, self._cast(narrow.kernel))
+            flat = self._add_norm(output, narrow, flat, block._feedforward_layer_norm, training)
         return tf.reshape(flat, shape)
 
-    def _block(self, block: Any, flat: Any, shape: Any, bias: Any, rate: float) -> Any:
-        attention, width, heads = block._self_attention_layer, self.width, self.heads
+    def _attend(self, attention: Any, flat: Any, shape: Any, bias: Any, training: bool) -> Any:
+        """Attention up to and with the output's matrix product, its bias not yet added."""
+        width, heads = self.width, self.heads
         projections = (attention._query_dense, attention._key_dense, attention._value_dense)
         kernel = tf.concat([self._cast(p.kernel, width, width) for p in projections], axis=1)
         offset = tf.concat([self._cast(p.bias, width) for p in projections], axis=0)
         joint = tf.nn.bias_add(tf.matmul(flat, kernel), offset)
         joint = tf.reshape(joint, [shape[0], shape[1], 3, heads, width // heads])
         query, key, value = tf.unstack(tf.transpose(joint, [2, 0, 3, 1, 4]))
-        scores = tf.matmul(query, key, transpose_b=True)
-        weights = masked_softmax(scores, bias, (width // heads) ** -0.5, rate, self._seed() if rate else None)
-        mixed = tf.reshape(tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3]), [-1, width])
-        output = tf.matmul(mixed, self._cast(attention._output_dense.kernel, width, width))
-        flat = self._add_norm(output, attention._output_dense, flat, block._self_attention_layer_norm, rate)
-        inner = tf.matmul(flat, self._cast(block._feedforward_intermediate_dense.kernel))
-        inner = bias_gelu(inner, block._feedforward_intermediate_dense.bias.value)
-        output = tf.matmul(inner, self._cast(block._feedforward_output_dense.kernel))
-        return self._add_norm(
-            output, block._feedforward_output_dense, flat, block._feedforward_layer_norm, rate
+        scores = tf.matmul(query * (width // heads) ** -0.5, key, transpose_b=True)
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+        if training and self.backbone.dropout:
+            weights = tf.nn.experimental.stateless_dropout(weights, self.backbone.dropout, seed=self._seed())
+        mixed = tf.matmul(tf.cast(weights, self.dtype), value)
+        mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, width])
+        return tf.matmul(mixed, self._cast(attention._output_dense.kernel, width, width))
+
+    def _add_norm(self, output: Any, dense: Any, residual: Any, norm: Any, training: bool) -> Any:
+        if not training:
+            output = tf.nn.bias_add(output, self._cast(dense.bias))
+            return tf.cast(_norm(tf.cast(residual + output, tf.float32), norm), self.dtype)
+        rate = float(self.backbone.dropout)
+        return dropout_add_norm(
+            output,
+            dense.bias.value,
+            residual,
+            norm.gamma.value,
+            norm.beta.value,
+            epsilon=norm.epsilon,
+            rate=rate,
+            seed=self._seed() if rate else None,
         )
 
-    def _add_norm(self, output: Any, dense: Any, residual: Any, norm: Any, rate: float) -> Any:
-        seed = self._seed() if rate else None
-        return dropout_add_norm(
-            output, dense.bias.value, residual, norm.gamma.value, norm.beta.value, norm.epsilon, rate, seed
-        )
+
+def _norm(inputs: Any, layer: Any) -> Any:
+    mean, variance = tf.nn.moments(inputs, axes=[-1], keepdims=True)
+    return tf.nn.batch_normalization(
+        inputs, mean, variance, layer.beta.value, layer.gamma.value, layer.epsilon
+    )

@@ -1,4 +1,8 @@
-"""Fused kernels of a transformer block: each computes in float32 between tensors of any float type."""
+"""Fused kernels of a transformer block: each computes in float32 between tensors of any float type.
+
+XLA compiles a kernel anew for every number of rows, which takes a good part of a second: only the kernels
+that save several passes over large tensors are here, and batches come in few widths (`WIDTH_STEP`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ import tensorflow as tf
 
 _SQRT_2_OVER_PI = 0.7978845608028654
 _CUBIC = 0.044715
+
+WIDTH_STEP = 4
+"""Batches are padded to a multiple of this many tokens, so that kernels are compiled for few widths."""
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,13 +80,13 @@ def bias_gelu(inputs: Any, bias: Any) -> Any:
 
 
 def dropout_add_norm(
-    inputs: Any, bias: Any, residual: Any, gamma: Any, beta: Any, epsilon: float, rate: float, seed: Any
+    inputs: Any, bias: Any, residual: Any, gamma: Any, beta: Any, *, epsilon: float, rate: float, seed: Any
 ) -> Any:
     """Computes ``layer_norm(residual + dropout(inputs + bias))``.
 
     Args:
         inputs: ``(rows, width)``.
-        bias: float32 ``(width,)``; None for none.
+        bias: float32 ``(width,)``.
         residual: ``(rows, width)`` in the type of ``inputs``.
         gamma: float32 ``(width,)``.
         beta: float32 ``(width,)``.
@@ -93,16 +100,15 @@ def dropout_add_norm(
     Reference:
         Ba et al. 2016, Layer Normalization, arXiv:1607.06450.
     """
-    offset = tf.zeros_like(gamma) if bias is None else bias
     random = tf.zeros([2], tf.int32) if seed is None else seed
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def apply(inputs: Any, offset: Any, residual: Any, gamma: Any, beta: Any) -> Any:
+    def apply(inputs: Any, bias: Any, residual: Any, gamma: Any, beta: Any) -> Any:
         forward, backward = _norm_kernels(rate, epsilon)
-        outputs, normal, scale = forward(inputs, offset, residual, gamma, beta, random)
+        outputs, normal, scale = forward(inputs, bias, residual, gamma, beta, random)
         return outputs, lambda upstream: backward(normal, scale, gamma, random, upstream)
 
-    return apply(inputs, offset, residual, gamma, beta)
+    return apply(inputs, bias, residual, gamma, beta)
 
 
 @cache
@@ -134,49 +140,5 @@ def _norm_kernels(rate: float, epsilon: float) -> tuple[Callable[..., Any], Call
             tf.reduce_sum(upstream * normal, axis=0),
             tf.reduce_sum(upstream, axis=0),
         )
-
-    return forward, backward
-
-
-def masked_softmax(scores: Any, bias: Any, scale: float, rate: float, seed: Any) -> Any:
-    """Computes ``dropout(softmax(scores * scale + bias))`` over the last axis.
-
-    Args:
-        scores: ``(batch, heads, queries, keys)``.
-        bias: float32 ``(batch, 1, 1, keys)``, very negative for padding.
-        scale: Factor of the scores.
-        rate: Share of weights dropped, 0 up to 1.
-        seed: int32 ``(2,)``; None where ``rate`` is 0.
-
-    Returns:
-        Attention weights in the shape and type of ``scores``.
-    """
-    random = tf.zeros([2], tf.int32) if seed is None else seed
-    forward, backward = _softmax_kernels(scale, rate)
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def apply(scores: Any) -> Any:
-        outputs, weights = forward(scores, bias, random)
-        return outputs, lambda upstream: backward(weights, random, upstream)
-
-    return apply(scores)
-
-
-@cache
-def _softmax_kernels(scale: float, rate: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    @_compiled
-    def forward(scores: Any, bias: Any, seed: Any) -> Any:
-        weights = tf.nn.softmax(tf.cast(scores, tf.float32) * scale + bias)
-        kept = weights * _keep_mask(tf.shape(weights), rate, seed) if rate else weights
-        return tf.cast(kept, scores.dtype), tf.cast(weights, scores.dtype)
-
-    @_compiled
-    def backward(weights: Any, seed: Any, upstream: Any) -> Any:
-        kind = upstream.dtype
-        weights, slope = tf.cast(weights, tf.float32), tf.cast(upstream, tf.float32)
-        if rate:
-            slope = slope * _keep_mask(tf.shape(slope), rate, seed)
-        gradient = (slope - tf.reduce_sum(slope * weights, axis=-1, keepdims=True)) * weights * scale
-        return tf.cast(gradient, kind)
 
     return forward, backward

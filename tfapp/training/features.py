@@ -34,6 +34,7 @@ def phase_rows(
     precision: str,
     directory: Path,
     limit_megabytes: float,
+    pad_to: int,
 ) -> tuple[dict[str, Rows], Callable[..., Any] | None]:
     """Gives the rows that a phase trains on, and what is still to be computed below them in every step.
 
@@ -46,6 +47,7 @@ def phase_rows(
         precision: ``"float32"`` or ``"mixed_bfloat16"``, which decides how numbers are stored.
         directory: Folder of the caches.
         limit_megabytes: Largest size of all features in MB; beyond it nothing is cached.
+        pad_to: Widths of training batches are rounded up to a multiple of this many tokens.
 
     Returns:
         Rows by split, and the frozen part where it is not cached, else None.
@@ -53,7 +55,7 @@ def phase_rows(
     Raises:
         OutputError: When a cache cannot be written.
     """
-    tokens: dict[str, Rows] = {name: token_rows(model, ids) for name, ids in encoded.items()}
+    tokens: dict[str, Rows] = {name: token_rows(model, ids, pad_to=pad_to) for name, ids in encoded.items()}
     if lower is None:
         return tokens, None
     frozen = forward or lower
@@ -90,6 +92,7 @@ def phase_rows(
             None if pooled else ids.row_splits,
             compute,
             name=output,
+            pad_to=pad_to,
         )
         hits.append(hit)
     _LOG.info(

@@ -34,17 +34,18 @@ def predict_logits(
     return gather_outputs(model, rows, batch_size=batch_size)["logits"]
 
 
-def token_rows(model: Any, encoded: EncodedTexts) -> TokenRows:
+def token_rows(model: Any, encoded: EncodedTexts, *, pad_to: int = 1) -> TokenRows:
     """Makes rows of token ids that a model takes: the inputs that it declares, padded as it pads.
 
     Args:
         model: A text classifier with its preprocessor.
         encoded: The texts' ids.
+        pad_to: Widths are rounded up to a multiple of this many tokens.
 
     Returns:
         The rows.
     """
-    return TokenRows(encoded, pad_id=model.preprocessor.pad_id, inputs=tuple(model.input))
+    return TokenRows(encoded, pad_id=model.preprocessor.pad_id, pad_to=pad_to, inputs=tuple(model.input))
 
 
 def gather_outputs(model: Any, rows: Rows, *, batch_size: int) -> dict[str, npt.NDArray[Any]]:

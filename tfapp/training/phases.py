@@ -175,7 +175,7 @@ def train(
         with computing_in(chosen, model.backbone):
             for index in range(run.progress.phase, len(settings.phases)):
                 run_phase(run, index)
-        rows = token_rows(model, run.encoded["train"])
+        rows = token_rows(model, run.encoded["train"], pad_to=run.pad_to)
         return History(
             run.progress.history,
             model.preprocessor.max_length,

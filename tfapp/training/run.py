@@ -52,6 +52,7 @@ class Run:
         progress: Where the run stands.
         best: Values of the model's weights at the best epoch so far; empty when that is not kept.
         resumed: The checkpoint to go on from, until its phase has taken it over.
+        pad_to: Widths of the last phase's batches were rounded up to a multiple of this many tokens.
     """
 
     model: Classifier
@@ -71,6 +72,7 @@ class Run:
     progress: Progress = field(default_factory=lambda: Progress(""))
     best: list[npt.NDArray[Any]] = field(default_factory=list)
     resumed: Checkpoint | None = None
+    pad_to: int = 1
 
     @property
     def variables(self) -> list[Any]:
@@ -129,6 +131,7 @@ def run_phase(run: Run, index: int) -> None:
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
     lower, upper = run.model.split(phase.train)
     fused = fused_parts(run.model, phase.train, precision=run.precision, generator=run.generator)
+    run.pad_to = fused.pad_to if fused else 1
     rows, frozen = phase_rows(
         run.model,
         phase,
@@ -138,6 +141,7 @@ def run_phase(run: Run, index: int) -> None:
         precision=run.precision,
         directory=run.directory / "features",
         limit_megabytes=settings.feature_cache_megabytes,
+        pad_to=run.pad_to,
     )
     labels = run.data.train.labels
     steps = -(-len(rows["train"]) // settings.batch_size)

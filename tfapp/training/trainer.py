@@ -49,7 +49,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """
         if self.frozen is not None:
             inputs = self.frozen(inputs, training=False)
-        if self.forward is not None:
+        # In inference mode Keras's own pass serves: it needs no kernel compiled for every width.
+        if self.forward is not None and training:
             return self.forward(inputs, training=training)
         return self.network(inputs, training=training)
 
