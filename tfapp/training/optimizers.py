@@ -62,6 +62,14 @@ def _merged(gradient: Any) -> Any:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
+def _shrink(variable: Any, share: Any) -> Any:
+    """Takes a share of a variable's size away, in place."""
+    with tf.control_dependencies(
+        [tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=share, delta=variable)]
+    ):
+        return tf.constant(True)
+
+
 @keras.saving.register_keras_serializable("tfapp")
 class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
     """AdamW whose dense update is one pass over memory, and whose embedding update touches used rows only.
@@ -75,6 +83,8 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
         beta_1: Decay of the first moment.
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
+        decay_every: Steps from one decay to the next, which is as many times as strong: a pass over all
+            weights for a change of some 1e-7 of their size is the dearest part of a step.
         clip_norm: Gradients are scaled so that their global norm is at most this; None leaves them.
         rate_factors: Factor of the learning rate by variable path; 1 where a path is missing.
         name: Name of the optimizer.
@@ -91,13 +101,14 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
+        decay_every: int = 10,
         clip_norm: float | None = 1.0,
         rate_factors: Mapping[str, float] | None = None,
         name: str = "fused_adamw",
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.decay = weight_decay
+        self.decay, self.decay_every = weight_decay, decay_every
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.clip_norm = clip_norm
         self.rate_factors = dict(rate_factors or {})
@@ -143,9 +154,9 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
             self._update_rows(gradient, variable, first, second, rate * tf.sqrt(1 - power_2) / (1 - power_1))
             return
         if self._decay_of[index]:
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=variable.handle, alpha=rate * self._decay_of[index], delta=variable
-            )
+            shrink = rate * self._decay_of[index] * self.decay_every
+            due = tf.equal(self.iterations % self.decay_every, self.decay_every - 1)
+            tf.cond(due, lambda: _shrink(variable, shrink), lambda: tf.constant(False))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=first.handle,
@@ -173,6 +184,7 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
         return {
             **super().get_config(),
             "weight_decay": self.decay,
+            "decay_every": self.decay_every,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
