@@ -150,6 +150,7 @@ def run_phase(run: Run, index: int) -> None:
         objective=run.objective,
         frozen=frozen,
         forward=fused.upper if fused else None,
+        whole=run.model,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     optimizer = make_optimizer(settings, phase, total_steps=steps * phase.epochs, rate_factors=factors)

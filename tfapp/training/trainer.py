@@ -17,9 +17,10 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
     Args:
         network: The model whose variables are trained, from inputs to logits ``(batch, num_classes)``.
         objective: What a step minimises.
-        frozen: A model computed in inference mode before ``network``, or None.
+        frozen: A model or a function computed in inference mode before ``network``, or None.
         forward: A faster function ``(inputs, training) -> logits`` over the network's own variables, or None
             to call the network.
+        whole: The model that callbacks save and load when they save this one; the network when None.
     """
 
     def __init__(
@@ -27,14 +28,16 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         network: keras.Model,
         *,
         objective: Objective,
-        frozen: keras.Model | None = None,
+        frozen: Callable[..., Any] | None = None,
         forward: Callable[..., tf.Tensor] | None = None,
+        whole: keras.Model | None = None,
     ) -> None:
         super().__init__(name="training")
         self.network = network
         self.frozen = frozen
         self.objective = objective
         self.forward = forward
+        self.whole = network if whole is None else whole
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -63,6 +66,18 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
     def trainable_weights(self) -> list[Any]:
         """The same, under the name that Keras uses inside."""
         return list(self.network.trainable_variables)
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        """Saves the whole model, as `keras.Model.save` does."""
+        self.whole.save(*arguments, **options)
+
+    def save_weights(self, *arguments: Any, **options: Any) -> None:
+        """Saves the whole model's weights, as `keras.Model.save_weights` does."""
+        self.whole.save_weights(*arguments, **options)
+
+    def load_weights(self, *arguments: Any, **options: Any) -> None:
+        """Loads the whole model's weights, as `keras.Model.load_weights` does."""
+        self.whole.load_weights(*arguments, **options)
 
     def supervised_loss(self, inputs: Any, labels: Any, logits: Any, sample_weight: Any) -> tf.Tensor:
         """Computes the loss to differentiate, divided by the number of replicas.
