@@ -10,7 +10,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.models import build_text_classifier
 from tfapp.models import fused as module
 from tfapp.models.fused import fused_parts
-from tfapp.models.kernels import bias_gelu, dropout_add_norm, masked_softmax
+from tfapp.models.kernels import LONG_TEXT, bias_gelu, dropout_add_norm, masked_softmax
 from tfapp.training.precision import computing_in
 
 TEXTS = ["the film was great", "bank", "the team won the cup and the coach said it was a long season"]
@@ -39,8 +39,9 @@ def make_classifier(vocabulary, *, pooling="mean", dropout=0.0, dropout_rate=0.0
     return model
 
 
-def parts_of(model, train="all", *, precision="float32", seed=0):
-    return fused_parts(model, train, precision=precision, generator=keras.random.SeedGenerator(seed))
+def parts_of(model, train="all", *, precision="float32", seed=0, typical_length=0):
+    generator = keras.random.SeedGenerator(seed)
+    return fused_parts(model, train, precision=precision, generator=generator, typical_length=typical_length)
 
 
 def inputs_of(model, texts=TEXTS):
@@ -80,11 +81,13 @@ def gradients_of(function, model, inputs):
     return {path: tf.convert_to_tensor(g).numpy() for path, g in zip(paths, gradients, strict=True)}
 
 
+@pytest.mark.parametrize("typical_length", [0, LONG_TEXT])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
-def test_gradients_equal_those_of_keras(tiny_vocab, pooling):
+def test_gradients_equal_those_of_keras(tiny_vocab, pooling, typical_length):
     model = make_classifier(tiny_vocab, pooling=pooling)
     inputs = inputs_of(model)
-    ours, theirs = gradients_of(parts_of(model).upper, model, inputs), gradients_of(model, model, inputs)
+    upper = parts_of(model, typical_length=typical_length).upper
+    ours, theirs = gradients_of(upper, model, inputs), gradients_of(model, model, inputs)
     assert ours.keys() == theirs.keys()
     norm = np.sqrt(sum((gradient**2).sum() for gradient in theirs.values()))
     assert norm > 0.1
@@ -161,9 +164,10 @@ def test_every_place_has_its_own_seed_in_every_step(tiny_vocab, monkeypatch):
     seeds = []
 
     def spy(kernel):
-        def call(*arguments):
-            seeds.extend(tuple(a.numpy()) for a in arguments[-1:] if a is not None)
-            return kernel(*arguments)
+        def call(*arguments, **options):
+            if options["seed"] is not None:
+                seeds.append(tuple(options["seed"].numpy()))
+            return kernel(*arguments, **options)
 
         return call
 
@@ -171,7 +175,8 @@ def test_every_place_has_its_own_seed_in_every_step(tiny_vocab, monkeypatch):
         monkeypatch.setattr(module, name, spy(getattr(module, name)))
     model = make_classifier(tiny_vocab, dropout=0.5)
     generator = keras.random.SeedGenerator(3)
-    upper = fused_parts(model, "all", precision="float32", generator=generator).upper
+    parts = fused_parts(model, "all", precision="float32", generator=generator, typical_length=LONG_TEXT)
+    upper = parts.upper
     for _ in range(2):
         upper(inputs_of(model), training=True)
     # Attention, its output and the feed-forward output, in 2 blocks, in 2 steps.
@@ -182,14 +187,15 @@ def test_every_place_has_its_own_seed_in_every_step(tiny_vocab, monkeypatch):
 
 def softmax_mask(seed, shape=(4, 2, 16, 16)):
     """The dropout mask of attention weights: with equal scores, 0 where a weight is dropped."""
-    weights = masked_softmax(tf.zeros(shape), tf.zeros([shape[0], 1, 1, shape[3]]), 1.0, RATE, seed)
+    weights = masked_softmax(tf.zeros(shape), tf.zeros([shape[0], 1, 1, shape[3]]), rate=RATE, seed=seed)
     return weights.numpy() > 0
 
 
 def norm_mask(seed, shape=(64, 32)):
     """The mask before a layer norm: with equal inputs, those that are kept stand above the mean."""
     ones, zeros = tf.ones(shape[1]), tf.zeros(shape[1])
-    return dropout_add_norm(tf.ones(shape), zeros, tf.zeros(shape), ones, zeros, 1e-6, RATE, seed).numpy() > 0
+    options = {"epsilon": 1e-6, "rate": RATE, "seed": seed}
+    return dropout_add_norm(tf.ones(shape), zeros, tf.zeros(shape), ones, zeros, **options).numpy() > 0
 
 
 @pytest.mark.parametrize("mask_of", [softmax_mask, norm_mask])
@@ -222,7 +228,7 @@ def test_masks_of_a_run_know_nothing_of_each_other(mask_of):
 
 def test_the_weights_that_are_kept_are_scaled_up():
     scores, bias = tf.zeros([4, 2, 16, 16]), tf.zeros([4, 1, 1, 16])
-    weights = masked_softmax(scores, bias, 1.0, RATE, tf.constant([1, 2])).numpy()
+    weights = masked_softmax(scores, bias, rate=RATE, seed=tf.constant([1, 2])).numpy()
     np.testing.assert_allclose(weights[weights > 0], 1 / 16 / (1 - RATE), rtol=1e-6)
 
 
@@ -234,7 +240,8 @@ def test_forward_and_backward_of_the_norm_use_one_mask():
     upstream = generator.normal(size=shape).astype(np.float32)
     with tf.GradientTape() as tape:
         tape.watch([inputs, bias])
-        outputs = dropout_add_norm(inputs, bias, tf.zeros(shape), tf.ones(32), tf.zeros(32), 1e-6, RATE, seed)
+        options = {"epsilon": 1e-6, "rate": RATE, "seed": seed}
+        outputs = dropout_add_norm(inputs, bias, tf.zeros(shape), tf.ones(32), tf.zeros(32), **options)
         probe = tf.reduce_sum(outputs * upstream)
     to_inputs, to_bias = tape.gradient(probe, [inputs, bias])
     np.testing.assert_array_equal(to_inputs.numpy() != 0, norm_mask(seed))
@@ -253,8 +260,8 @@ def test_forward_and_backward_of_attention_use_one_mask():
     kept = softmax_mask(seed, shape) / (1 - RATE)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(scores)
-        ours = masked_softmax(scores, bias, 0.5, RATE, seed)
-        theirs = tf.nn.softmax(scores * 0.5 + bias) * kept.astype(np.float32)
+        ours = masked_softmax(scores, bias, rate=RATE, seed=seed)
+        theirs = tf.nn.softmax(scores + bias) * kept.astype(np.float32)
         probes = [tf.reduce_sum(weights * upstream) for weights in (ours, theirs)]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
     np.testing.assert_allclose(*(tape.gradient(probe, scores) for probe in probes), atol=1e-6)

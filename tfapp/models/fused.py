@@ -15,7 +15,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfapp.models.classifier import Classifier
-from tfapp.models.kernels import WIDTH_STEP, bias_gelu, dropout_add_norm
+from tfapp.models.kernels import LONG_TEXT, WIDTH_STEP, bias_gelu, dropout_add_norm, masked_softmax
 
 Forward = Callable[..., Any]
 
@@ -36,7 +36,12 @@ class FusedParts:
 
 
 def fused_parts(
-    model: Classifier, train: Literal["all", "head"] | int, *, precision: str, generator: Any
+    model: Classifier,
+    train: Literal["all", "head"] | int,
+    *,
+    precision: str,
+    generator: Any,
+    typical_length: float = 0.0,
 ) -> FusedParts | None:
     """Makes the fused forward pass of a classifier on a BERT backbone.
 
@@ -45,6 +50,7 @@ def fused_parts(
         train: Where to cut, as in `Classifier.split`.
         precision: ``"float32"``, or ``"mixed_bfloat16"`` for matrix products in bfloat16.
         generator: A `keras.random.SeedGenerator` for dropout.
+        typical_length: Length of a typical text in tokens, which decides how attention is computed.
 
     Returns:
         The parts; None where they would not be used: another backbone than BERT, a GPU or TPU, or several
@@ -58,15 +64,16 @@ def fused_parts(
         or tf.distribute.get_strategy().num_replicas_in_sync > 1
     ):
         return None
-    return _Fused(model, precision, generator).parts(train)
+    return _Fused(model, precision, generator, typical_length >= LONG_TEXT).parts(train)
 
 
 class _Fused:
-    def __init__(self, model: Classifier, precision: str, generator: Any) -> None:
+    def __init__(self, model: Classifier, precision: str, generator: Any, fuse_attention: bool) -> None:
         self.model = model
         self.backbone = model.backbone
         self.dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
         self.generator = generator
+        self.fuse_attention = fuse_attention
         self.heads = self.backbone.num_heads
         self.width = self.backbone.hidden_dim
 
@@ -162,12 +169,18 @@ class _Fused:
         joint = tf.reshape(joint, [shape[0], shape[1], 3, heads, width // heads])
         query, key, value = tf.unstack(tf.transpose(joint, [2, 0, 3, 1, 4]))
         scores = tf.matmul(query * (width // heads) ** -0.5, key, transpose_b=True)
-        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
-        if training and self.backbone.dropout:
-            weights = tf.nn.experimental.stateless_dropout(weights, self.backbone.dropout, seed=self._seed())
-        mixed = tf.matmul(tf.cast(weights, self.dtype), value)
+        mixed = tf.matmul(self._attention_weights(scores, bias, training), value)
         mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, width])
         return tf.matmul(mixed, self._cast(attention._output_dense.kernel, width, width))
+
+    def _attention_weights(self, scores: Any, bias: Any, training: bool) -> Any:
+        rate = float(self.backbone.dropout) if training else 0.0
+        if training and self.fuse_attention:
+            return masked_softmax(scores, bias, rate=rate, seed=self._seed() if rate else None)
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+        if rate:
+            weights = tf.nn.experimental.stateless_dropout(weights, rate, seed=self._seed())
+        return tf.cast(weights, self.dtype)
 
     def _add_norm(self, output: Any, dense: Any, residual: Any, norm: Any, training: bool) -> Any:
         if not training:

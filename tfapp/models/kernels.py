@@ -15,6 +15,9 @@ import tensorflow as tf
 _SQRT_2_OVER_PI = 0.7978845608028654
 _CUBIC = 0.044715
 
+LONG_TEXT = 64
+"""From this many tokens on, attention weights are large enough for a kernel of their own to pay."""
+
 WIDTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that kernels are compiled for few widths."""
 
@@ -140,5 +143,48 @@ def _norm_kernels(rate: float, epsilon: float) -> tuple[Callable[..., Any], Call
             tf.reduce_sum(upstream * normal, axis=0),
             tf.reduce_sum(upstream, axis=0),
         )
+
+    return forward, backward
+
+
+def masked_softmax(scores: Any, bias: Any, *, rate: float, seed: Any) -> Any:
+    """Computes ``dropout(softmax(scores + bias))`` over the last axis.
+
+    Args:
+        scores: ``(batch, heads, queries, keys)``.
+        bias: float32 ``(batch, 1, 1, keys)``, very negative for padding.
+        rate: Share of weights dropped, 0 up to 1.
+        seed: int32 ``(2,)``; None where ``rate`` is 0.
+
+    Returns:
+        Attention weights in the shape and type of ``scores``.
+    """
+    random = tf.zeros([2], tf.int32) if seed is None else seed
+    forward, backward = _softmax_kernels(rate)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def apply(scores: Any) -> Any:
+        outputs, weights = forward(scores, bias, random)
+        return outputs, lambda upstream: backward(weights, random, upstream)
+
+    return apply(scores)
+
+
+@cache
+def _softmax_kernels(rate: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    @_compiled
+    def forward(scores: Any, bias: Any, seed: Any) -> Any:
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
+        kept = weights * _keep_mask(tf.shape(weights), rate, seed) if rate else weights
+        return tf.cast(kept, scores.dtype), tf.cast(weights, scores.dtype)
+
+    @_compiled
+    def backward(weights: Any, seed: Any, upstream: Any) -> Any:
+        kind = upstream.dtype
+        weights, slope = tf.cast(weights, tf.float32), tf.cast(upstream, tf.float32)
+        if rate:
+            slope = slope * _keep_mask(tf.shape(slope), rate, seed)
+        gradient = (slope - tf.reduce_sum(slope * weights, axis=-1, keepdims=True)) * weights
+        return tf.cast(gradient, kind)
 
     return forward, backward

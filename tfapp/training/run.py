@@ -130,7 +130,13 @@ def run_phase(run: Run, index: int) -> None:
     """
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
     lower, upper = run.model.split(phase.train)
-    fused = fused_parts(run.model, phase.train, precision=run.precision, generator=run.generator)
+    fused = fused_parts(
+        run.model,
+        phase.train,
+        precision=run.precision,
+        generator=run.generator,
+        typical_length=float(np.median(run.encoded["train"].lengths)),
+    )
     run.pad_to = fused.pad_to if fused else 1
     rows, frozen = phase_rows(
         run.model,
