@@ -109,7 +109,7 @@ def test_tflite_files_have_one_signature_and_no_foreign_operator(release):
         assert {tuple(detail["shape"]) for detail in details.values()} == {(1, 24)}
         assert {detail["dtype"] for detail in details.values()} == {np.int32}
     custom = operators((release.path / "edge" / "model-text.tflite").read_bytes())[1]
-    assert custom == {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RaggedTensorToTensor"}
+    assert custom == {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets"}
 
 
 def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_classifier):
