@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -201,7 +201,7 @@ def training_batches(
         return rows.gather(indices), batch_labels, tf.gather(weights, batch_labels)
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int32.max)
-    return epochs.flat_map(plan).map(collect, num_parallel_calls=2, deterministic=True).prefetch(4)
+    return _gathered(epochs.flat_map(plan), collect)
 
 
 def evaluation_batches(
@@ -224,8 +224,15 @@ def evaluation_batches(
         inputs = rows.gather(tf.cast(indices, tf.int32))
         return inputs if targets is None else (inputs, tf.gather(targets, indices))
 
-    dataset = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(collect, num_parallel_calls=2)
-    return dataset.prefetch(4), order
+    return _gathered(tf.data.Dataset.from_tensor_slices(order).batch(batch_size), collect), order
+
+
+def _gathered(plan: tf.data.Dataset, collect: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+    """Gathers batches ahead of their use, by numbers that are known to do."""
+    options = tf.data.Options()
+    # The tuner's thread sleeps up to a minute, and ending an iteration can wait for it to wake up.
+    options.autotune.enabled = False
+    return plan.map(collect, num_parallel_calls=2, deterministic=True).prefetch(4).with_options(options)
 
 
 def padding_share(rows: TokenRows, *, batch_size: int, seed: int) -> float:
