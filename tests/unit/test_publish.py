@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import shutil
@@ -60,6 +61,20 @@ def test_concurrent_exports_get_different_versions_whole(tmp_path):
     for index, version in enumerate(versions):
         assert (directory / str(version) / "manifest.json").read_text() == f"{version} from {index}"
         assert (directory / str(version) / "file").read_text() == f"from {index}"
+
+
+def test_exports_that_fail_do_not_disturb_those_beside_them(tmp_path):
+    directory = tmp_path / "reviews"
+
+    def attempt(index):
+        with contextlib.suppress(RuntimeError), staging(directory) as stage:
+            (stage.release / "file").write_text("half")
+            raise RuntimeError("boom")
+        return index
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(attempt, range(200))) == list(range(200))
+    assert not directory.exists() or not list(directory.iterdir())
 
 
 def test_a_version_taken_at_the_last_moment_is_not_overwritten(tmp_path):

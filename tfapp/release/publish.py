@@ -76,13 +76,7 @@ def staging(directory: Path) -> Iterator[Staging]:
     """
     made = not directory.exists()
     with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory):
-            _remove_stale(directory)
-            root = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-            root.mkdir()
-            # The system releases the lock when the process ends, however it ends.
-            lock = _lock(root)
+        root, lock = _staging_folder(directory)
     try:
         with writing(directory):
             stage = Staging(directory, root / "release", root / "scratch")
@@ -94,7 +88,7 @@ def staging(directory: Path) -> Iterator[Staging]:
         if lock is not None:
             os.close(lock)
         if made:
-            # Fails, as it should, when something was published.
+            # Fails, as it should, when something was published or somebody else works there.
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
@@ -222,6 +216,18 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
+def _staging_folder(directory: Path) -> tuple[Path, int | None]:
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        # A failing export takes the folder away that it made, perhaps at this very moment.
+        with contextlib.suppress(FileNotFoundError), _locked(directory):
+            _remove_stale(directory)
+            root = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+            root.mkdir()
+            # The system releases the lock when the process ends, however it ends.
+            return root, _lock(root)
+
+
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Keeps others from cleaning while a staging folder is made and not yet locked."""
@@ -237,7 +243,9 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _remove_stale(directory: Path) -> None:
     for path in directory.glob(f"{_PREFIX}*"):
-        lock = _lock(path)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
+        # An export that has just ended removes its own folder.
+        with contextlib.suppress(FileNotFoundError):
+            lock = _lock(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
