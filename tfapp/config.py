@@ -92,6 +92,7 @@ class DataSection(Section):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     max_length: Annotated[int, Field(ge=3)] | None = None
+    long_texts: Literal["truncate", "windows"] = "truncate"
 
     @model_validator(mode="after")
     def _check_sources(self) -> DataSection:

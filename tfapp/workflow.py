@@ -83,7 +83,7 @@ def _prepare(config: WorkflowConfig, run: RunFolder) -> TextData:
         if (path := getattr(section, name)) is not None
     }
     inputs = {
-        "data": section.model_dump(exclude={"max_length"}),
+        "data": section.model_dump(exclude={"max_length", "long_texts"}),
         "seed": config.seed,
         "files": {name: _signature(path) for name, path in paths.items()},
     }
@@ -123,7 +123,7 @@ class _Trained:
     def model(self) -> Classifier:
         model = _build(self._config, self._classes)
         model.load_weights(self.stage.directory / _WEIGHTS)
-        model.preprocessor.max_length = self.stage.result["max_length"]
+        model.preprocessor.max_length = self.stage.result["lengths"]["max_length"]
         return model
 
 
@@ -133,6 +133,7 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
         "data": data.fingerprint,
         "seed": config.seed,
         "max_length": config.data.max_length,
+        "long_texts": config.data.long_texts,
         "model": config.model.model_dump(),
         "files": _signature(config.resolve_backbone()),
         "transfer": config.transfer.model_dump(),
@@ -164,7 +165,8 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
-    stage.finish({"max_length": history.max_length, "precision": history.precision}, outputs=[_WEIGHTS])
+    result = {"lengths": dict(vars(history.lengths)), "precision": history.precision}
+    stage.finish(result, outputs=[_WEIGHTS])
     for name in ("checkpoints", "features"):
         remove(stage.directory / name)
     trained.model = model
@@ -244,6 +246,7 @@ def _build(config: WorkflowConfig, classes: Iterable[str]) -> Classifier:
         classes=tuple(classes),
         dropout_rate=section.dropout_rate,
         max_length=config.data.max_length,
+        long_texts=config.data.long_texts,
     )
     if not section.allow_unsafe:
         return build(backbone, pooling=section.pooling)

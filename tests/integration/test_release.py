@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
 from tfapp.release import Budget, Release, export, verify
@@ -129,6 +130,29 @@ def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_clas
     np.testing.assert_allclose(signatures["serve_ids"](**ids)["logits"], answers["logits"], atol=1e-4)
 
 
+def test_windows_are_averaged_in_every_artifact(decided_classifier, test_split, tmp_path):
+    model = type(decided_classifier).from_config(decided_classifier.get_config())
+    model.set_weights(decided_classifier.get_weights())
+    model.preprocessor.max_length, model.preprocessor.long_texts = 8, "windows"
+    texts = [" ".join(test_split.texts[row : row + 1 + row % 4]) for row in range(40)]
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    assert len(model.preprocessor.encode(texts)) > 60
+    split = TextSplit("test", texts, labels, model.classes)
+    release = export(model, tmp_path / "windows", check_with=split)
+    gaps = {row["variant"]: row["max_abs_difference"] for row in release.manifest["artifacts"]}
+    assert set(gaps) == set(VARIANTS)
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    assert max(gaps["float16"], gaps["dynamic"], gaps["text"]) < 0.2
+    golden = json.loads((release.path / "edge" / "golden.json").read_text())
+    assert golden["preprocessor"]["long_texts"] == "windows"
+    assert max(len(row["token_ids"]) for row in golden["inputs"]) > 1
+    report = verify(release.path)
+    assert report.ok, report.reasons
+    answer = load_release(release.path).predict(texts)
+    expected = probabilities(model, texts)
+    np.testing.assert_allclose([[*row.probabilities.values()] for row in answer], expected, atol=1e-5)
+
+
 def test_the_saved_model_serves_without_tfapp(release, decided_classifier):
     command = [sys.executable, "-I", "-c", SERVE, str(release.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -205,7 +229,6 @@ def test_with_many_cores_calls_are_still_timed_on_one_thread(release, tmp_path, 
 
 @pytest.mark.slow
 def test_the_real_encoder_keeps_its_sizes_and_answers(minilm, tmp_path):
-    from tfapp.data.text import TextSplit
     from tfapp.models import build_text_classifier
     from tfapp.release.golden import make_golden_texts
 
@@ -262,7 +285,6 @@ def test_a_broken_budget_refuses_with_everything_beside_the_versions(
 
 def test_a_half_precision_model_is_exported_in_float32(tiny_vocab, tmp_path):
     import keras_hub
-
     from tfapp.data.text import TextSplit
     from tfapp.data.tokenizers import WordPieceTokenizer
     from tfapp.models import build_text_classifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from dataclasses import replace
 
 import keras
 import keras_hub
@@ -463,10 +464,33 @@ def test_bfloat16_trains_float32_variables(path, make_model, data):
 def test_the_history_tells_length_and_padding(make_model, data):
     model = make_model()
     history = run(model, data, phases=[Phase("head", epochs=1, learning_rate=0.02)])
-    assert history.max_length == model.preprocessor.max_length == 8
+    assert history.lengths.max_length == model.preprocessor.max_length == 8
+    assert history.lengths.rows == len(data.train)
     assert 0.0 < history.padding_share < 3 / 8  # as much as rows of 5 among batches of 8 can have
     cut = run(model, data, phases=[Phase("head", epochs=1, learning_rate=0.02)], max_length=5)
-    assert (cut.max_length, cut.padding_share) == (5, 0.0)
+    assert (cut.lengths.max_length, cut.padding_share) == (5, 0.0)
+
+
+@pytest.mark.parametrize("train", ["head", 1, "all"])
+def test_windows_learn_their_texts_label(make_model, data, train):
+    """Long texts in windows train as the same windows do that are texts of their own."""
+
+    def pieces(split):
+        rows = [(text.split(), label) for text, label in zip(split.texts, split.labels, strict=True)]
+        parts = [
+            (" ".join(words[start : start + 3]), label)
+            for words, label in rows
+            for start in range(0, len(words), 3)
+        ]
+        return TextSplit(split.name, *zip(*parts, strict=True), split.classes)
+
+    phases = [Phase(train, epochs=2, learning_rate=0.02)]
+    whole, apart = make_model(long_texts="windows"), make_model()
+    history = run(whole, data, phases=phases, max_length=5)
+    cut = replace(data, train=pieces(data.train), validation=pieces(data.validation))
+    assert len(cut.train) > len(data.train)
+    assert timeless(run(apart, cut, phases=phases, max_length=5)) == timeless(history)
+    assert_equal_weights(whole.get_weights(), apart.get_weights())
 
 
 def test_an_encoder_without_segments_is_trained_through_keras(tiny_vocab, data, tmp_path):

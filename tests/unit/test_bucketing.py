@@ -12,7 +12,7 @@ from tfapp.data.bucketing import (
     padding_share,
     training_batches,
 )
-from tfapp.data.tokenizers import EncodedTexts
+from tfapp.data.encoded import EncodedTexts
 
 
 def encoded_rows(lengths, *, max_length=None):

@@ -89,7 +89,8 @@ def test_specs_follow_the_declared_inputs(tiny_classifier):
 def test_outputs_use_the_temperature_and_the_class_names(tiny_classifier):
     tiny_classifier.temperature = 3.0
     inputs = tiny_classifier.preprocessor(tf.constant(["good film", "bad share"]))
-    outputs = InferenceGraph(tiny_classifier).outputs(inputs)
+    graph = InferenceGraph(tiny_classifier)
+    outputs = graph.outputs(graph.logits(inputs))
     logits = tiny_classifier(inputs, training=False).numpy()
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-6)
     np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(logits / 3.0), atol=1e-6)
@@ -105,9 +106,9 @@ def test_one_variant_alone_leaves_no_intermediate_files(tiny_classifier, tmp_pat
     assert path == tmp_path / "edge" / "model-dynamic.tflite"
     names = {"labels.txt", "model-dynamic.tflite", "vocab.txt"}
     assert {item.name for item in path.parent.iterdir()} == names
-    texts = tf.constant(["good film"])
+    texts = ["good film"]
     (answer,) = Interpreter(model_path=str(path)).get_signature_runner()(
-        **{name: value.numpy() for name, value in tiny_classifier.preprocessor.fixed(texts).items()}
+        **tiny_classifier.preprocessor.fixed(texts)[0]
     )["probabilities"]
     logits = tiny_classifier(tiny_classifier.preprocessor(texts), training=False)
     np.testing.assert_allclose(answer, tf.nn.softmax(logits)[0], atol=0.01)

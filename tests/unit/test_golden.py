@@ -18,7 +18,7 @@ def golden():
         temperature=1.5,
         preprocessor={"lowercase": True, "max_length": 6, "pad_id": 9},
         texts=("", "good film"),
-        token_ids=((2, 3), (2, 40, 41, 3)),
+        token_ids=(((2, 3),), ((2, 40, 41, 3), (2, 41, 3))),
         probabilities=np.array([[0.5, 0.5], [0.1, 0.9]]),
     )
 

@@ -20,11 +20,22 @@ def test_logits_come_in_the_order_of_the_texts(tiny_classifier, batch_size):
 
 def test_texts_are_cut_at_the_models_length(tiny_classifier):
     tiny_classifier.preprocessor.max_length = 5
-    encoded = tiny_classifier.preprocessor.encode(TEXTS, max_length=2**30)
     shortened = ["the film was", "", "the team won", "bank", "x y z"]
     expected = predict_logits(tiny_classifier, shortened)
     np.testing.assert_allclose(predict_logits(tiny_classifier, TEXTS), expected, atol=1e-5)
-    np.testing.assert_allclose(predict_logits(tiny_classifier, encoded), expected, atol=1e-5)
+
+
+def test_the_logits_of_windows_are_averaged(tiny_classifier):
+    tokenizer = tiny_classifier.preprocessor
+    tokenizer.max_length, tokenizer.long_texts = 6, "windows"
+    logits = predict_logits(tiny_classifier, TEXTS, batch_size=2)
+    tokenizer.long_texts = "truncate"
+    words = TEXTS[2].split()
+    assert len(words) == 12
+    for row, text in enumerate(TEXTS):
+        parts = [" ".join(words[start : start + 4]) for start in (0, 3, 6, 9)] if row == 2 else [text]
+        alone = predict_logits(tiny_classifier, parts)
+        np.testing.assert_allclose(logits[row], alone.mean(axis=0), atol=1e-5, err_msg=text)
 
 
 def test_no_text_has_no_logits(tiny_classifier):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfapp.data.report import DataReport, length_report
+from tfapp.data.report import DataReport
 from tfapp.data.text import TextData, TextSplit, load_text_data
 
 
@@ -196,7 +196,6 @@ def test_labels_cannot_be_changed_by_accident():
 
 def test_saved_data_comes_back_the_same(tmp_path):
     data = load_text_data([*rows(), ("naïve\n“酒店”", "pos"), ("text number 1", "pos")], seed=4)
-    data = data.with_report(data.report.with_lengths(length_report(np.array([3, 9]), 5)))
     folder = data.save(tmp_path / "runs" / "data")
     loaded = TextData.load(folder)
     assert loaded.fingerprint == data.fingerprint
@@ -232,15 +231,6 @@ def test_report_in_words():
 def test_report_of_many_classes_names_the_extremes():
     lines = load_text_data([*rows(120, tuple(range(12))), ("more", 7)]).report.lines()
     assert lines[1] == "train      85 rows: 12 classes, from 7 (0) to 8 (7) rows"
-
-
-def test_length_report():
-    report = length_report(np.arange(1, 101), 90)
-    assert (report.p50, report.p95, report.p99, report.longest) == (51, 96, 100, 100)
-    assert report.texts_cut == pytest.approx(0.10)
-    assert report.tokens_cut == pytest.approx(55 / 5050)
-    assert report.lines()[1].startswith("cut        10.0% of the texts, 1.1% of all tokens; max_length = 100")
-    assert length_report(np.arange(1, 101), 100).lines()[1] == "cut        nothing: every text fits"
 
 
 def test_reading_data_loads_no_tensorflow():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.data.tokenizers import EncodedTexts, WordPieceTokenizer
+from tfapp.data.encoded import EncodedTexts, average_windows, window_stride
+from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, WeightsError
 
 TEXTS = [
@@ -122,7 +123,8 @@ def test_encoding_equals_calling_row_by_row(tiny_vocab, max_length):
     encoded = tokenizer.encode(TEXTS)
     assert len(encoded) == len(TEXTS)
     called = tokenizer(tf.constant(TEXTS))
-    fixed = tokenizer.fixed(tf.constant(TEXTS))
+    fixed, owners = tokenizer.fixed(TEXTS)
+    assert owners is None
     assert fixed["token_ids"].shape == (len(TEXTS), max_length)
     assert called["token_ids"].shape[1] == encoded.lengths.max()
     whole = [len(row) + 2 for row in tokenizer.tokenize(tf.constant(TEXTS)).to_list()]
@@ -131,9 +133,9 @@ def test_encoding_equals_calling_row_by_row(tiny_vocab, max_length):
     for row in range(len(TEXTS)):
         ids = encoded.values[encoded.row_splits[row] : encoded.row_splits[row + 1]]
         for answer in (called, fixed):
-            mask = answer["padding_mask"].numpy()[row].astype(bool)
-            np.testing.assert_array_equal(answer["token_ids"].numpy()[row][mask], ids)
-            assert (answer["token_ids"].numpy()[row][~mask] == tokenizer.pad_id).all()
+            mask = np.array(answer["padding_mask"])[row].astype(bool)
+            np.testing.assert_array_equal(np.array(answer["token_ids"])[row][mask], ids)
+            assert (np.array(answer["token_ids"])[row][~mask] == tokenizer.pad_id).all()
 
 
 def test_encoding_crosses_its_own_chunks_unharmed(tokenizer, monkeypatch):
@@ -153,8 +155,7 @@ def test_no_text_at_all_is_no_row(tokenizer):
     encoded = tokenizer.encode([])
     assert (len(encoded), encoded.values.size, encoded.lengths.size) == (0, 0, 0)
     assert tokenizer.encode([], max_length=5).cut(3) is not None
-    windows, rows = encoded.windows(8, 4)
-    assert (len(windows), rows.size) == (0, 0)
+    assert len(encoded.windows(8)) == 0
 
 
 def test_cutting_later_equals_cutting_at_once(tokenizer):
@@ -168,16 +169,17 @@ def test_cutting_later_equals_cutting_at_once(tokenizer):
         assert later.max_length == length
 
 
-@pytest.mark.parametrize(("length", "stride"), [(8, 6), (8, 3), (5, 1), (64, 62)])
-def test_windows_cover_every_token_in_order(tokenizer, length, stride):
+@pytest.mark.parametrize("length", [3, 5, 8, 64])
+def test_windows_cover_every_token_in_order(tokenizer, length, monkeypatch):
+    monkeypatch.setattr("tfapp.data.encoded.MAX_WINDOWS", 1000)
     whole = tokenizer.encode(TEXTS, max_length=2**30)
-    windows, rows = whole.windows(length, stride)
-    assert sorted(set(rows.tolist())) == list(range(len(TEXTS)))
+    windows, stride = whole.windows(length), window_stride(length)
+    assert sorted(set(windows.texts.tolist())) == list(range(len(TEXTS)))
     assert windows.lengths.max() <= length
     for row in range(len(TEXTS)):
         body = whole.values[whole.row_splits[row] + 1 : whole.row_splits[row + 1] - 1]
         rebuilt = np.full(len(body), -1, np.int32)
-        numbers = np.flatnonzero(rows == row)
+        numbers = np.flatnonzero(windows.texts == row)
         for number, window in enumerate(numbers):
             ids = windows.values[windows.row_splits[window] : windows.row_splits[window + 1]]
             assert (ids[0], ids[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
@@ -189,6 +191,52 @@ def test_windows_cover_every_token_in_order(tokenizer, length, stride):
         assert len(numbers) == 1 or (len(numbers) - 2) * stride + length - 2 < len(body)
 
 
+def test_a_text_has_at_most_16_windows(tiny_vocab):
+    tokenizer = WordPieceTokenizer(tiny_vocab, max_length=6, long_texts="windows")
+    texts = ["film " * 48, "film " * 49, "film " * 50, "film " * 5000]
+    assert np.bincount(tokenizer.encode(texts).texts).tolist() == [16, 16, 16, 16]
+    assert np.bincount(tokenizer.encode(["film " * 46, "film " * 4]).texts).tolist() == [15, 1]
+
+
+@pytest.mark.parametrize("length", [3, 6, 20, 500])
+def test_graphs_split_texts_as_encoding_does(tiny_vocab, length):
+    tokenizer = WordPieceTokenizer(tiny_vocab, max_length=length, long_texts="windows")
+    encoded = tokenizer.encode(TEXTS)
+    owners = np.arange(len(TEXTS)) if encoded.texts is None else encoded.texts
+    graph = tf.function(tokenizer.rows, input_signature=[tf.TensorSpec([None], tf.string)])
+    inputs, numbers = graph(tf.constant(TEXTS))
+    np.testing.assert_array_equal(numbers, owners)
+    np.testing.assert_array_equal(inputs["padding_mask"].numpy().sum(axis=1), encoded.lengths)
+    np.testing.assert_array_equal(
+        inputs["token_ids"].numpy()[inputs["padding_mask"].numpy() == 1], encoded.values
+    )
+    fixed, fixed_owners = tokenizer.fixed(TEXTS)
+    np.testing.assert_array_equal(np.arange(len(TEXTS)) if fixed_owners is None else fixed_owners, owners)
+    for name, value in inputs.items():
+        width = value.shape[1]
+        np.testing.assert_array_equal(fixed[name][:, :width], value)
+        assert (fixed[name][:, width:] == (tokenizer.pad_id if name == "token_ids" else 0)).all()
+    for row, text in enumerate(TEXTS):
+        alone = tokenizer.windows(tf.constant([text]))
+        width = alone["token_ids"].shape[1]
+        for name, value in alone.items():
+            np.testing.assert_array_equal(value, fixed[name][owners == row][:, :width])
+    nothing, nobody = graph(tf.constant([], tf.string))
+    assert (nothing["token_ids"].shape[0], nobody.shape) == (0, (0,))
+
+
+def test_values_of_windows_are_averaged_by_text():
+    values = np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0], [0.0, 1.0]], np.float32)
+    averaged = average_windows(values, np.array([0, 0, 1, 2]))
+    assert averaged.dtype == np.float32
+    assert averaged.tolist() == [[2.0, 4.0], [5.0, 5.0], [0.0, 1.0]]
+
+
+def test_an_unknown_way_with_long_texts_is_refused(tiny_vocab):
+    with pytest.raises(ConfigError, match="long_texts = 'window'; did you mean 'windows'"):
+        WordPieceTokenizer(tiny_vocab, long_texts="window")
+
+
 def test_a_graph_answers_as_eager_execution_does(tokenizer):
     graph = tf.function(tokenizer.__call__, input_signature=[tf.TensorSpec([None], tf.string)])
     for name, value in graph(tf.constant(TEXTS)).items():
@@ -196,9 +244,10 @@ def test_a_graph_answers_as_eager_execution_does(tokenizer):
 
 
 def test_the_configuration_rebuilds_an_equal_tokenizer(tiny_vocab):
-    tokenizer = WordPieceTokenizer(tiny_vocab, lowercase=False, max_length=9)
+    tokenizer = WordPieceTokenizer(tiny_vocab, lowercase=False, max_length=9, long_texts="windows")
     twin = WordPieceTokenizer.from_config(tokenizer.get_config())
-    assert (twin.vocabulary, twin.lowercase, twin.max_length) == (tuple(tiny_vocab), False, 9)
+    assert (twin.vocabulary, twin.lowercase) == (tuple(tiny_vocab), False)
+    assert (twin.max_length, twin.long_texts) == (9, "windows")
     np.testing.assert_array_equal(twin.encode(TEXTS).values, tokenizer.encode(TEXTS).values)
     lines = tokenizer.asset_files()["vocab.txt"].decode("utf-8").splitlines()
     assert lines == tiny_vocab

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.data.tokenizers import EncodedTexts
+from tfapp.data.encoded import EncodedTexts
 
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches, after shuffling."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,17 +112,6 @@ class TextData:
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
         return f"TextData({rows} rows; {len(self.classes)} classes)"
-
-    def with_report(self, report: DataReport) -> TextData:
-        """Replaces the report, for instance by one that knows the lengths in tokens.
-
-        Args:
-            report: The new report.
-
-        Returns:
-            The same data with that report.
-        """
-        return replace(self, report=report)
 
     def save(self, directory: str | Path) -> Path:
         """Writes the splits and the report into a folder, all or nothing.

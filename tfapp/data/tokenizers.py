@@ -3,89 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from tfapp.errors import ConfigError, WeightsError
+from tfapp.data.encoded import MAX_WINDOWS, EncodedTexts, window_stride
+from tfapp.errors import ConfigError, WeightsError, nearest
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 DEFAULT_MAX_LENGTH = 256
+LONG_TEXTS = ("truncate", "windows")
 _CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """Token ids of many texts, one after another, as a ragged array.
-
-    Attributes:
-        values: Token ids of all rows, int32 ``(tokens,)``, special tokens included.
-        row_splits: Row ``i`` is ``values[row_splits[i]:row_splits[i + 1]]``, int64 ``(rows + 1,)``.
-        full_lengths: Length of each row in tokens before it was cut, int32 ``(rows,)``.
-        max_length: Where rows were cut, in tokens, special tokens included.
-    """
-
-    values: npt.NDArray[np.int32]
-    row_splits: npt.NDArray[np.int64]
-    full_lengths: npt.NDArray[np.int32]
-    max_length: int
-
-    def __len__(self) -> int:
-        return len(self.row_splits) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """Length of each row in tokens after cutting, int32 ``(rows,)``."""
-        return np.diff(self.row_splits).astype(np.int32)
-
-    def cut(self, max_length: int) -> EncodedTexts:
-        """Cuts every row at ``max_length`` tokens, keeping its last token ([SEP]).
-
-        Args:
-            max_length: Most tokens a row may have, special tokens included; 3 or more.
-
-        Returns:
-            The same rows, shorter where they have to be; ``self`` when nothing is longer.
-        """
-        lengths = self.lengths
-        if lengths.size == 0 or int(lengths.max()) <= max_length:
-            return self
-        kept = np.minimum(lengths, max_length)
-        row_splits = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
-        offsets = np.arange(row_splits[-1]) - np.repeat(row_splits[:-1], kept)
-        source = np.repeat(self.row_splits[:-1], kept) + offsets
-        last = offsets == np.repeat(kept, kept) - 1
-        source[last] = self.row_splits[1:] - 1
-        return EncodedTexts(self.values[source], row_splits, self.full_lengths, max_length)
-
-    def windows(self, length: int, stride: int) -> tuple[EncodedTexts, npt.NDArray[np.int64]]:
-        """Splits long rows into overlapping windows, each with its own [CLS] and [SEP].
-
-        Args:
-            length: Tokens of a window, special tokens included; 3 or more.
-            stride: Text tokens from one window's start to the next; 1 up to ``length - 2``.
-
-        Returns:
-            The windows, and for each the row that it comes from, int64 ``(windows,)``.
-        """
-        room = length - 2
-        pieces: list[npt.NDArray[np.int32]] = []
-        rows: list[int] = []
-        for row in range(len(self)):
-            ids = self.values[self.row_splits[row] : self.row_splits[row + 1]]
-            first, body, last = ids[:1], ids[1:-1], ids[-1:]
-            count = 1 + max(0, -(-(len(body) - room) // stride))
-            for start in range(0, count * stride, stride):
-                pieces.append(np.concatenate([first, body[start : start + room], last]))
-                rows.append(row)
-        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
-        row_splits = np.concatenate([[0], np.cumsum(lengths)])
-        values = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-        return EncodedTexts(values, row_splits, lengths.astype(np.int32), length), np.array(rows, np.int64)
 
 
 class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
@@ -110,7 +41,12 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
     tensor_endpoint = "serve_ids"
 
     def __init__(
-        self, vocabulary: Sequence[str], *, lowercase: bool = True, max_length: int = DEFAULT_MAX_LENGTH
+        self,
+        vocabulary: Sequence[str],
+        *,
+        lowercase: bool = True,
+        max_length: int = DEFAULT_MAX_LENGTH,
+        long_texts: Literal["truncate", "windows"] = "truncate",
     ) -> None:
         super().__init__(name="wordpiece_tokenizer")
         pieces = list(vocabulary)
@@ -129,6 +65,7 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
             pieces, token_out_type=tf.int32, lower_case_nfd_strip_accents=lowercase
         )
         self.max_length = max_length
+        self.long_texts = long_texts
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -147,6 +84,17 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
                 f"max_length = {value}: at least 3 tokens ([CLS], one piece, [SEP]) are needed."
             )
         self._max_length = int(value)
+
+    @property
+    def long_texts(self) -> str:
+        """What happens beyond ``max_length``: ``"truncate"``, or ``"windows"`` whose logits are averaged."""
+        return self._long_texts
+
+    @long_texts.setter
+    def long_texts(self, value: str) -> None:
+        if value not in LONG_TEXTS:
+            raise ConfigError(f"long_texts = {value!r}; {nearest(value, LONG_TEXTS)}")
+        self._long_texts = value
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Splits texts into WordPiece ids without special tokens.
@@ -174,18 +122,52 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         body = pieces.to_tensor(default_value=self.pad_id)[:, : self.max_length - 2]
         return self._with_special_tokens(body, pieces.row_lengths())
 
-    def fixed(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Encodes a batch, padded to ``max_length``.
+    def rows(self, texts: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """Encodes a batch as ``long_texts`` says.
 
         Args:
             texts: UTF-8 strings ``(batch,)``.
 
         Returns:
-            As `__call__`, with ``length == max_length``.
+            As `__call__`, but a row a window; and the number of each row's text, ascending, int32 ``(rows,)``,
+            or None where every row is a text.
         """
+        if self.long_texts == "truncate":
+            return self(texts), None
         pieces = self.tokenize(texts)
-        body = pieces.to_tensor(default_value=self.pad_id, shape=[None, self.max_length - 2])
-        return self._with_special_tokens(body, pieces.row_lengths())
+        lengths = tf.cast(pieces.row_lengths(), tf.int32)
+        counts = self._window_counts(lengths)
+        owners = tf.repeat(tf.range(tf.size(counts)), counts)
+        firsts = tf.gather(tf.cumsum(counts, exclusive=True), owners)
+        starts = (tf.range(tf.size(owners)) - firsts) * window_stride(self.max_length)
+        begin = tf.gather(tf.cast(pieces.row_starts(), tf.int32), owners)
+        return self._windows(pieces.values, begin + starts, tf.gather(lengths, owners) - starts), owners
+
+    def windows(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encodes all windows of one text with operators that TFLite has.
+
+        Args:
+            text: A UTF-8 string ``(1,)``.
+
+        Returns:
+            As `__call__`, a row a window.
+        """
+        pieces = self.tokenize(text).values
+        length = tf.size(pieces)
+        starts = tf.range(self._window_counts(length)) * window_stride(self.max_length)
+        return self._windows(pieces, starts, length - starts)
+
+    def _window_counts(self, lengths: tf.Tensor) -> tf.Tensor:
+        over = lengths - (self.max_length - 2)
+        return tf.clip_by_value(1 - (-over // window_stride(self.max_length)), 1, MAX_WINDOWS)
+
+    def _windows(self, pieces: tf.Tensor, starts: tf.Tensor, left: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gathers rows that start at ``starts`` and of whose texts ``left`` pieces are left there."""
+        kept = tf.minimum(left, self.max_length - 2)[:, tf.newaxis]
+        position = tf.range(tf.maximum(0, tf.reduce_max(kept)))[tf.newaxis]
+        source = tf.where(position < kept, starts[:, tf.newaxis] + position, tf.size(pieces))
+        body = tf.gather(tf.concat([pieces, [self.pad_id]], axis=0), source)
+        return self._with_special_tokens(body, kept[:, 0])
 
     def _with_special_tokens(self, body: tf.Tensor, row_lengths: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = tf.pad(body, [[0, 0], [1, 1]], constant_values=self.pad_id)
@@ -200,10 +182,11 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
 
         Args:
             texts: The texts, any number of them.
-            max_length: Where to cut, in tokens with [CLS] and [SEP]; ``self.max_length`` when None.
+            max_length: Most tokens of a row, with [CLS] and [SEP]; ``self.max_length`` when None.
 
         Returns:
-            The ids with [CLS] and [SEP], and each text's length before cutting.
+            The ids with [CLS] and [SEP], long texts cut or split as ``long_texts`` says, and each text's
+            length before that.
         """
         limit = self.max_length if max_length is None else max_length
         values: list[npt.NDArray[np.int32]] = []
@@ -221,7 +204,27 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         ids[row_splits[:-1]] = self.cls_id
         ids[row_splits[1:] - 1] = self.sep_id
         full = (lengths + 2).astype(np.int32)
-        return EncodedTexts(ids, row_splits, full, int(full.max(initial=0))).cut(limit)
+        whole = EncodedTexts(ids, row_splits, full, int(full.max(initial=0)))
+        return whole.shorten(limit, self.long_texts)
+
+    def fixed(
+        self, texts: Sequence[str]
+    ) -> tuple[dict[str, npt.NDArray[np.int32]], npt.NDArray[np.int64] | None]:
+        """Encodes any number of texts, padded to ``max_length``.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            As `rows`, with ``length == max_length``.
+        """
+        encoded = self.encode(texts)
+        position = np.arange(self.max_length)
+        mask = position < encoded.lengths[:, np.newaxis]
+        ids = np.full(mask.shape, self.pad_id, np.int32)
+        ids[mask] = encoded.values
+        inputs = {"token_ids": ids, "padding_mask": mask.astype(np.int32), "segment_ids": np.zeros_like(ids)}
+        return inputs, encoded.texts
 
     def asset_files(self) -> dict[str, bytes]:
         """The files an edge device needs to tokenise: ``vocab.txt``, one piece a line."""
@@ -233,11 +236,15 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
             "vocabulary": list(self._pieces),
             "lowercase": self.lowercase,
             "max_length": self.max_length,
+            "long_texts": self.long_texts,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> WordPieceTokenizer:
         """Builds a tokenizer from `get_config`'s answer."""
         return cls(
-            config["vocabulary"], lowercase=bool(config["lowercase"]), max_length=int(config["max_length"])
+            config["vocabulary"],
+            lowercase=bool(config["lowercase"]),
+            max_length=int(config["max_length"]),
+            long_texts=config["long_texts"],
         )

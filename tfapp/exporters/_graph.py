@@ -103,16 +103,15 @@ class InferenceGraph:
         """
         return tf.nn.softmax(self.model.single_logits(raw) / self.temperature)
 
-    def outputs(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Computes everything that a server answers.
+    def outputs(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Makes of logits everything that a server answers.
 
         Args:
-            inputs: The model's input tensors by name.
+            logits: float32 ``(batch, num_classes)``.
 
         Returns:
             ``logits`` and ``probabilities`` float32 ``(batch, num_classes)``, ``label`` string ``(batch,)``.
         """
-        logits = self.logits(inputs)
         label = tf.gather(tf.constant(self.classes, tf.string), tf.argmax(logits, axis=-1))
         return {
             "logits": logits,

@@ -17,7 +17,8 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     Its endpoints are ``serve`` (also ``serving_default``), which takes raw features such as strings, one
     that takes the model's own tensors (``serve_ids`` for texts), and ``serve_examples``, which takes
     serialized ``tf.Example`` messages. Each answers with ``logits``, ``probabilities`` (the softmax of
-    the logits divided by the temperature) and ``label``.
+    the logits divided by the temperature) and ``label``. Logits of a text's windows are averaged; the
+    endpoint for tensors answers each window by itself.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -30,17 +31,22 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     preprocessor = graph.preprocessor
     feature = preprocessor.feature_name
     specs = graph.specs(batch=None, length=None)
-    answer = tf.function(graph.outputs, input_signature=[specs], autograph=False)
+    logits = tf.function(graph.logits, input_signature=[specs], autograph=False)
+
+    def serve_tensors(inputs: dict[str, tf.Tensor]) -> Any:
+        return graph.outputs(logits(inputs))
 
     def serve(features: tf.Tensor) -> Any:
-        return answer(preprocessor(features))
+        inputs, owners = preprocessor.rows(features)
+        rows = logits(inputs)
+        return graph.outputs(rows if owners is None else tf.math.segment_mean(rows, owners))
 
     def serve_examples(examples: tf.Tensor) -> Any:
         return serve(tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})[feature])
 
     endpoints = {
         "serve": _function(serve, feature),
-        preprocessor.tensor_endpoint: answer,
+        preprocessor.tensor_endpoint: tf.function(serve_tensors, input_signature=[specs], autograph=False),
         "serve_examples": _function(serve_examples, "examples"),
     }
     graph.save(Path(directory), endpoints, default="serve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
@@ -20,6 +21,7 @@ def build_text_classifier(
     dropout_rate: float = 0.1,
     tokenizer: WordPieceTokenizer | None = None,
     max_length: int | None = None,
+    long_texts: Literal["truncate", "windows"] = "truncate",
     dtype: str | None = None,
     name: str | None = None,
 ) -> Classifier:
@@ -33,7 +35,9 @@ def build_text_classifier(
             when None the preset's choice, and ``"mean"`` for an encoder given as an object.
         dropout_rate: Share of pooled features dropped in training, from 0 up to but not including 1.
         tokenizer: Tokenizer to use instead of the preset's; needed with an encoder given as an object.
-        max_length: Most tokens of a text, at least 3; the tokenizer's own limit when None.
+        max_length: Most tokens of a text or a window, at least 3; the tokenizer's own limit when None.
+        long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``, overlapping by a quarter
+            and at most 16, whose logits are averaged.
         dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
         name: Name of the Keras model.
 
@@ -61,6 +65,7 @@ def build_text_classifier(
         raise ConfigError("a backbone given as an object needs tokenizer=, the one that it was trained with.")
     if max_length is not None:
         tokenizer.max_length = max_length
+    tokenizer.long_texts = long_texts
     _check_tokenizer(encoder, tokenizer)
     return Classifier(
         encoder,

@@ -199,7 +199,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return lower, keras.Model(inputs, dense(dropout(features)), name="upper")
 
     def single_logits(self, texts: Any) -> Any:
-        """Computes the logits of one text, without padding where the backbone allows it.
+        """Computes the logits of one text, without padding where the backbone and short texts allow it.
 
         Args:
             texts: One string ``(1,)``.
@@ -207,6 +207,9 @@ class Classifier(keras.Model):  # type: ignore[misc]
         Returns:
             float32 ``(1, num_classes)``.
         """
+        if self.preprocessor.long_texts == "windows":
+            logits = self(self.preprocessor.windows(texts), training=False)
+            return keras.ops.mean(logits, axis=0, keepdims=True)
         shorter = single_text_logits(self)
         return self(self.preprocessor(texts), training=False) if shorter is None else shorter(texts)
 

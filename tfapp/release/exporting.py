@@ -183,4 +183,10 @@ def _metrics(evaluation: Any, reference: Reference) -> dict[str, Any]:
 def _own_config(model: Any) -> dict[str, Any]:
     names = ("preset", "pooling", "dropout_rate", "task")
     known = {name: getattr(model, name) for name in names if hasattr(model, name)}
-    return {"model": {**known, "max_length": model.preprocessor.max_length}}
+    return {
+        "model": {
+            **known,
+            "max_length": model.preprocessor.max_length,
+            "long_texts": model.preprocessor.long_texts,
+        }
+    }

@@ -57,9 +57,11 @@ class Golden:
         tensor_endpoint: Name of the SavedModel's endpoint for tensors.
         classes: Names of the classes in their order.
         temperature: What logits are divided by.
-        preprocessor: ``lowercase``, ``max_length`` and ``pad_id``.
+        preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows`` and
+            ``pad_id``.
         texts: The inputs.
-        token_ids: The model's ids of each, not padded.
+        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or logarithms
+            of probabilities) are averaged.
         probabilities: The trained model's answers ``(rows, num_classes)``.
         answers: What variants with rounded weights answered at export, by variant, in the same shape. Words
             drawn at random lie near the borders between classes, where rounding moves a probability far.
@@ -73,7 +75,7 @@ class Golden:
     temperature: float
     preprocessor: dict[str, Any]
     texts: tuple[str, ...]
-    token_ids: tuple[tuple[int, ...], ...]
+    token_ids: tuple[tuple[tuple[int, ...], ...], ...]
     probabilities: FloatArray
     answers: dict[str, FloatArray] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)
@@ -105,10 +107,11 @@ class Golden:
 
     def probe(self) -> Probe:
         """Returns the inputs in the forms that artifacts take, made without a tokenizer."""
-        shape = (len(self.texts), int(self.preprocessor["max_length"]))
+        windows = [ids for rows in self.token_ids for ids in rows]
+        shape = (len(windows), int(self.preprocessor["max_length"]))
         token_ids = np.full(shape, self.preprocessor["pad_id"], np.int32)
         padding_mask = np.zeros(shape, np.int32)
-        for row, ids in enumerate(self.token_ids):
+        for row, ids in enumerate(windows):
             token_ids[row, : len(ids)] = ids
             padding_mask[row, : len(ids)] = 1
         tensors = {
@@ -116,7 +119,9 @@ class Golden:
             "padding_mask": padding_mask,
             "segment_ids": np.zeros(shape, np.int32),
         }
-        return Probe(tuple(text.encode("utf-8") for text in self.texts), tensors)
+        owners = np.repeat(np.arange(len(self.texts)), [len(rows) for rows in self.token_ids])
+        split = len(windows) > len(self.texts)
+        return Probe(tuple(text.encode("utf-8") for text in self.texts), tensors, owners if split else None)
 
     def save(self, path: Path) -> None:
         """Writes the vectors as JSON.
@@ -125,7 +130,7 @@ class Golden:
             path: ``golden.json``.
         """
         inputs = [
-            {"text": text, "token_ids": list(ids), "probabilities": row}
+            {"text": text, "token_ids": ids, "probabilities": row}
             for text, ids, row in zip(self.texts, self.token_ids, _rounded(self.probabilities), strict=True)
         ]
         content = {
@@ -164,7 +169,7 @@ class Golden:
                 temperature=float(content["temperature"]),
                 preprocessor=dict(content["preprocessor"]),
                 texts=tuple(row["text"] for row in inputs),
-                token_ids=tuple(tuple(row["token_ids"]) for row in inputs),
+                token_ids=tuple(tuple(map(tuple, row["token_ids"])) for row in inputs),
                 probabilities=np.array([row["probabilities"] for row in inputs], np.float64),
                 answers={variant: np.array(rows, np.float64) for variant, rows in content["answers"].items()},
                 tolerance=dict(content["tolerance"]),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfapp.data.encoded import MAX_WINDOWS, window_stride
 from tfapp.data.text import TextSplit
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
@@ -122,17 +123,26 @@ def _golden(model: Any, texts: Sequence[str], probe: Probe, probabilities: Float
         preprocessor={
             "lowercase": preprocessor.lowercase,
             "max_length": preprocessor.max_length,
+            "long_texts": preprocessor.long_texts,
+            "window_stride": window_stride(preprocessor.max_length),
+            "max_windows": MAX_WINDOWS,
             "pad_id": preprocessor.pad_id,
         },
         texts=tuple(texts),
-        token_ids=tuple(tuple(ids) for ids in _token_ids(probe)[first:]),
+        token_ids=_token_ids(probe)[first:],
         probabilities=probabilities[first:],
     )
 
 
-def _token_ids(probe: Probe) -> list[list[int]]:
+def _token_ids(probe: Probe) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The ids of each text's windows, not padded."""
     lengths = probe.tensors["padding_mask"].sum(axis=1)
-    return [row[:length].tolist() for row, length in zip(probe.tensors["token_ids"], lengths, strict=True)]
+    rows = zip(probe.tensors["token_ids"], lengths, strict=True)
+    ids: list[list[tuple[int, ...]]] = [[] for _ in range(len(probe))]
+    owners = range(len(probe)) if probe.owners is None else probe.owners.tolist()
+    for owner, (row, length) in zip(owners, rows, strict=True):
+        ids[owner].append(tuple(row[:length].tolist()))
+    return tuple(map(tuple, ids))
 
 
 def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, budget: Budget, edge: Path) -> list[str]:
@@ -146,7 +156,7 @@ def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, budget: Budget
         wrong = check_vocabulary(
             found["vocab.txt"],
             texts,
-            _token_ids(probe),
+            [windows[0] for windows in _token_ids(probe)],
             lowercase=model.preprocessor.lowercase,
             max_length=model.preprocessor.max_length,
             min_agreement=budget.min_agreement,

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 256
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -20,13 +18,21 @@ class Probe:
     Attributes:
         features: Raw features, such as UTF-8 texts.
         tensors: The model's input tensors by name, ``(rows, ...)`` of fixed length.
+        owners: The number of the feature that each row of the tensors belongs to, ascending, int64
+            ``(rows,)``; None where there is a row for each.
     """
 
     features: tuple[bytes, ...]
     tensors: dict[str, npt.NDArray[Any]]
+    owners: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the tensors."""
+        return len(next(iter(self.tensors.values())))
 
     @classmethod
     def from_features(cls, preprocessor: Any, features: Sequence[bytes]) -> Probe:
@@ -39,15 +45,8 @@ class Probe:
         Returns:
             The features and their tensors.
         """
-        chunks = [
-            {
-                name: value.numpy()
-                for name, value in preprocessor.fixed(list(features[start : start + _CHUNK])).items()
-            }
-            for start in range(0, len(features), _CHUNK)
-        ]
-        tensors = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-        return cls(tuple(features), tensors)
+        tensors, owners = preprocessor.fixed(features)
+        return cls(tuple(features), tensors, owners)
 
     def save(self, path: Path) -> None:
         """Writes the rows as plain arrays.
@@ -57,5 +56,7 @@ class Probe:
         """
         splits = np.cumsum([0, *(len(feature) for feature in self.features)], dtype=np.int64)
         arrays: dict[str, Any] = {f"tensor:{name}": values for name, values in self.tensors.items()}
+        if self.owners is not None:
+            arrays["owners"] = self.owners
         blob = np.frombuffer(b"".join(self.features), np.uint8)
         np.savez(path, features=blob, feature_splits=splits, **arrays)

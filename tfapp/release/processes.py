@@ -179,7 +179,7 @@ class ArtifactRunner:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(2, cores)
         self._folder = folder
-        self._rows = len(probe)
+        self._rows = probe.num_rows
         self._request = {
             "feature": feature,
             "tensor_endpoint": tensor_endpoint,

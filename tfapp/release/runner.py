@@ -79,7 +79,29 @@ class _Inputs:
         with _np().load(path, allow_pickle=False) as arrays:
             blob, splits = arrays["features"].tobytes(), arrays["feature_splits"].tolist()
             self.tensors = {name[7:]: arrays[name] for name in arrays.files if name.startswith("tensor:")}
+            self._owners = arrays["owners"] if "owners" in arrays.files else None
         self.features = [blob[start:end] for start, end in itertools.pairwise(splits)]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the tensors: one for each feature, or for each window of a text."""
+        return len(next(iter(self.tensors.values())))
+
+    def rows_of(self, features: int) -> int:
+        """Returns how many rows the first features have."""
+        return features if self._owners is None else int((self._owners < features).sum())
+
+    def average(self, probabilities: Any) -> Any:
+        """Averages the logits of a text's windows; probabilities show logits but for a constant."""
+        if self._owners is None:
+            return probabilities
+        np = _np()
+        owners = self._owners[: len(probabilities)]
+        firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+        sums = np.add.reduceat(np.log(np.maximum(probabilities, 1e-37)), firsts, axis=0)
+        means = sums / np.diff(np.append(firsts, len(owners)))[:, None]
+        powers = np.exp(means - means.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
 
     def row(self, index: int) -> dict[str, Any]:
         return {name: values[index : index + 1] for name, values in self.tensors.items()}
@@ -123,9 +145,11 @@ class _SavedModel:
             "serve_examples": self._serve("serve_examples", examples=examples),
             self._request["tensor_endpoint"]: self._serve(
                 self._request["tensor_endpoint"],
-                **{name: values[: len(some)] for name, values in inputs.tensors.items()},
+                **{name: values[: inputs.rows_of(len(some))] for name, values in inputs.tensors.items()},
             ),
         }
+        of_tensors = answers[self._request["tensor_endpoint"]]
+        of_tensors["probabilities"] = inputs.average(of_tensors["probabilities"])
         expected = stacked["probabilities"][: len(some)]
         endpoints = {
             name: float(np.max(np.abs(answer["probabilities"] - expected)))
@@ -156,15 +180,12 @@ class _LiteRT:
         self._kept = Interpreter(model_path=path, num_threads=threads)
         return self._kept
 
-    def _inputs(self, inputs: _Inputs, row: int) -> dict[str, Any]:
-        return inputs.row(row)
-
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-        rows = [self._run(**self._inputs(inputs, row)) for row in range(len(inputs.features))]
-        return {"probabilities": _np().concatenate([row["probabilities"] for row in rows])}, {}
+        rows = [self._run(**inputs.row(row))["probabilities"] for row in range(inputs.num_rows)]
+        return {"probabilities": inputs.average(_np().concatenate(rows))}, {}
 
     def call(self, inputs: _Inputs, row: int) -> None:
-        self._run(**self._inputs(inputs, row))
+        self._run(**inputs.row(row))
 
 
 class _LiteRTText(_LiteRT):
@@ -186,8 +207,16 @@ class _LiteRTText(_LiteRT):
         )
         return self._kept
 
-    def _inputs(self, inputs: _Inputs, row: int) -> dict[str, Any]:
-        return {self._feature: _np().array([inputs.features[row]], dtype=object)}
+    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows = [self._one(inputs, row) for row in range(len(inputs.features))]
+        return {"probabilities": _np().concatenate(rows)}, {}
+
+    def call(self, inputs: _Inputs, row: int) -> None:
+        self._one(inputs, row)
+
+    def _one(self, inputs: _Inputs, row: int) -> Any:
+        text = _np().array([inputs.features[row]], dtype=object)
+        return self._run(**{self._feature: text})["probabilities"]
 
 
 class _Keras:
@@ -214,7 +243,7 @@ class _Keras:
 
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         np, tensors = _np(), inputs.tensors
-        rows = np.arange(len(inputs.features))
+        rows = np.arange(inputs.num_rows)
         lengths = None
         if "padding_mask" in tensors:
             # Rows of similar length together, without the padding that none of them needs.
@@ -225,7 +254,7 @@ class _Keras:
             batch = rows[start : start + _BATCH]
             stop = None if lengths is None else int(lengths[batch].max())
             answers.append(self._answer({name: values[batch, :stop] for name, values in tensors.items()}))
-        return {"probabilities": np.concatenate(answers)[np.argsort(rows)]}, {}
+        return {"probabilities": inputs.average(np.concatenate(answers)[np.argsort(rows)])}, {}
 
     def call(self, inputs: _Inputs, row: int) -> None:
         self._answer(inputs.row(row))

@@ -102,7 +102,7 @@ def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
         wrong = check_vocabulary(
             vocabulary.read_bytes(),
             golden.texts,
-            golden.token_ids,
+            [windows[0] for windows in golden.token_ids],
             lowercase=bool(golden.preprocessor["lowercase"]),
             max_length=int(golden.preprocessor["max_length"]),
             min_agreement=1.0,

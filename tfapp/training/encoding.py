@@ -1,4 +1,4 @@
-"""Token ids of a data set's texts, and where they are cut."""
+"""Token ids of a data set's texts, and where they are cut or split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, EncodedTexts
+from tfapp.data.encoded import EncodedTexts
+from tfapp.data.lengths import LengthReport, length_report
+from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH
 from tfapp.errors import ConfigError
 from tfapp.models import Classifier
 
@@ -20,7 +22,7 @@ _MOST_CUT = 1.0
 
 def encode_splits(
     model: Classifier, splits: Mapping[str, Any], max_length: int | None
-) -> dict[str, EncodedTexts]:
+) -> tuple[dict[str, EncodedTexts], LengthReport]:
     """Encodes texts and sets the model's ``preprocessor.max_length``.
 
     Args:
@@ -30,7 +32,7 @@ def encode_splits(
             and at most what the backbone has positions for.
 
     Returns:
-        The ids of each split, cut.
+        The ids of each split, cut or split as the tokenizer says, and the lengths of the training texts.
 
     Raises:
         ConfigError: When ``max_length`` is more than the backbone has positions for.
@@ -45,12 +47,12 @@ def encode_splits(
     lengths = whole["train"].full_lengths
     longest = int(np.ceil(np.percentile(lengths, 100.0 - _MOST_CUT)))
     tokenizer.max_length = max_length or max(3, min(longest, DEFAULT_MAX_LENGTH, positions))
-    cut = float((lengths > tokenizer.max_length).mean())
-    _LOG.info(
-        "lengths in tokens: p50 %d, p95 %d, p99 %d; max_length %d cuts %.1f %% of the training texts%s",
-        *np.percentile(lengths, [50, 95, 99]),
-        tokenizer.max_length,
-        100 * cut,
-        f" (raise max_length to keep more, up to {min(positions, int(lengths.max()))})" if cut else "",
+    report = length_report(
+        lengths, tokenizer.max_length, long_texts=tokenizer.long_texts, positions=positions
     )
-    return {name: encoded.cut(tokenizer.max_length) for name, encoded in whole.items()}
+    for line in report.lines():
+        _LOG.info("%s", line)
+    shortened = {
+        name: encoded.shorten(tokenizer.max_length, tokenizer.long_texts) for name, encoded in whole.items()
+    }
+    return shortened, report

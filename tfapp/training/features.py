@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tfapp.data.bucketing import Rows
 from tfapp.data.feature_cache import FeatureShape, cached_features
-from tfapp.data.tokenizers import EncodedTexts
+from tfapp.data.encoded import EncodedTexts
 from tfapp.models import Classifier
 from tfapp.training.inference import batch_outputs, token_rows
 from tfapp.training.settings import Phase

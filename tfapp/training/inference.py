@@ -10,28 +10,25 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.data.bucketing import Rows, TokenRows, evaluation_batches
-from tfapp.data.tokenizers import EncodedTexts
+from tfapp.data.encoded import EncodedTexts
 
 
-def predict_logits(
-    model: Any, texts: Sequence[str] | EncodedTexts, *, batch_size: int = 128
-) -> npt.NDArray[np.float32]:
-    """Computes the logits of texts, cut at the model's ``max_length``.
+def predict_logits(model: Any, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
+    """Computes the logits of texts, long ones cut or averaged over windows as the model's tokenizer says.
 
     Args:
         model: A text classifier with its preprocessor.
-        texts: The texts, or their ids.
+        texts: The texts.
         batch_size: Texts a batch, 1 or more.
 
     Returns:
         float32 ``(rows, num_classes)``, in the order of ``texts``.
     """
-    tokenizer = model.preprocessor
-    encoded = texts if isinstance(texts, EncodedTexts) else tokenizer.encode(texts)
-    if not len(encoded):
+    if not len(texts):
         return np.zeros((0, model.num_classes), np.float32)
-    rows = token_rows(model, encoded.cut(tokenizer.max_length))
-    return gather_outputs(model, rows, batch_size=batch_size)["logits"]
+    encoded = model.preprocessor.encode(texts)
+    logits = gather_outputs(model, token_rows(model, encoded), batch_size=batch_size)["logits"]
+    return encoded.average(logits)
 
 
 def token_rows(model: Any, encoded: EncodedTexts, *, pad_to: int = 1) -> TokenRows:

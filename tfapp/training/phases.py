@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 
 from tfapp.data.bucketing import padding_share
+from tfapp.data.lengths import LengthReport
 from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
 from tfapp.objectives import Objective, make_objective
@@ -31,13 +32,13 @@ class History:
     Attributes:
         epochs: One row a finished epoch: phase, train, epoch, loss, accuracy, val_loss, val_accuracy,
             learning_rate, seconds.
-        max_length: Where texts were cut, in tokens.
+        lengths: Lengths of the training texts in tokens, and what ``max_length`` did to them.
         padding_share: Share of padding among the tokens of a training epoch, 0 up to 1.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
     """
 
     epochs: list[dict[str, Any]]
-    max_length: int
+    lengths: LengthReport
     padding_share: float
     precision: str
 
@@ -100,7 +101,7 @@ def train(
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
         patience: Epochs without improvement after which a phase ends; None never ends it early.
         precision: ``"auto"`` chooses bfloat16 where the device multiplies it faster.
-        max_length: Where to cut texts, in tokens; the 99th percentile of the training texts, at most 256,
+        max_length: Most tokens of a text, or of a window; the 99th percentile of the training texts, at most 256,
             when None.
         feature_cache_megabytes: Largest feature cache in MB; a larger one is not written, and the frozen part
             is computed in every step instead.
@@ -111,7 +112,9 @@ def train(
         verbose: Whether to show Keras's progress bar; ``"auto"`` shows it on a terminal.
 
     Returns:
-        The history of all phases. ``model.preprocessor.max_length`` is set to where texts were cut.
+        The history of all phases. ``model.preprocessor.max_length`` is set. A model built with
+        ``long_texts="windows"`` learns from all windows, each with its text's label; losses and accuracies in
+        the history then count windows.
 
     Raises:
         ConfigError: When a setting is unknown or out of range.
@@ -154,6 +157,8 @@ def train(
         raise ConfigError(f"seed = {seed}: it must be at least 0 and less than 2^31.")
     if run_dir is not None:
         _check_writable(Path(run_dir))
+    splits = {"train": data.train, "validation": data.validation}
+    encoded, lengths = encode_splits(model, splits, max_length)
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
         run = Run(
             model=model,
@@ -169,7 +174,7 @@ def train(
             show_bar=sys.stdout.isatty() if verbose == "auto" else bool(verbose),
             precision=chosen,
             generator=keras.random.SeedGenerator(seed),
-            encoded=encode_splits(model, {"train": data.train, "validation": data.validation}, max_length),
+            encoded=encoded,
         )
         start_run(run)
         with computing_in(chosen, model.backbone):
@@ -178,7 +183,7 @@ def train(
         rows = token_rows(model, run.encoded["train"], pad_to=run.pad_to)
         return History(
             run.progress.history,
-            model.preprocessor.max_length,
+            lengths,
             padding_share(rows, batch_size=batch_size, seed=seed),
             chosen,
         )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.bucketing import evaluation_batches, training_batches
-from tfapp.data.tokenizers import EncodedTexts
+from tfapp.data.encoded import EncodedTexts
 from tfapp.models import Classifier
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
@@ -78,6 +78,12 @@ class Run:
     def variables(self) -> list[Any]:
         """Everything that training changes in the model, dropout's random state included."""
         return [*self.model.variables, self.generator.state]
+
+    def labels(self, split: str) -> npt.NDArray[np.int32]:
+        """The label of each encoded row of a split, int32 ``(rows,)``; all windows have their text's."""
+        labels: npt.NDArray[np.int32] = self.data.splits[split].labels
+        texts = self.encoded[split].texts
+        return labels if texts is None else labels[texts]
 
 
 def start_run(run: Run) -> None:
@@ -149,7 +155,6 @@ def run_phase(run: Run, index: int) -> None:
         limit_megabytes=settings.feature_cache_megabytes,
         pad_to=run.pad_to,
     )
-    labels = run.data.train.labels
     steps = -(-len(rows["train"]) // settings.batch_size)
     trainer = TrainingModel(
         upper,
@@ -174,7 +179,7 @@ def run_phase(run: Run, index: int) -> None:
     validation = None
     if len(run.data.validation):
         validation, _ = evaluation_batches(
-            rows["validation"], run.data.validation.labels, batch_size=EVALUATION_BATCH
+            rows["validation"], run.labels("validation"), batch_size=EVALUATION_BATCH
         )
 
     def save() -> None:
@@ -198,7 +203,7 @@ def run_phase(run: Run, index: int) -> None:
         trainer.fit(
             training_batches(
                 rows["train"],
-                labels,
+                run.labels("train"),
                 batch_size=settings.batch_size,
                 seed=run.seed * 1000 + index,
                 first_epoch=progress.epochs_done,
