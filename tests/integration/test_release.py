@@ -285,6 +285,7 @@ def test_a_broken_budget_refuses_with_everything_beside_the_versions(
 
 def test_a_half_precision_model_is_exported_in_float32(tiny_vocab, tmp_path):
     import keras_hub
+
     from tfapp.data.text import TextSplit
     from tfapp.data.tokenizers import WordPieceTokenizer
     from tfapp.models import build_text_classifier

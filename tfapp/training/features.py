@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.bucketing import Rows
-from tfapp.data.feature_cache import FeatureShape, cached_features
 from tfapp.data.encoded import EncodedTexts
+from tfapp.data.feature_cache import FeatureShape, cached_features
 from tfapp.models import Classifier
 from tfapp.training.inference import batch_outputs, token_rows
 from tfapp.training.settings import Phase
