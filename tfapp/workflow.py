@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,20 +238,16 @@ def _export(
 
 def _build(config: WorkflowConfig, classes: Iterable[str]) -> Classifier:
     """Builds the classifier on its pretrained backbone."""
-    from tfapp.models import build_text_classifier, load_backbone
+    from tfapp.models import build_text_classifier
 
-    section, backbone = config.model, config.resolve_backbone()
-    build = partial(
-        build_text_classifier,
+    return build_text_classifier(
+        config.resolve_backbone(),
         classes=tuple(classes),
-        dropout_rate=section.dropout_rate,
         max_length=config.data.max_length,
         long_texts=config.data.long_texts,
+        seed=config.seed,
+        **config.model.model_dump(exclude={"backbone"}),
     )
-    if not section.allow_unsafe:
-        return build(backbone, pooling=section.pooling)
-    loaded = load_backbone(backbone, allow_unsafe=True)
-    return build(loaded.backbone, pooling=section.pooling or loaded.pooling, tokenizer=loaded.tokenizer)
 
 
 def _phase(section: PhaseSection) -> Phase:

@@ -75,7 +75,7 @@ def token_rows(model, split: TextSplit) -> TokenRows:
 def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     """Times the second of two epochs: the first one traces the step and warms up."""
     data = load("sst2", seed=options.seed, limit=options.limit)
-    model = build_text_classifier(BACKBONE, classes=data.classes)
+    model = build_text_classifier(BACKBONE, classes=data.classes, seed=options.seed)
     clock = Clock()
     history = train(
         model,
@@ -106,7 +106,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_head(options: argparse.Namespace) -> dict[str, Any]:
     data = load("sst2", seed=options.seed, limit=options.limit)
-    model = build_text_classifier(BACKBONE, classes=data.classes)
+    model = build_text_classifier(BACKBONE, classes=data.classes, seed=options.seed)
     started = time.perf_counter()
     history = train(
         model,
@@ -125,7 +125,7 @@ def measure_head(options: argparse.Namespace) -> dict[str, Any]:
 def measure_frozen(options: argparse.Namespace) -> dict[str, Any]:
     data = load("sst2", seed=options.seed, limit=options.limit)
     keras.utils.set_random_seed(options.seed)
-    model = build_text_classifier(BACKBONE, classes=data.classes, dtype=options.precision)
+    model = build_text_classifier(BACKBONE, classes=data.classes, seed=options.seed, dtype=options.precision)
     model.backbone.trainable = False
     started = time.perf_counter()
     batches = training_batches(
@@ -175,7 +175,9 @@ def measure_accuracy(options: argparse.Namespace) -> dict[str, Any]:
     data = load(options.data_set, seed=options.seed, limit=options.limit)
     keras.utils.set_random_seed(options.seed)
     recipe = json.loads(options.recipe)
-    model = build_text_classifier(BACKBONE, classes=data.classes, **recipe.get("model", {}))
+    model = build_text_classifier(
+        BACKBONE, classes=data.classes, seed=options.seed, **recipe.get("model", {})
+    )
     phases = [Phase(**phase) for phase in recipe["phases"]]
     started = time.perf_counter()
     train(

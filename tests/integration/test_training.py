@@ -160,6 +160,35 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(path, make_model, data
     assert_equal_weights(finished.get_weights(), model.get_weights())
 
 
+def test_a_checkpoint_of_another_backbone_is_not_taken_over(make_model, data, tmp_path):
+    run(make_model(), data, run_dir=tmp_path)
+    other = make_model()
+    other.backbone.set_weights([value + 0.01 for value in other.backbone.get_weights()])
+    alone = make_model()
+    alone.backbone.set_weights(other.backbone.get_weights())
+    watch, _ = watched(other, data, run_dir=tmp_path)
+    assert watch.began == [1, 2, 1, 2]
+    run(alone, data)
+    assert_equal_weights(other.get_weights(), alone.get_weights())
+
+
+class Weighted(Standard):
+    """An objective with a setting."""
+
+    name = "weighted"
+
+    def __init__(self, weight):
+        self.weight = weight
+
+
+def test_a_checkpoint_of_another_objective_is_not_taken_over(make_model, data, tmp_path):
+    began = []
+    for weight in (1.0, 1.0, 2.0):
+        watch, _ = watched(make_model(), data, objective=Weighted(weight), run_dir=tmp_path)
+        began.append(len(watch.began))
+    assert began == [4, 0, 4]
+
+
 def test_both_paths_learn_the_same_without_dropout(make_model, data, monkeypatch):
     phases = [Phase(1, epochs=1, learning_rate=0.005)]
     fused, plain = (make_model(dropout=0.0, dropout_rate=0.0) for _ in range(2))
@@ -219,7 +248,7 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(make_model, flipped, t
     model = make_model()
     watch, history = watched(model, flipped, **options)
     losses = [row["val_loss"] for row in history.epochs]
-    assert watch.began == [1, 2, 3, 1, 2]
+    assert watch.began == [1, 2, 3, 1, 2, 3]
     assert losses[0] == min(losses)
     assert_equal_weights(model.get_weights(), watch.weights[0])
 
@@ -227,7 +256,7 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(make_model, flipped, t
     watched(make_model(), flipped, stop_after=3, run_dir=tmp_path, **options)
     resumed = make_model()
     watch, again = watched(resumed, flipped, run_dir=tmp_path, **options)
-    assert watch.began == [1, 2]
+    assert watch.began == [1, 2, 3]
     assert timeless(again) == timeless(history)
     assert_equal_weights(resumed.get_weights(), model.get_weights())
 
@@ -278,6 +307,68 @@ def test_the_other_recipe_trains_too(make_model, data):
     )
     losses = [row["loss"] for row in history.epochs]
     assert losses[-1] < losses[0]
+
+
+def test_the_length_that_a_model_was_built_with_is_kept(make_model, data):
+    model = make_model(max_length=6)
+    phases = [Phase("head", epochs=1, learning_rate=0.02)]
+    assert run(model, data, phases=phases).lengths.max_length == 6
+    assert run(model, data, phases=phases, max_length=5).lengths.max_length == 5
+    assert type(model).from_config(model.get_config()).built_length == 6
+
+
+def test_models_with_one_tokenizer_keep_their_own_lengths(tiny_vocab):
+    tokenizer = WordPieceTokenizer(tiny_vocab, max_length=32)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(tiny_vocab), num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32
+    )
+    lengths = (None, 8, 16)
+    models = [
+        build_text_classifier(backbone, classes=("a", "b"), tokenizer=tokenizer, max_length=length)
+        for length in lengths
+    ]
+    assert [model.preprocessor.max_length for model in models] == [32, 8, 16]
+    assert tokenizer.max_length == 32
+
+
+def test_the_seed_decides_the_head(make_model):
+    heads = [make_model(**options).head_layers[1].get_weights()[0] for options in ({}, {"seed": 1})]
+    keras.utils.set_random_seed(99)
+    again = make_model(seed=1).head_layers[1].get_weights()[0]
+    assert np.abs(heads[0] - heads[1]).max() > 0.01
+    np.testing.assert_array_equal(heads[1], again)
+
+
+def test_training_forgets_the_temperature_of_the_model_before(make_model, data):
+    model = make_model()
+    model.temperature = 2.5
+    run(model, data, phases=PHASES[:1])
+    assert model.temperature == 1.0
+
+
+def test_the_history_has_the_rate_of_an_epochs_last_step(make_model, data):
+    """26 rows in batches of 8: 8 steps, one of them to warm up, then a line that would reach 0 at step 8."""
+    history = run(make_model(), data, phases=[Phase("head", epochs=2, learning_rate=0.07)])
+    rates = [row["learning_rate"] for row in history.epochs]
+    assert rates == pytest.approx([0.05, 0.01])
+
+
+class Hungry(Standard):
+    """An objective that asks for more memory than any machine has."""
+
+    name = "hungry"
+
+    def step(self, model, inputs, labels, sample_weight):
+        result = super().step(model, inputs, labels, sample_weight)
+        size = tf.cast(tf.shape(result.logits)[0], tf.int64) * 2**45
+        return StepResult(result.loss + tf.reduce_sum(tf.zeros([size])), result.logits, result.gradients)
+
+
+def test_memory_that_runs_out_is_told_with_the_cure(make_model, data):
+    with pytest.raises(
+        TrainingError, match=r"phase 1 \(head\) needs more memory.*lower batch_size \(now 8\)"
+    ):
+        run(make_model(), data, phases=PHASES[:1], objective=Hungry())
 
 
 class Broken(Standard):

@@ -225,7 +225,7 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
 
     pairs = [
         (DataSection, load_text_data, {"dataset", "train", "max_length", "long_texts"}),
-        (ModelSection, tfapp.build_text_classifier, {"backbone", "allow_unsafe"}),
+        (ModelSection, tfapp.build_text_classifier, {"backbone"}),
         (ModelSection, tfapp.load_backbone, {"backbone", "pooling", "dropout_rate"}),
         (TrainSection, tfapp.train, set()),
         (EvaluateSection, tfapp.evaluate, {"calibrate"}),

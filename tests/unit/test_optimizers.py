@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.training.optimizers import FusedAdamW, WarmupDecay, layer_rate_factors, make_optimizer
+from tfapp.training.optimizers import (
+    FusedAdamW,
+    FusedSGD,
+    WarmupDecay,
+    layer_rate_factors,
+    make_optimizer,
+    make_schedule,
+)
 from tfapp.training.settings import Phase, TrainSettings
 
 SHAPES = {"kernel": (7, 5), "bias": (5,), "gamma": (5,), "embeddings": (11, 4)}
@@ -68,6 +75,44 @@ def test_decay_in_every_tenth_step_is_decay_in_every_step():
         assert np.array_equal(before, ours["kernel"].numpy()) == (step % 10 != 9), step
     np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=3e-6)
     assert np.abs(ours["kernel"].numpy() / make_variables()["kernel"].numpy() - 1).max() > 1e-4
+
+
+@pytest.mark.parametrize(("steps", "decayed"), [(7, 7), (10, 10), (19, 19), (25, 25)])
+def test_the_decay_of_the_last_steps_is_caught_up(steps, decayed):
+    variables = make_variables()
+    optimizer = FusedAdamW(1e-3, weight_decay=0.1, clip_norm=None, total_steps=steps)
+    for _ in range(steps):
+        optimizer.apply([tf.zeros(shape) for shape in SHAPES.values()], list(variables.values()))
+    left = variables["kernel"].numpy() / make_variables()["kernel"].numpy()
+    np.testing.assert_allclose(1 - left, decayed * 1e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, None])
+def test_sgd_equals_keras_sgd_on_dense_variables(clip_norm):
+    ours, theirs = make_variables(), make_variables()
+    rate = WarmupDecay(0.01, 20, 4)
+    optimizer = FusedSGD(rate, weight_decay=0.1, decay_every=1, clip_norm=clip_norm)
+    peer = keras.optimizers.SGD(
+        rate, momentum=0.9, nesterov=True, weight_decay=0.1, global_clipnorm=clip_norm
+    )
+    peer.exclude_from_weight_decay(var_names=["bias", "gamma", "embeddings"])
+    for step in range(20):
+        gradients = gradients_of(step, scale=1.0 + step % 3)
+        optimizer.apply(gradients, list(ours.values()))
+        peer.apply(gradients, list(theirs.values()))
+    for name, variable in ours.items():
+        assert np.abs(variable.numpy() - make_variables()[name].numpy()).max() > 0.02, name
+        np.testing.assert_allclose(variable, theirs[name], atol=1e-6, err_msg=name)
+
+
+def test_sgd_moves_used_rows_by_the_clipped_sum_of_their_gradients():
+    """The norm is that of the sum of a row's gradients, and rows that are not used do not move."""
+    variable = keras.Variable(np.ones((5, 2), np.float32), name="embeddings")
+    optimizer = FusedSGD(0.1, momentum=0.0, weight_decay=0.5, clip_norm=1.0)
+    values = np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]], np.float32)
+    optimizer.apply([tf.IndexedSlices(values, tf.constant([3, 3, 1]), tf.constant([5, 2]))], [variable])
+    np.testing.assert_allclose(variable.numpy()[3], [1 - 0.06, 1 - 0.08], rtol=1e-6)
+    assert (variable.numpy()[[0, 1, 2, 4]] == 1.0).all()
 
 
 def sparse_step(step, rows):
@@ -145,22 +190,23 @@ def test_it_runs_in_a_graph_as_in_eager_execution():
     assert int(optimizers[1].iterations) == 5
 
 
-def test_rate_factors_scale_the_steps():
+@pytest.mark.parametrize("kind", [FusedAdamW, lambda *a, **k: FusedSGD(*a, momentum=0.0, **k)])
+def test_rate_factors_scale_the_steps(kind):
     variables = make_variables()
     path = variables["bias"].path
-    optimizer = FusedAdamW(0.1, weight_decay=0.0, clip_norm=None, rate_factors={path: 0.25})
+    optimizer = kind(0.1, weight_decay=0.0, clip_norm=None, rate_factors={path: 0.25})
     optimizer.apply([tf.ones(shape) for shape in SHAPES.values()], list(variables.values()))
     for name, before in make_variables().items():
         moved = before.numpy() - variables[name].numpy()
         np.testing.assert_allclose(moved, 0.025 if name == "bias" else 0.1, rtol=1e-4, err_msg=name)
 
 
-def test_the_configuration_rebuilds_an_equal_optimizer():
-    optimizer = FusedAdamW(
-        WarmupDecay(0.1, 10, 2, "cosine"), weight_decay=0.3, clip_norm=None, rate_factors={"a": 0.5}
-    )
+@pytest.mark.parametrize("kind", [FusedAdamW, FusedSGD])
+def test_the_configuration_rebuilds_an_equal_optimizer(kind):
+    rate = WarmupDecay(0.1, 10, 2, "cosine")
+    optimizer = kind(rate, weight_decay=0.3, clip_norm=None, rate_factors={"a": 0.5}, total_steps=10)
     twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert isinstance(twin, FusedAdamW)
+    assert isinstance(twin, kind)
     assert twin.get_config() == optimizer.get_config()
     ours, theirs = make_variables(), make_variables()
     for number in range(3):
@@ -201,17 +247,20 @@ def test_without_warm_up_the_first_step_is_at_the_peak():
 
 def test_settings_decide_the_optimizer():
     phase = Phase("all", 2, 0.01)
-    adamw = make_optimizer(
-        TrainSettings(weight_decay=0.3, clip_norm=2.0), phase, total_steps=50, rate_factors={"a": 0.5}
-    )
+
+    def made(settings, factors):
+        return make_optimizer(settings, make_schedule(settings, phase, total_steps=50), rate_factors=factors)
+
+    adamw = made(TrainSettings(weight_decay=0.3, clip_norm=2.0), {"a": 0.5})
     assert isinstance(adamw, FusedAdamW)
     config = adamw.get_config()
     assert (config["weight_decay"], config["clip_norm"], config["rate_factors"]) == (0.3, 2.0, {"a": 0.5})
-    sgd = make_optimizer(
-        TrainSettings(optimizer="sgd", schedule="cosine"), phase, total_steps=50, rate_factors={}
-    )
-    assert isinstance(sgd, keras.optimizers.SGD)
-    assert (sgd.momentum, sgd.nesterov, sgd.global_clipnorm) == (0.9, True, 1.0)
+    assert config["total_steps"] == 50
+    sgd = made(TrainSettings(optimizer="sgd", schedule="cosine", weight_decay=0.2), {"b": 0.5})
+    assert isinstance(sgd, FusedSGD)
+    config = sgd.get_config()
+    assert (config["momentum"], config["clip_norm"], config["weight_decay"]) == (0.9, 1.0, 0.2)
+    assert config["rate_factors"] == {"b": 0.5}
     rates = [float(sgd._learning_rate(step)) for step in (0, 4, 5, 50)]
     np.testing.assert_allclose(rates, [0.002, 0.01, 0.01, 0.0], atol=1e-8)
 

@@ -23,6 +23,8 @@ def build_text_classifier(
     max_length: int | None = None,
     long_texts: Literal["truncate", "windows"] = "truncate",
     dtype: str | None = None,
+    allow_unsafe: bool = False,
+    seed: int = 0,
     name: str | None = None,
 ) -> Classifier:
     """Builds an uncompiled text classifier, from token ids to logits.
@@ -35,10 +37,12 @@ def build_text_classifier(
             when None the preset's choice, and ``"mean"`` for an encoder given as an object.
         dropout_rate: Share of pooled features dropped in training, from 0 up to but not including 1.
         tokenizer: Tokenizer to use instead of the preset's; needed with an encoder given as an object.
-        max_length: Most tokens of a text or a window, at least 3; the tokenizer's own limit when None.
+        max_length: Most tokens of a text or a window, at least 3; when None, `train` decides.
         long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``, overlapping by a quarter
             and at most 16, whose logits are averaged.
         dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
+        allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
+        seed: Seed of the head's initial weights.
         name: Name of the Keras model.
 
     Returns:
@@ -51,7 +55,7 @@ def build_text_classifier(
     """
     preset = ""
     if isinstance(backbone, str):
-        loaded = load_backbone(backbone, dtype=dtype, tokenizer=tokenizer)
+        loaded = load_backbone(backbone, dtype=dtype, tokenizer=tokenizer, allow_unsafe=allow_unsafe)
         encoder, preset = loaded.backbone, loaded.preset
         pooling = pooling or loaded.pooling
         tokenizer = loaded.tokenizer
@@ -63,6 +67,8 @@ def build_text_classifier(
             )
     if tokenizer is None:
         raise ConfigError("a backbone given as an object needs tokenizer=, the one that it was trained with.")
+    # Another model with the same tokenizer keeps its own lengths.
+    tokenizer = WordPieceTokenizer.from_config(tokenizer.get_config())
     if max_length is not None:
         tokenizer.max_length = max_length
     tokenizer.long_texts = long_texts
@@ -74,6 +80,8 @@ def build_text_classifier(
         pooling=pooling or "mean",
         dropout_rate=dropout_rate,
         preset=preset,
+        built_length=max_length,
+        seed=seed,
         name=name,
     )
 

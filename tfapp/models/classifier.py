@@ -33,6 +33,7 @@ class _Parts:
     dropout_rate: float
     preset: str
     temperature: float
+    built_length: int | None
 
 
 @keras.saving.register_keras_serializable("tfapp")
@@ -50,6 +51,9 @@ class Classifier(keras.Model):  # type: ignore[misc]
         dropout_rate: Share of pooled features dropped in training, from 0 up to but not including 1.
         preset: Name of the preset that the backbone comes from; empty for a backbone made by hand.
         temperature: What the logits are divided by before the softmax; more than 0.
+        built_length: The ``max_length`` that was asked for when the model was built; None leaves it to
+            training.
+        seed: Seed of the head's initial weights.
         name: Name of the Keras model.
 
     Raises:
@@ -68,12 +72,14 @@ class Classifier(keras.Model):  # type: ignore[misc]
         dropout_rate: float = 0.1,
         preset: str = "",
         temperature: float = 1.0,
+        built_length: int | None = None,
+        seed: int = 0,
         name: str | None = None,
     ) -> None:
         names = tuple(str(name) for name in classes)
         if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(f"classes = {list(names)}: a classifier needs at least 2 different names.")
-        head = make_head(len(names), dropout_rate)
+        head = make_head(len(names), dropout_rate, seed=seed)
         features = pool(backbone, pooling)
         super().__init__(inputs=dict(backbone.input), outputs=head[1](head[0](features)), name=name)
         self._parts = _Parts(
@@ -87,6 +93,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
             dropout_rate=dropout_rate,
             preset=preset,
             temperature=1.0,
+            built_length=built_length,
         )
         self.temperature = temperature
 
@@ -145,6 +152,11 @@ class Classifier(keras.Model):  # type: ignore[misc]
         """Most tokens that the backbone has positions for; None where there is no limit."""
         limit = getattr(self._parts.backbone, "max_sequence_length", None)
         return None if limit is None else int(limit)
+
+    @property
+    def built_length(self) -> int | None:
+        """The ``max_length`` that was asked for when the model was built, or None."""
+        return self._parts.built_length
 
     @property
     def temperature(self) -> float:
@@ -242,6 +254,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
             "dropout_rate": parts.dropout_rate,
             "preset": parts.preset,
             "temperature": parts.temperature,
+            "built_length": parts.built_length,
             "name": self.name,
         }
 

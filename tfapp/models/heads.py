@@ -49,12 +49,15 @@ def first_token(hidden: keras.KerasTensor) -> keras.KerasTensor:
     return hidden[:, 0, :]
 
 
-def make_head(num_classes: int, dropout_rate: float) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+def make_head(
+    num_classes: int, dropout_rate: float, *, seed: int
+) -> tuple[keras.layers.Layer, keras.layers.Layer]:
     """Makes the dropout and the dense layer between pooled features and logits, both in float32.
 
     Args:
         num_classes: Number of logits; 2 or more.
         dropout_rate: Share of features dropped in training, from 0 up to but not including 1.
+        seed: Seed of the initial weights.
 
     Returns:
         The dropout layer and the dense layer.
@@ -67,7 +70,7 @@ def make_head(num_classes: int, dropout_rate: float) -> tuple[keras.layers.Layer
     dropout = keras.layers.Dropout(dropout_rate, dtype="float32", name="head_dropout")
     dense = keras.layers.Dense(
         num_classes,
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
         dtype="float32",
         name="logits",
     )

@@ -60,8 +60,8 @@ class Golden:
         preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows`` and
             ``pad_id``.
         texts: The inputs.
-        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or logarithms
-            of probabilities) are averaged.
+        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or
+            logarithms of probabilities) are averaged.
         probabilities: The trained model's answers ``(rows, num_classes)``.
         answers: What variants with rounded weights answered at export, by variant, in the same shape. Words
             drawn at random lie near the borders between classes, where rounding moves a probability far.

@@ -40,7 +40,8 @@ class Selection:
     Attributes:
         monitor: A column of the history, such as ``"val_accuracy"`` or ``"val_loss"``.
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
-        patience: Epochs without improvement after which a phase ends; None never ends it early.
+        patience: Epochs without improvement on the phase's own best after which it ends; None never ends it
+            early.
     """
 
     monitor: str = "val_accuracy"
@@ -113,9 +114,11 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         self.progress.epochs_done = epoch + 1
         value = numbers.get(self.selection.monitor)
         if value is not None and self.selection.improved(value, self.progress.best_value):
-            self.progress.best_value, self.progress.stale_epochs = value, 0
+            self.progress.best_value = value
             if self.selection.keep_best:
                 self.best[:] = read_values(self.weights)
+        if value is not None and self.selection.improved(value, self.progress.phase_best):
+            self.progress.phase_best, self.progress.stale_epochs = value, 0
         else:
             self.progress.stale_epochs += 1
         patience = self.selection.patience

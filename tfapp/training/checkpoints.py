@@ -29,6 +29,7 @@ class Progress:
         epochs_done: Finished epochs of that phase.
         history: One row a finished epoch.
         best_value: Best monitored value so far, or None.
+        phase_best: Best monitored value of the phase so far, or None.
         stale_epochs: Epochs since then.
         stopped: Whether the phase was ended early.
     """
@@ -38,6 +39,7 @@ class Progress:
     epochs_done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_value: float | None = None
+    phase_best: float | None = None
     stale_epochs: int = 0
     stopped: bool = False
 

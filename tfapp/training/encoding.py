@@ -28,8 +28,8 @@ def encode_splits(
     Args:
         model: The classifier, with its tokenizer.
         splits: `TextSplit` by name, ``"train"`` among them.
-        max_length: Where to cut, in tokens; None for the 99th percentile of the training texts, at most 256
-            and at most what the backbone has positions for.
+        max_length: Most tokens of a row; None for what the model was built with, else the 99th percentile of
+            the training texts, at most 256 and at most what the backbone has positions for.
 
     Returns:
         The ids of each split, cut or split as the tokenizer says, and the lengths of the training texts.
@@ -39,6 +39,7 @@ def encode_splits(
     """
     tokenizer = model.preprocessor
     positions = model.max_positions or _UNLIMITED
+    max_length = max_length or model.built_length
     if max_length is not None and max_length > positions:
         raise ConfigError(
             f"max_length = {max_length}: the backbone has positions for {positions} tokens only."

@@ -1,4 +1,4 @@
-"""AdamW for fine-tuning, one fused pass a variable, and the learning rate's course."""
+"""AdamW and SGD for fine-tuning, one fused pass a variable, and the learning rate's course."""
 
 from __future__ import annotations
 
@@ -70,55 +70,49 @@ def _shrink(variable: Any, share: Any) -> Any:
         return tf.constant(True)
 
 
-@keras.saving.register_keras_serializable("tfapp")
-class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """AdamW whose dense update is one pass over memory, and whose embedding update touches used rows only.
+class FusedOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """What the optimizers below share: clipping, decay of matrices now and then, rates by variable.
 
-    Biases, normalisation parameters and embeddings are not decayed. Moments of embedding rows that a batch
-    does not use stay as they are (*lazy* Adam), so a step costs nothing for the rest of the vocabulary.
+    Biases, normalisation parameters and embeddings are not decayed.
 
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Decoupled decay, 0 or more.
-        beta_1: Decay of the first moment.
-        beta_2: Decay of the second moment.
-        epsilon: Added to the root of the second moment.
         decay_every: Steps from one decay to the next, which is as many times as strong: a pass over all
             weights for a change of some 1e-7 of their size is the dearest part of a step.
+        total_steps: The step at whose end the decay of the last steps is caught up; None never does.
         clip_norm: Gradients are scaled so that their global norm is at most this; None leaves them.
         rate_factors: Factor of the learning rate by variable path; 1 where a path is missing.
-        name: Name of the optimizer.
+        **kwargs: What every Keras optimizer takes, such as ``name``.
 
     Reference:
         Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101.
     """
+
+    moments: tuple[str, ...] = ()
 
     def __init__(
         self,
         learning_rate: Any = 5e-5,
         *,
         weight_decay: float = 0.01,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
         decay_every: int = 10,
+        total_steps: int | None = None,
         clip_norm: float | None = 1.0,
         rate_factors: Mapping[str, float] | None = None,
-        name: str = "fused_adamw",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.decay, self.decay_every = weight_decay, decay_every
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.decay, self.decay_every, self.total_steps = weight_decay, decay_every, total_steps
         self.clip_norm = clip_norm
         self.rate_factors = dict(rate_factors or {})
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes two moments for each variable."""
+        """Makes the moments of each variable."""
         if self.built:
             return
         super().build(variables)
-        self._first, self._second = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+        self._moments = self.add_optimizer_variables(variables, list(self.moments))
         self._factor_of = [self.rate_factors.get(v.path, 1.0) for v in variables]
         self._decay_of = [
             0.0 if len(v.shape) < 2 or v.path.rsplit("/", 1)[-1].endswith(_UNDECAYED) else self.decay
@@ -146,21 +140,79 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
             learning_rate: float32 scalar.
         """
         index = self._get_variable_index(variable)
-        first, second = self._first[index].value, self._second[index].value
+        moments = [of_each[index].value for of_each in self._moments]
         rate = tf.cast(learning_rate, variable.dtype) * self._factor_of[index]
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        power_1, power_2 = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
         if isinstance(gradient, tf.IndexedSlices):
-            self._update_rows(gradient, variable, first, second, rate * tf.sqrt(1 - power_2) / (1 - power_1))
+            self._update_rows(gradient, variable, moments, rate)
             return
         if self._decay_of[index]:
-            shrink = rate * self._decay_of[index] * self.decay_every
-            due = tf.equal(self.iterations % self.decay_every, self.decay_every - 1)
+            since = self.iterations % self.decay_every + 1
+            due = tf.equal(since, self.decay_every)
+            if self.total_steps is not None:
+                due = tf.logical_or(due, tf.equal(self.iterations + 1, self.total_steps))
+            shrink = rate * self._decay_of[index] * tf.cast(since, rate.dtype)
             tf.cond(due, lambda: _shrink(variable, shrink), lambda: tf.constant(False))
+        self._update(gradient, variable, moments, rate)
+
+    def _update(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        raise NotImplementedError
+
+    def _update_rows(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build an equal optimizer."""
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "decay_every": self.decay_every,
+            "total_steps": self.total_steps,
+            "clip_norm": self.clip_norm,
+            "rate_factors": self.rate_factors,
+        }
+
+
+@keras.saving.register_keras_serializable("tfapp")
+class FusedAdamW(FusedOptimizer):
+    """AdamW whose dense update is one pass over memory, and whose embedding update touches used rows only.
+
+    Moments of embedding rows that a batch does not use stay as they are (*lazy* Adam), so a step costs
+    nothing for the rest of the vocabulary.
+
+    Args:
+        learning_rate: A number or a schedule.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+        name: Name of the optimizer.
+        **kwargs: What `FusedOptimizer` takes.
+    """
+
+    moments = ("momentum", "velocity")
+
+    def __init__(
+        self,
+        learning_rate: Any = 5e-5,
+        *,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        name: str = "fused_adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def _powers(self, dtype: Any) -> tuple[Any, Any]:
+        step = tf.cast(self.iterations + 1, dtype)
+        return tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+
+    def _update(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        power_1, power_2 = self._powers(variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=first.handle,
-            v=second.handle,
+            m=moments[0].handle,
+            v=moments[1].handle,
             beta1_power=power_1,
             beta2_power=power_2,
             lr=rate,
@@ -170,49 +222,107 @@ class FusedAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
             grad=gradient,
         )
 
-    def _update_rows(self, gradient: Any, variable: Any, first: Any, second: Any, rate: Any) -> None:
+    def _update_rows(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        power_1, power_2 = self._powers(variable.dtype)
         rows, values = gradient.indices, gradient.values
-        new_first = tf.gather(first, rows) * self.beta_1 + values * (1 - self.beta_1)
-        new_second = tf.gather(second, rows) * self.beta_2 + tf.square(values) * (1 - self.beta_2)
-        first.scatter_update(tf.IndexedSlices(new_first, rows))
-        second.scatter_update(tf.IndexedSlices(new_second, rows))
-        change = rate * new_first / (tf.sqrt(new_second) + self.epsilon)
-        variable.scatter_sub(tf.IndexedSlices(change, rows))
+        first = tf.gather(moments[0], rows) * self.beta_1 + values * (1 - self.beta_1)
+        second = tf.gather(moments[1], rows) * self.beta_2 + tf.square(values) * (1 - self.beta_2)
+        moments[0].scatter_update(tf.IndexedSlices(first, rows))
+        moments[1].scatter_update(tf.IndexedSlices(second, rows))
+        rate = rate * tf.sqrt(1 - power_2) / (1 - power_1)
+        variable.scatter_sub(tf.IndexedSlices(rate * first / (tf.sqrt(second) + self.epsilon), rows))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that build an equal optimizer."""
-        return {
-            **super().get_config(),
-            "weight_decay": self.decay,
-            "decay_every": self.decay_every,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "clip_norm": self.clip_norm,
-            "rate_factors": self.rate_factors,
-        }
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("tfapp")
+class FusedSGD(FusedOptimizer):
+    """Stochastic gradient descent with Nesterov momentum, in one pass over memory.
+
+    The momentum of embedding rows that a batch does not use stays as it is.
+
+    Args:
+        learning_rate: A number or a schedule.
+        momentum: Share of the last step that is kept, from 0 up to but not including 1.
+        name: Name of the optimizer.
+        **kwargs: What `FusedOptimizer` takes.
+
+    Reference:
+        Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+    """
+
+    moments = ("momentum",)
+
+    def __init__(
+        self, learning_rate: Any = 0.01, *, momentum: float = 0.9, name: str = "fused_sgd", **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+
+    def _update(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=moments[0].handle,
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=True,
+        )
+
+    def _update_rows(self, gradient: Any, variable: Any, moments: list[Any], rate: Any) -> None:
+        tf.raw_ops.ResourceSparseApplyKerasMomentum(
+            var=variable.handle,
+            accum=moments[0].handle,
+            lr=rate,
+            grad=gradient.values,
+            indices=gradient.indices,
+            momentum=self.momentum,
+            use_nesterov=True,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build an equal optimizer."""
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+def make_schedule(settings: TrainSettings, phase: Phase, *, total_steps: int) -> WarmupDecay:
+    """Makes the course of a phase's learning rate.
+
+    Args:
+        settings: The warm-up's share and the shape after it.
+        phase: Whose learning rate is the peak.
+        total_steps: Steps of the phase.
+
+    Returns:
+        The learning rate by step.
+    """
+    warmup_steps = round(settings.warmup_fraction * total_steps)
+    return WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
 
 
 def make_optimizer(
-    settings: TrainSettings, phase: Phase, *, total_steps: int, rate_factors: Mapping[str, float]
-) -> keras.optimizers.Optimizer:
+    settings: TrainSettings, schedule: WarmupDecay, *, rate_factors: Mapping[str, float]
+) -> FusedOptimizer:
     """Makes a phase's optimizer.
 
     Args:
-        settings: Which optimizer, schedule, decay and clipping.
-        phase: Whose learning rate is the peak.
-        total_steps: Steps of the phase.
+        settings: Which optimizer, decay and clipping.
+        schedule: The course of its learning rate.
         rate_factors: Factor of the learning rate by variable path.
 
     Returns:
         A new optimizer.
     """
-    warmup_steps = round(settings.warmup_fraction * total_steps)
-    rate = WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
-    if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=settings.clip_norm)
-    return FusedAdamW(
-        rate, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm, rate_factors=rate_factors
+    kinds = {"adamw": FusedAdamW, "sgd": FusedSGD}
+    return kinds[settings.optimizer](
+        schedule,
+        weight_decay=settings.weight_decay,
+        total_steps=schedule.total_steps,
+        clip_norm=settings.clip_norm,
+        rate_factors=rate_factors,
     )
 
 

@@ -87,7 +87,8 @@ def train(
         phases: What to train, in order; a short linear probe, then everything, when None.
         batch_size: Rows a batch (the global batch), 1 or more.
         optimizer: ``"adamw"``, or ``"sgd"`` with Nesterov momentum 0.9.
-        weight_decay: Decoupled decay of weight matrices, 0 or more.
+        weight_decay: Decoupled decay of weight matrices, 0 or more; embedding tables, biases and
+            normalisation are not decayed.
         warmup_fraction: Share of a phase's steps in which the learning rate rises, 0 up to 1.
         schedule: The learning rate's course after the warm-up.
         layer_decay: Factor of the learning rate from each block to the one below, more than 0 up to 1.
@@ -97,28 +98,30 @@ def train(
         focal_gamma: Exponent of the focal loss.
         label_smoothing: Share of each label spread over all classes, 0 up to 1.
         objective: What a step minimises: a key of `tfapp.objectives.OBJECTIVES`, or an objective.
-        monitor: What chooses the best epoch.
+        monitor: What chooses the best epoch, of all phases together.
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
-        patience: Epochs without improvement after which a phase ends; None never ends it early.
+        patience: Epochs without improvement on a phase's own best after which it ends; None never ends it
+            early.
         precision: ``"auto"`` chooses bfloat16 where the device multiplies it faster.
-        max_length: Most tokens of a text, or of a window; the 99th percentile of the training texts, at most 256,
-            when None.
-        feature_cache_megabytes: Largest feature cache in MB; a larger one is not written, and the frozen part
-            is computed in every step instead.
+        max_length: Most tokens of a text, or of a window. When None, what the model was built with, else the
+            99th percentile of the training texts, at most 256.
+        feature_cache_megabytes: Largest feature cache in MB, on disk and, while its phase trains, in memory;
+            a larger one is not written, and the frozen part is computed in every step instead.
         run_dir: Folder of ``history.csv``, ``checkpoints/``, ``features/`` and ``tensorboard/``; None keeps
             nothing.
         callbacks: Further Keras callbacks.
         seed: Decides order and dropout; the data's seed when None.
-        verbose: Whether to show Keras's progress bar; ``"auto"`` shows it on a terminal.
+        verbose: Whether to show Keras's progress bar; ``"auto"`` shows it on a terminal and in a notebook.
 
     Returns:
-        The history of all phases. ``model.preprocessor.max_length`` is set. A model built with
+        The history of all phases. ``model.preprocessor.max_length`` is set, ``model.temperature`` is 1 again,
+        which `evaluate` may fit anew. A model built with
         ``long_texts="windows"`` learns from all windows, each with its text's label; losses and accuracies in
         the history then count windows.
 
     Raises:
         ConfigError: When a setting is unknown or out of range.
-        TrainingError: When the loss is no longer finite.
+        TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When ``run_dir`` cannot be written.
     """
     settings = TrainSettings(
@@ -157,6 +160,7 @@ def train(
         raise ConfigError(f"seed = {seed}: it must be at least 0 and less than 2^31.")
     if run_dir is not None:
         _check_writable(Path(run_dir))
+    model.temperature = 1.0
     splits = {"train": data.train, "validation": data.validation}
     encoded, lengths = encode_splits(model, splits, max_length)
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
@@ -171,7 +175,7 @@ def train(
             directory=Path(scratch if run_dir is None else run_dir),
             keep=run_dir is not None,
             callbacks=callbacks,
-            show_bar=sys.stdout.isatty() if verbose == "auto" else bool(verbose),
+            show_bar=_can_show_bar() if verbose == "auto" else bool(verbose),
             precision=chosen,
             generator=keras.random.SeedGenerator(seed),
             encoded=encoded,
@@ -187,6 +191,10 @@ def train(
             padding_share(rows, batch_size=batch_size, seed=seed),
             chosen,
         )
+
+
+def _can_show_bar() -> bool:
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
 def _check_writable(directory: Path) -> None:

@@ -13,21 +13,24 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfapp.data.bucketing import evaluation_batches, training_batches
 from tfapp.data.encoded import EncodedTexts
+from tfapp.errors import TrainingError
 from tfapp.models import Classifier
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
 from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
-from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.optimizers import layer_rate_factors, make_optimizer, make_schedule
 from tfapp.training.settings import TrainSettings
 from tfapp.training.trainer import TrainingModel
 
 _LOG = logging.getLogger("tfapp")
 _MOST_FUSED_STEPS = 32
+_MOST_FUSED_STEPS_WITH_A_BAR = 8
 
 
 @dataclass
@@ -89,9 +92,9 @@ class Run:
 def start_run(run: Run) -> None:
     """Seeds dropout, and goes on from a checkpoint of the same run where there is one."""
     _seed_dropout(run.model, run.seed)
-    run.progress = Progress(_run_key(run))
     if not run.keep:
         return
+    run.progress = Progress(_run_key(run))
     checkpoint = Checkpoint.load(run.directory / "checkpoints", run.progress.key)
     if checkpoint is None:
         return
@@ -112,15 +115,23 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 def _run_key(run: Run) -> str:
     parts = {
         "settings": run.settings.described(),
-        "objective": run.objective.name,
+        "objective": [run.objective.name, vars(run.objective)],
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
         "model": [run.model.preset, run.model.pooling, run.model.dropout_rate],
-        "weights": [[variable.path, list(variable.shape)] for variable in run.model.weights],
+        "backbone": _digest(run.model.backbone.weights),
         "token_ids": [hashlib.sha256(ids.values.tobytes()).hexdigest() for ids in run.encoded.values()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest(variables: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(f"{variable.path} {variable.shape}".encode())
+        digest.update(np.ascontiguousarray(variable).data)
+    return digest.hexdigest()
 
 
 def run_phase(run: Run, index: int) -> None:
@@ -131,7 +142,7 @@ def run_phase(run: Run, index: int) -> None:
         index: Number of the phase, from 0.
 
     Raises:
-        TrainingError: When the loss is no longer finite.
+        TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When the run's folder cannot be written.
     """
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
@@ -164,13 +175,16 @@ def run_phase(run: Run, index: int) -> None:
         whole=run.model,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
-    optimizer = make_optimizer(settings, phase, total_steps=steps * phase.epochs, rate_factors=factors)
+    schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
+    optimizer = make_optimizer(settings, schedule, rate_factors=factors)
     trainer.compile(
         optimizer=optimizer,
         loss=run.loss,
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
-        steps_per_execution=1 if run.show_bar else _divisor(steps, _MOST_FUSED_STEPS),
+        steps_per_execution=_divisor(
+            steps, _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
+        ),
     )
     optimizer.build(trainer.trainable_variables)
     if run.resumed is not None and progress.phase == index:
@@ -196,35 +210,41 @@ def run_phase(run: Run, index: int) -> None:
         best=run.best,
         save=save,
         history_path=run.directory / "history.csv" if run.keep else None,
-        rate=lambda: float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+        rate=lambda: float(schedule(optimizer.iterations - 1)),
     )
     if progress.epochs_done < phase.epochs and not progress.stopped:
         board = run.directory / "tensorboard" / f"phase-{index + 1}"
-        trainer.fit(
-            training_batches(
-                rows["train"],
-                run.labels("train"),
-                batch_size=settings.batch_size,
-                seed=run.seed * 1000 + index,
-                first_epoch=progress.epochs_done,
-                class_weights=run.class_weights,
-            ),
-            epochs=phase.epochs,
-            initial_epoch=progress.epochs_done,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            shuffle=False,
-            verbose=1 if run.show_bar else 0,
-            callbacks=[
-                keeper,
-                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
-                *run.callbacks,
-            ],
-        )
+        try:
+            trainer.fit(
+                training_batches(
+                    rows["train"],
+                    run.labels("train"),
+                    batch_size=settings.batch_size,
+                    seed=run.seed * 1000 + index,
+                    first_epoch=progress.epochs_done,
+                    class_weights=run.class_weights,
+                ),
+                epochs=phase.epochs,
+                initial_epoch=progress.epochs_done,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                shuffle=False,
+                verbose=1 if run.show_bar else 0,
+                callbacks=[
+                    keeper,
+                    *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
+                    *run.callbacks,
+                ],
+            )
+        except tf.errors.ResourceExhaustedError as error:
+            raise TrainingError(
+                f"phase {index + 1} ({phase.title}) needs more memory than there is: lower batch_size "
+                f"(now {settings.batch_size}) or max_length (now {run.model.preprocessor.max_length})."
+            ) from error
     if run.best:
         assign_values(run.model.weights, run.best)
     progress.phase, progress.epochs_done = index + 1, 0
-    progress.stale_epochs, progress.stopped = 0, False
+    progress.phase_best, progress.stale_epochs, progress.stopped = None, 0, False
 
 
 def _divisor(steps: int, most: int) -> int:
