@@ -82,3 +82,30 @@ def test_lines_of_earlier_logs_count_when_their_settings_are_the_same(measure, t
     runs, table = measure("--seeds", "3", "--who", "transformers")
     assert runs == [("transformers", 1), ("transformers", 2)]
     assert "0.8000, 0.9000, 0.9000" in table
+
+
+@pytest.mark.parametrize("measured", [0, 1, 2, 3, 4, 8, 10])
+def test_the_report_of_a_run_that_broke_has_what_was_measured(monkeypatch, capsys, measured):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import training_speed
+
+    speed = {"examples_per_second": 90.0, "padding_share": 0.1, "gflops_per_second": 100.0}
+    speed |= {"parameters": 10_620_000, "tokens_per_example": 25.0, "seconds": 77.0}
+    head = {"seconds": 9.0, "epochs": 10}
+    names = ["peak float32", "peak bfloat16", "tfapp float32", "transformers float32", "tfapp bfloat16"]
+    rows = [{"participant": name, **speed} for name in names[:2]]
+    for row in rows:
+        del row["examples_per_second"], row["padding_share"]
+    rows += [{"participant": name, **speed} for name in names[2:]]
+    rows += [{"participant": f"{mode} float32", **head} for mode in ("head", "frozen")]
+    rows += [{"participant": f"{mode} bfloat16", **head} for mode in ("head", "frozen")]
+    about = {"versions": {}, "command": "x", "date": "x", "machine": "x", "load": 0.0, "python": "x"}
+    if measured < 3:
+        with pytest.raises(SystemExit, match="broke before"):
+            training_speed.print_report(about, rows[:measured])
+        return
+    training_speed.print_report(about, rows[:measured])
+    printed = capsys.readouterr().out
+    assert ("| tfapp bfloat16 |" in printed) == (measured > 4)
+    assert ("The head phase was not measured" in printed) == (measured < 7)
+    assert printed.count("1.0x") == max(0, (measured - 5) // 2)
