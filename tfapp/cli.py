@@ -90,12 +90,19 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
 @click.argument("release", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option(
-    "--file", "source", type=click.File("rb"), help="File of texts, one a line; '-' is standard input."
+    "--file",
+    "source",
+    type=click.File("rb"),
+    help="File of texts, one a line, blank lines left out; '-' is standard input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as when piped.")
 @debug_option
 def predict(release: Path, texts: Sequence[str], source: Any, as_json: bool) -> None:
-    """Classify texts with a release: the arguments, a file, or standard input."""
+    """Classify texts with a release: the arguments, a file, or standard input.
+
+    A file and standard input hold one text a line; blank lines are left out.
+    """
+    _check_arguments(texts)
     if source is None and not texts:
         if sys.stdin.isatty():
             raise click.UsageError(
@@ -129,7 +136,7 @@ def presets(context: click.Context) -> None:
 
 @presets.command("list")
 def list_presets() -> None:
-    """List what is packaged: origin, licence, size, cached or not."""
+    """List what is packaged: what it is, origin, licence, size, cached or not."""
     from tfapp.assets import ASSETS, cache_dir, is_cached
     from tfapp.data.datasets import DATASETS
 
@@ -146,8 +153,7 @@ def list_presets() -> None:
     ]
     print_table("packaged backbones and data sets", rows)
     for asset in ASSETS.values():
-        if asset.notice:
-            click.echo(f"{asset.name}: {asset.notice}")
+        click.echo(f"{asset.name}: {asset.description}.{f' {asset.notice}' if asset.notice else ''}")
     click.echo(f"Cache: {cache_dir()} ($TFAPP_CACHE chooses another folder)")
     click.echo(
         "Other backbones: keras-hub, kaggle:// and hf:// presets, Hugging Face folders, TF-Hub BERT models."
@@ -241,8 +247,23 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _check_arguments(texts: Iterable[str]) -> None:
+    """Refuses texts whose bytes Python could not decode: it hands them on as lone surrogates."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the text {text!r} holds bytes that are not {sys.getfilesystemencoding()}; give it in that "
+                "encoding, or in a UTF-8 file with --file"
+            ) from error
+
+
 def _lines(source: Any) -> list[str]:
-    """Reads the texts of a file or standard input, a line each, blank lines left out."""
+    """Reads the texts of a file or standard input, a line each, blank lines left out.
+
+    Only line feeds end a line: other characters that Unicode calls line breaks belong to a text.
+    """
     name = getattr(source, "name", "standard input")
     content: bytes = source.read()
     try:
@@ -250,7 +271,7 @@ def _lines(source: Any) -> list[str]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line.strip()]
 
 
 def _rows(texts: Iterable[str], predictions: Iterable[Prediction]) -> list[dict[str, str]]:

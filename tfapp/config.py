@@ -6,10 +6,11 @@ arguments. The defaults are those of the functions that the keys are handed to; 
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +23,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
+from tfapp.config_errors import describe
+from tfapp.config_overrides import apply_override
+from tfapp.data.datasets import DATASETS
 from tfapp.errors import ConfigError, nearest
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -65,6 +69,16 @@ def _check_trained_part(value: Any) -> Any:
     )
 
 
+def _check_dataset(value: Any) -> Any:
+    if isinstance(value, str) and value not in DATASETS:
+        raise PydanticCustomError(
+            "dataset",
+            "no packaged data set (a path goes with `train`); {choices}",
+            {"choices": nearest(value, DATASETS)},
+        )
+    return value
+
+
 PathText = Annotated[str, BeforeValidator(_check_variables), Field(min_length=1)]
 
 
@@ -81,7 +95,7 @@ class DataSection(Section):
     globs, and may hold environment variables such as ``${TFAPP_DATA}``.
     """
 
-    dataset: str | None = None
+    dataset: Annotated[str, BeforeValidator(_check_dataset)] | None = None
     train: PathText | None = None
     validation: PathText | None = None
     test: PathText | None = None
@@ -102,7 +116,10 @@ class DataSection(Section):
             raise PydanticCustomError(
                 "sources", "`validation`, `test` and `format` go with `train`, a path, not with `dataset`"
             )
-        if self.validation_fraction + self.test_fraction >= 1.0:
+        drawn = (self.validation_fraction if self.validation is None else 0.0) + (
+            self.test_fraction if self.test is None else 0.0
+        )
+        if drawn >= 1.0:
             raise PydanticCustomError(
                 "sources", "`validation_fraction` and `test_fraction` together leave no rows to train on"
             )
@@ -207,10 +224,14 @@ class WorkflowConfig(Section):
             path: A path or glob as the file has it.
 
         Returns:
-            The absolute path or glob.
+            The absolute path, or the glob: what exists is a path, and only the signs that stand in the file
+            make a pattern, not those in the names of the folders before it.
         """
-        filled = _VARIABLE.sub(lambda match: os.environ[match[1]], path)
-        return str(self._folder / Path(filled).expanduser())
+        plain = self._folder / Path(_fill(path, os.environ.__getitem__)).expanduser()
+        if plain.exists() or not glob.has_magic(path):
+            return str(plain)
+        pattern = _fill(path, lambda variable: glob.escape(os.environ[variable]))
+        return str(Path(glob.escape(str(self._folder))) / Path(pattern).expanduser())
 
     def resolve_backbone(self) -> str:
         """Tells a preset's name from a folder: a folder that exists beside the file is meant as such.
@@ -252,109 +273,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConf
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override)
     try:
         config = WorkflowConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(_describe(error.errors(include_url=False), path, overrides)) from error
+        problems = error.errors(include_url=False)
+        raise ConfigError(describe(problems, WorkflowConfig, path, overrides)) from error
     config._folder = path.resolve().parent
     return config
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
-    """Sets one ``key=value`` in a parsed workflow file."""
-    key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
-        raise ConfigError(f"--set {override}: expected key=value, such as --set train.batch_size=16")
-    place: Any = document
-    for position, part in enumerate(parts):
-        where = ".".join(parts[:position]) or "the file"
-        if isinstance(place, list):
-            if not part.isdecimal() or int(part) >= len(place):
-                raise ConfigError(
-                    f"--set {override}: {where} is a list of {len(place)} in the file; "
-                    f"{part!r} is none of its positions, which count from 0"
-                )
-        elif not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: {where} is a value, so it has no key {part!r}")
-        index: Any = int(part) if isinstance(place, list) else part
-        if position == len(parts) - 1:
-            place[index] = _parse_value(override, text.strip())
-        else:
-            place = place[index] if isinstance(place, list) else place.setdefault(part, {})
-
-
-def _parse_value(override: str, text: str) -> Any:
-    """Reads a value as TOML does; a bare word is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        if text[:1] in ("[", "{", '"', "'"):
-            raise ConfigError(f"--set {override}: {text} is not a TOML value: {error}") from error
-        return text
-
-
-_WORDS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a text in quotes",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list in [ ]",
-    "dict_type": "must be a section of name = value",
-    "model_type": "must be a section",
-    "model_attributes_type": "must be a section",
-    "missing": "missing; add it",
-    "string_too_short": "must not be empty",
-    "too_short": "must not be empty",
-}
-
-
-def _describe(problems: Sequence[ErrorDetails], path: Path, overrides: Sequence[str]) -> str:
-    """Words the findings of pydantic, a line for each key: file, key, value, what is wrong, and the cure."""
-    overridden = [override.partition("=")[0].strip() for override in overrides]
-    findings: dict[str, list[str]] = {}
-    for problem in problems:
-        location = [part for part in problem["loc"] if isinstance(part, int) or _is_key(part)]
-        key = ".".join(str(part) for part in location)
-        from_override = any(f"{key}.".startswith(f"{name}.") for name in overridden if name)
-        where = ": ".join(filter(None, ["--set" if from_override else str(path), key]))
-        value = problem["input"]
-        if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(value, Mapping):
-            where += f" = {value!r}"
-        findings.setdefault(where, []).append(_explain(problem, location))
-    return "\n".join(f"{where}: {' or '.join(dict.fromkeys(texts))}" for where, texts in findings.items())
-
-
-def _explain(problem: ErrorDetails, location: Sequence[str | int]) -> str:
-    """Says what is wrong with one value, and what would be right."""
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(str(location[-1]), _section_at(location[:-1]).model_fields)}"
-    if problem["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
-        return nearest(str(problem["input"]), choices)
-    return _WORDS.get(problem["type"], problem["msg"].replace("Input should be", "must be"))
-
-
-def _is_key(part: str) -> bool:
-    """Tells keys of the file from the names of union members, which pydantic puts in locations."""
-    return part.isidentifier() and part != Top.__name__
-
-
-def _section_at(location: Sequence[str | int]) -> type[Section]:
-    """Finds the schema of the section at a location, for the names of its keys."""
-    section: type[Section] = WorkflowConfig
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        section = next(kind for kind in _sections_in(annotation))
-    return section
-
-
-def _sections_in(annotation: Any) -> Iterable[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _sections_in(argument)
+def _fill(path: str, value: Callable[[str], str]) -> str:
+    return _VARIABLE.sub(lambda match: value(match[1]), path)

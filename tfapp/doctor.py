@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -152,12 +153,11 @@ def _extras() -> Section:
 
 def _storage() -> Section:
     folder = cache_dir()
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     data = os.environ.get("TFAPP_DATA")
     return Section(
         "Files",
         [
-            ("cache", f"{folder}, {size / 1e6:.1f} MB ($TFAPP_CACHE chooses another folder)"),
+            ("cache", f"{folder}, {_size(folder) / 1e6:.1f} MB ($TFAPP_CACHE chooses another folder)"),
             *(
                 (f"  {asset.name}", "cached" if is_cached(asset) else "not cached")
                 for asset in ASSETS.values()
@@ -165,6 +165,16 @@ def _storage() -> Section:
             ("$TFAPP_DATA", data or "not set; workflows and tests with larger data sets need it"),
         ],
     )
+
+
+def _size(folder: Path) -> int:
+    """Adds up the files below a folder, which another process may be filling or clearing meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.stat(os.path.join(place, name)).st_size
+    return size
 
 
 def _installed() -> dict[str, str]:

@@ -73,7 +73,26 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         ``"did you mean 'a' or 'b'?"`` when something is similar, otherwise all choices.
     """
     known = sorted(choices)
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    similar = _similar(name, known, 3)
     if similar:
         return "did you mean " + " or ".join(repr(choice) for choice in similar) + "?"
     return "choices: " + ", ".join(repr(choice) for choice in known)
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Words the most similar choice as a sentence, and nothing when none is similar.
+
+    Args:
+        name: What the user gave.
+        choices: What there is; more than a message should list.
+
+    Returns:
+        ``" Did you mean 'a'?"`` or an empty string.
+    """
+    similar = _similar(name, choices, 1)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
+
+
+def _similar(name: str, choices: Iterable[str], count: int) -> list[str]:
+    lower = {choice.lower(): choice for choice in choices}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.errors import OutputError
+from tfapp.errors import OutputError, TfappError
 
+_logger = logging.getLogger("tfapp")
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,7 +30,7 @@ class Stage:
     Attributes:
         name: The stage's name, and the name of its folder.
         directory: Where the stage writes.
-        key: Checksum of everything that the stage's files are made from.
+        inputs: Checksum of each thing that the stage's files are made from, by its name.
         finished: Whether it was found, or has become, complete; if not, it must run.
         result: What the stage reported when it finished; empty before.
         resumes: Whether an unfinished run from the same inputs left files to continue from.
@@ -36,10 +38,15 @@ class Stage:
 
     name: str
     directory: Path
-    key: str
+    inputs: dict[str, str]
     finished: bool = False
     result: dict[str, Any] = field(default_factory=dict)
     resumes: bool = False
+
+    @property
+    def key(self) -> str:
+        """Checksum of everything that the stage's files are made from."""
+        return _checksum(self.inputs)
 
     def finish(self, result: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
         """Records that the stage is complete, so that the next run skips it.
@@ -49,9 +56,16 @@ class Stage:
             outputs: Paths that must exist for the stage to be skipped, relative to its folder or absolute.
         """
         self.result = dict(result)
-        record = {"stage": self.name, "key": self.key, "finished": True, "result": self.result}
-        write_json(self.directory / "stage.json", {**record, "outputs": list(outputs)})
+        self.record(finished=True, result=self.result, outputs=list(outputs))
         self.finished = True
+
+    def record(self, **state: Any) -> None:
+        """Writes what the stage is made from and how it stands into its folder.
+
+        Args:
+            state: JSON values.
+        """
+        write_json(self.directory / "stage.json", {"stage": self.name, "inputs": self.inputs, **state})
 
 
 @dataclass
@@ -69,7 +83,7 @@ class RunFolder:
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """Opens a stage: finished when it was made from the same inputs, otherwise ready to run.
 
-        Files of a stage that was made from other inputs are removed.
+        Files of a stage that was made from other inputs are removed; the log says which inputs changed.
 
         Args:
             name: The stage's name.
@@ -78,20 +92,21 @@ class RunFolder:
         Returns:
             The stage, finished or to be run.
         """
-        text = json.dumps({"tfapp": __version__, **inputs}, sort_keys=True)
-        stage = Stage(name, self.directory / name, hashlib.sha256(text.encode()).hexdigest())
+        named = dict(_flatten({"tfapp": __version__, **inputs}))
+        stage = Stage(name, self.directory / name, {key: _checksum(value) for key, value in named.items()})
         record = _read_json(stage.directory / "stage.json")
-        if record.get("key") == stage.key:
+        if record.get("inputs") == stage.inputs:
             complete = all((stage.directory / path).exists() for path in record.get("outputs", ()))
             if record.get("finished") and complete:
                 stage.finished, stage.result = True, dict(record["result"])
                 self.skipped.append(name)
                 return stage
             stage.resumes = not record.get("finished")
-        if not stage.resumes:
+        if not stage.resumes and stage.directory.exists():
+            _logger.info("%s: %s; its earlier files are removed", name, _what_changed(record, stage.inputs))
             remove(stage.directory)
         stage.directory.mkdir(parents=True, exist_ok=True)
-        write_json(stage.directory / "stage.json", {"stage": name, "key": stage.key, "finished": False})
+        stage.record(finished=False)
         return stage
 
 
@@ -149,7 +164,7 @@ def writing_to(directory: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError:
+    except TfappError:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
@@ -193,3 +208,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _flatten(inputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names the inputs of a stage as the workflow file does: ``train.batch_size``."""
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _what_changed(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    earlier = record.get("inputs")
+    if not isinstance(earlier, dict):
+        return "the record of an earlier run cannot be read"
+    changed = [name for name in {**earlier, **inputs} if earlier.get(name) != inputs.get(name)]
+    return f"changed since the earlier run: {', '.join(changed)}" if changed else "some of its files are gone"

@@ -20,7 +20,7 @@ def log_to_terminal() -> None:
     """Sends what the library has to say to standard error, as plain lines."""
     logger = logging.getLogger("tfapp")
     logger.setLevel(logging.INFO)
-    if not logger.handlers:
+    if not any(isinstance(handler.formatter, _PlainFormatter) for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.setFormatter(_PlainFormatter())
         logger.addHandler(handler)

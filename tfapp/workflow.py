@@ -258,8 +258,11 @@ def _phase(section: PhaseSection) -> Phase:
 
 
 def _signature(path: str) -> list[tuple[str, int, int]]:
-    """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed."""
-    found = [Path(match) for match in glob.glob(path, recursive=True)]
+    """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed.
+
+    As for the readers, what exists is meant as such, though its name may hold signs of a pattern.
+    """
+    found = [Path(path)] if Path(path).exists() else map(Path, glob.glob(path, recursive=True))
     files = [inner for match in found for inner in (match.rglob("*") if match.is_dir() else [match])]
     stats = [(str(file), file.stat()) for file in files if file.is_file()]
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -2,7 +2,8 @@
 
     TFAPP_DATA=/path/to/data python scripts/benchmarks/accuracy.py [--quick] [--log FILE.jsonl]
 
-Every finished run is a line of the log; a second call skips what the log holds, so a broken run goes on.
+Every finished run is a line of the log. A second call skips the runs that the log holds at the same settings
+(recipe, precision, grouping, rows), so a broken run goes on; its table holds lines of these settings alone.
 The interval is Welch's t: a seed orders rows and draws weights differently in the two libraries, so their
 runs do not pair.
 """
@@ -32,13 +33,36 @@ BEST: dict[str, dict[str, Any]] = {}
 """Recipes of tfapp alone that do better, by data set: arguments for `model` and `train`, and `phases`."""
 
 
+QUICK_ROWS = 256
+
+
 def recipes(data_set: str) -> dict[str, dict[str, Any]]:
     same = {"phases": [PHASES[data_set]], "train": {"keep_best": False}}
     return {"tfapp": same} | ({"tfapp best recipe": BEST[data_set]} if data_set in BEST else {})
 
 
+def settings_of(who: str, data_set: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the accuracy of a run depends on, but for its seed."""
+    chosen = {"who": who, "data_set": data_set, "limit": QUICK_ROWS if options.quick else None}
+    if who == "transformers":
+        peer = {"precision": options.peer_precision, "group_by_length": options.peer_group_by_length}
+        return chosen | peer | {"recipe": {"phases": [PHASES[data_set]]}}
+    return chosen | {"precision": options.precision, "recipe": recipes(data_set)[who]}
+
+
+def has_settings(row: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a line of the log tells of a run at these settings.
+
+    Logs of earlier versions give `recipe` by name or not at all, and no `limit`: their recipe is the shared
+    one, and the number of rows tells a quick run.
+    """
+    earlier = {"recipe": settings["recipe"], "limit": QUICK_ROWS if row["rows"] == QUICK_ROWS else None}
+    told = row if isinstance(row.get("recipe"), dict) else row | earlier
+    return all(told.get(name) == value for name, value in settings.items())
+
+
 def run_one(who: str, data_set: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    limit = ["--limit", 256] if options.quick else []
+    limit = ["--limit", QUICK_ROWS] if options.quick else []
     if who != "transformers":
         arguments = ["accuracy", "--data-set", data_set, "--seed", seed, "--precision", options.precision]
         recipe = json.dumps(recipes(data_set)[who])
@@ -103,33 +127,39 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the peer")
     parser.add_argument("--env-dir", type=Path, help="folder for the peers' environments; default: the cache")
     parser.add_argument("--log", type=Path, default=Path("accuracy.jsonl"))
-    parser.add_argument("--quick", action="store_true", help="256 rows and 2 seeds, to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_ROWS} rows and 2 seeds, to see that it runs"
+    )
     options = parser.parse_args()
     for data_set in options.data_sets:
         data_file(data_set, "test.csv")
     about = about_run()
-    seeds = 2 if options.quick else options.seeds
-    for seed in range(seeds):
-        for data_set in options.data_sets:
-            for who in options.who or ("transformers", *recipes(data_set)):
-                done = {(row["who"], row["data_set"], row["seed"]) for row in read_log(options.log)}
-                if (who, data_set, seed) in done or (who != "transformers" and who not in recipes(data_set)):
-                    continue
-                try:
-                    answer = run_one(who, data_set, seed, options)
-                except PeerError as error:
-                    sys.exit(str(error))
-                line = json.dumps({"who": who, "data_set": data_set} | answer)
-                with options.log.open("a") as file:
-                    file.write(line + "\n")
-                print(f"{data_set} seed {seed} {who}: {answer['accuracy']:.4f}", file=sys.stderr, flush=True)
-    log = read_log(options.log)
+    settings = {
+        (data_set, who): settings_of(who, data_set, options)
+        for data_set in options.data_sets
+        for who in ("transformers", *recipes(data_set))
+    }
+    for seed in range(2 if options.quick else options.seeds):
+        for (data_set, who), wanted in settings.items():
+            done = any(row["seed"] == seed and has_settings(row, wanted) for row in read_log(options.log))
+            if done or (options.who and who not in options.who):
+                continue
+            try:
+                answer = run_one(who, data_set, seed, options)
+            except PeerError as error:
+                sys.exit(str(error))
+            with options.log.open("a") as file:
+                file.write(json.dumps(wanted | {"seed": seed} | answer) + "\n")
+            print(f"{data_set} seed {seed} {who}: {answer['accuracy']:.4f}", file=sys.stderr, flush=True)
+    log = [row for row in read_log(options.log) if any(has_settings(row, it) for it in settings.values())]
     about["versions"] |= next((row["versions"] for row in log if row["who"] == "transformers"), {})
     shared = "; ".join(
         f"{name} {it['epochs']} epochs at {it['learning_rate']:g}" for name, it in PHASES.items()
     )
+    grouping = "batches grouped by length" if options.peer_group_by_length else "random batches"
     notes = [
         f"recipe: {shared}; batch 32, AdamW 0.01, 10 % warm-up, linear decay, clip norm 1, 128 tokens",
+        f"tfapp in {options.precision} precision; transformers in {options.peer_precision}, {grouping}",
         "intervals: Welch's t over seeds",
     ]
     report("Test accuracy at one recipe", about, accuracy_table(log), notes)

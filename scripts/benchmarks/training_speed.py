@@ -109,10 +109,11 @@ def spread(results: list[dict[str, Any]], name: str, key: str) -> str:
 
 def speed_table(results: list[dict[str, Any]]) -> str:
     speed, padding = medians(results, "examples_per_second"), medians(results, "padding_share")
+    measured = [own for own in OURS.values() if own in speed]
     header = ("participant", "examples/s", "lowest to highest", "padding")
     rows = []
     for name, value in speed.items():
-        ratios = ("" if name in OURS.values() else f"{speed[own] / value:.2f}x" for own in OURS.values())
+        ratios = ("" if name in measured else f"{speed[own] / value:.2f}x" for own in measured)
         rows.append(
             [
                 name,
@@ -122,13 +123,15 @@ def speed_table(results: list[dict[str, Any]]) -> str:
                 *ratios,
             ]
         )
-    return markdown_table([*header, *(f"{own} is" for own in OURS.values())], rows)
+    return markdown_table([*header, *(f"{own} is" for own in measured)], rows)
 
 
 def peak_table(results: list[dict[str, Any]]) -> str:
     gflops = medians(results, "gflops_per_second")
     rows = []
     for precision, own in OURS.items():
+        if own not in gflops:
+            continue
         peak, reached = gflops[f"peak {precision}"], gflops[own]
         rows.append([precision, f"{peak:.0f}", f"{reached:.0f}", f"{reached / peak:.0%}"])
     return markdown_table(["precision", "peak, GFLOP/s", "training, GFLOP/s", "share of the peak"], rows)
@@ -138,14 +141,19 @@ def head_table(results: list[dict[str, Any]]) -> str:
     seconds = medians(results, "seconds")
     rows = []
     for precision in OURS:
+        if f"frozen {precision}" not in seconds:
+            continue
         ours, frozen = seconds[f"head {precision}"], seconds[f"frozen {precision}"]
         rows.append([precision, f"{ours:.1f}", f"{frozen:.1f}", f"{frozen / ours:.1f}x"])
     return markdown_table(["precision", "tfapp, s", "Keras fit, s", "ratio"], rows)
 
 
 def print_report(about: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    own = next(row for row in results if row["participant"] in OURS.values())
-    epochs = next(row["epochs"] for row in results if row["participant"].startswith("head"))
+    """Prints the tables of what was measured, which in a run that broke is not all."""
+    own = next((row for row in results if row["participant"] in OURS.values()), None)
+    frozen = next((row for row in results if row["participant"].startswith("frozen")), None)
+    if own is None:
+        sys.exit("no tables: the run broke before tfapp had its turn")
     report(
         "Full fine-tuning of MiniLM-L6 on SST-2, batch 32, lengths as they come",
         about,
@@ -165,8 +173,11 @@ def print_report(about: dict[str, Any], results: list[dict[str, Any]]) -> None:
             "normalisation and the optimizer count as nothing"
         ],
     )
+    if frozen is None:
+        print("\nThe head phase was not measured: the run ended before it.")
+        return
     report(
-        f"Head phase, {epochs} epochs in all, the first one and tokenising counted",
+        f"Head phase, {frozen['epochs']} epochs in all, the first one and tokenising counted",
         about,
         head_table(results),
         ["Keras `fit`: frozen backbone, the same padded batches; both validate after each epoch"],

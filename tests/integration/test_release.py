@@ -193,6 +193,8 @@ def test_predict_takes_lists_of_strings_only(release):
         predictor.predict("one text")
     with pytest.raises(DataError, match="text 1 is int"):
         predictor.predict(["a", 2])
+    with pytest.raises(DataError, match=r"text 1 .*half a surrogate pair"):
+        predictor.predict(["a", "b \ud83d"])
 
 
 def test_the_model_card_has_the_figures_of_the_manifest(release):

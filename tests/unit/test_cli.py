@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -24,6 +25,16 @@ def run_cli(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main([str(argument) for argument in arguments])
     return int(ended.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before():
+    """Takes away what the command line has added to the logger, which the process shares with other tests."""
+    logger = logging.getLogger("tfapp")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -158,6 +169,53 @@ def test_predict_writes_a_json_line_a_text_when_piped(capsys, tmp_path, fake_rel
     assert answers[0]["probabilities"] == {"long": 0.25, "short": 0.75}
 
 
+def test_predict_breaks_lines_at_line_feeds_only(capsys, tmp_path, fake_release):
+    source = tmp_path / "texts.txt"
+    texts = ["one\u2028line", "next\u0085line", "tab\x0band\x0cfeed", "carriage\rreturn"]
+    source.write_bytes("\r\n".join([*texts, "", " \t", "last"]).encode())
+    assert run_cli("predict", "release", "--file", source) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+    assert [answer["text"] for answer in answers] == [*texts, "last"]
+
+
+def test_predict_refuses_an_argument_that_is_not_utf8(capsys, fake_release):
+    assert run_cli("predict", "release", "good", b"caf\xe9".decode("utf-8", "surrogateescape")) == 2
+    assert "the text 'caf\\udce9' holds bytes that are not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
+def test_verify_ends_with_status_0_or_1_and_the_reasons(capsys, monkeypatch, tmp_path, ok, status):
+    import tfapp.release
+
+    row = {"artifact": "text", "verdict": "pass" if ok else "fail"}
+    reasons = [] if ok else ["text: 2 answers differ"]
+    report = SimpleNamespace(ok=ok, reasons=reasons, table=lambda: [row])
+    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+    monkeypatch.setattr(tfapp.release, "verify", lambda path: report if path == tmp_path else None)
+    assert run_cli("verify", tmp_path) == status
+    captured = capsys.readouterr()
+    assert row["verdict"] in captured.out
+    assert captured.err == ("" if ok else "  - text: 2 answers differ\n")
+
+
+@pytest.mark.parametrize("warnings", [[], ["TFAPP_DATA=/x is not a folder."]])
+def test_doctor_tells_what_it_found_and_ends_with_status_0(capsys, monkeypatch, warnings):
+    import tfapp.doctor
+    from tfapp.doctor import Findings, Section
+
+    def break_tensorflow():
+        raise ImportError("no TensorFlow here")
+
+    findings = Findings([Section("Libraries", [("numpy", "9.9")])], warnings)
+    monkeypatch.setattr(cli, "load_tensorflow", break_tensorflow)
+    monkeypatch.setattr(tfapp.doctor, "examine", lambda: findings)
+    assert run_cli("doctor") == 0
+    printed = capsys.readouterr().out
+    assert "9.9" in printed
+    said = [line for line in printed.splitlines() if line.startswith(("warning", "No problem"))]
+    assert said == ([f"warning: {warnings[0]}"] if warnings else ["No problem found."])
+
+
 def test_predict_names_the_line_that_is_not_utf8(capsys, tmp_path, fake_release):
     source = tmp_path / "texts.txt"
     source.write_bytes(b"good\nbr\xfbl\xe9e\n")
@@ -177,7 +235,8 @@ def test_presets_tells_origin_licence_size_and_cache(capsys, tmp_path, monkeypat
     listed = capsys.readouterr().out
     assert run_cli("presets", "list") == 0
     assert capsys.readouterr().out == listed
-    for fact in ("minilm-l6", "Apache-2.0", "83.5", "bbc-news", "BBC", "no", str(tmp_path)):
+    facts = ("minilm-l6", "Apache-2.0", "83.5", "22.7 M weights", "bbc-news", "five topics", "BBC", "no")
+    for fact in (*facts, str(tmp_path)):
         assert fact in listed
 
 

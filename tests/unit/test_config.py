@@ -87,6 +87,13 @@ def test_utf8_with_byte_order_mark_is_read(tmp_path):
         ('"reviews.csv"', '"a"\ntest_fraction = 1.5', "data.test_fraction = 1.5: must be less than 1"),
         ('"reviews.csv"', '"a"\ndataset = "bbc-news"', "data: give either `dataset`"),
         ('train = "reviews.csv"', "", "data: give either `dataset`"),
+        (
+            'train = "reviews.csv"',
+            'dataset = "bbc-new"',
+            "data.dataset = 'bbc-new': no packaged data set (a path goes with `train`); "
+            "did you mean 'bbc-news'?",
+        ),
+        ('train = "reviews.csv"', "dataset = 3", "data.dataset = 3: must be a text in quotes"),
         ('"reviews.csv"', '"a"\ntest_fraction = 0.6\nvalidation_fraction = 0.5', "leave no rows to train on"),
         ('name = "reviews"', 'name = "../up"', "name = '../up': it becomes a folder"),
         ('name = "reviews"', 'name = "-x"', "name = '-x': it becomes a folder"),
@@ -186,6 +193,25 @@ def test_paths_are_relative_to_the_file_and_hold_variables(tmp_path, monkeypatch
     )
     assert config.resolve(config.data.train) == str(tmp_path / "sets" / "a" / "*.csv")
     assert config.resolve(config.data.test) == str(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("given", ["validation", "test"])
+def test_a_fraction_that_is_not_used_is_not_judged(tmp_path, given):
+    fractions = "validation_fraction = 0.6\ntest_fraction = 0.6"
+    text = MINIMAL.replace('"reviews.csv"', f'"reviews.csv"\n{given} = "other.csv"\n{fractions}')
+    assert load_config(write(tmp_path, text)).data.test_fraction == 0.6
+
+
+def test_folders_and_files_whose_names_look_like_patterns_are_no_patterns(tmp_path, monkeypatch):
+    folder = tmp_path / "my[1] texts"
+    folder.mkdir()
+    monkeypatch.setenv("TFAPP_DATA", str(tmp_path / "sets*"))
+    config = load_config(write(folder, MINIMAL))
+    assert config.resolve("reviews.csv") == str(folder / "reviews.csv")
+    assert config.resolve("part-*.csv") == str(tmp_path / "my[[]1] texts" / "part-*.csv")
+    assert config.resolve("${TFAPP_DATA}/part-*.csv") == str(tmp_path / "sets[*]" / "part-*.csv")
+    (folder / "a[1].csv").write_text("")
+    assert config.resolve("a[1].csv") == str(folder / "a[1].csv")
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.toml")), ids=lambda path: path.stem)

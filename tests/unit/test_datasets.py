@@ -47,4 +47,3 @@ def test_each_data_set_states_its_terms():
     for name, dataset in DATASETS.items():
         assert dataset.name == name
         assert dataset.licence
-        assert dataset.description

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,25 @@ def test_processor_features_are_told_by_name():
     assert features["AMX BF16"].startswith("yes")
     assert features["AVX-512 VNNI"].startswith("no")
     assert doctor.cpu_features([]) == []
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_no_error(monkeypatch, tmp_path):
+    """As a concurrent fetch does: the file is there when it is listed, and gone right after."""
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path))
+    (tmp_path / "part").write_bytes(b"0" * 500_000)
+    (tmp_path / "whole").write_bytes(b"0" * 2_000_000)
+    stat, seen = os.stat, []
+
+    def vanishing(path, *rest, **options):
+        if Path(path).name == "part":
+            seen.append(path)
+            if len(seen) > 1:
+                raise FileNotFoundError(path)
+        return stat(path, *rest, **options)
+
+    monkeypatch.setattr(os, "stat", vanishing)
+    assert dict(doctor._storage().rows)["cache"].endswith("MB ($TFAPP_CACHE chooses another folder)")
+    assert "2.0 MB" in dict(doctor._storage().rows)["cache"]
 
 
 def test_the_extras_are_those_of_the_package():

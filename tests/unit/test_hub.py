@@ -223,6 +223,31 @@ def test_the_preprocessing_model_beside_the_folder_gives_the_vocabulary(bare_fol
     assert load_backbone(str(tmp_path / "bert")).tokenizer.vocabulary == tuple(tiny_vocab)
 
 
+def write_preprocessors(folder, vocabularies):
+    for name, vocabulary in vocabularies.items():
+        (folder / name / "assets").mkdir(parents=True)
+        (folder / name / "assets" / "vocab.txt").write_text("\n".join(vocabulary))
+
+
+@pytest.mark.parametrize("name", ["bert_uncased", "bert_uncased_L-2_H-16_A-2"])
+def test_of_several_preprocessing_models_the_one_with_the_models_name_is_taken(
+    bare_folder, tmp_path, tiny_vocab, name
+):
+    shutil.copytree(bare_folder, tmp_path / name)
+    cased = [*tiny_vocab[:-1], "Film"]
+    write_preprocessors(tmp_path, {"bert_cased_preprocess": cased, "bert_uncased_preprocess": tiny_vocab})
+    assert load_backbone(str(tmp_path / name)).tokenizer.vocabulary == tuple(tiny_vocab)
+
+
+def test_preprocessing_models_among_which_the_name_does_not_choose_are_named(
+    bare_folder, tmp_path, tiny_vocab
+):
+    shutil.copytree(bare_folder, tmp_path / "model")
+    write_preprocessors(tmp_path, dict.fromkeys(["bert_cased_preprocess", "bert_preprocess"], tiny_vocab))
+    with pytest.raises(WeightsError, match=r"bert_cased_preprocess, bert_preprocess\. Copy vocab\.txt"):
+        load_backbone(str(tmp_path / "model"))
+
+
 def test_without_network_the_error_says_where_to_put_the_files(tmp_path, monkeypatch):
     def no_network(*_, **__):
         raise OSError("Name or service not known")

@@ -1,7 +1,8 @@
 """Artifacts that crash, hang or write nonsense: a reason each, never a traceback."""
 
 import json
-import sys
+import os
+import time
 
 import numpy as np
 import pytest
@@ -106,18 +107,26 @@ def test_a_process_that_hangs_is_ended(run, monkeypatch, script):
 
 def test_leaving_early_ends_the_processes(tmp_path, probe, monkeypatch):
     runner_file = tmp_path / "fake_runner.py"
-    runner_file.write_text(
-        START + "(folder / 'pid').write_text(str(os.getpid())); answered(); time.sleep(600)"
-    )
+    runner_file.write_text(START + "(folder / 'pid').write_text(str(os.getpid())); time.sleep(600)")
     monkeypatch.setattr(processes, "_RUNNER", runner_file)
     with processes.ArtifactRunner(
         tmp_path, probe, feature="text", tensor_endpoint="serve_ids", temperature=1.0
     ) as runner:
         for variant in ("float32", "float16", "dynamic"):
             runner.start(variant, tmp_path / "model")
-    assert all(
-        process._process is None or process._process.poll() is not None for process, _ in runner._started
-    )
+        deadline = time.monotonic() + 60
+        while not (pids := read_pids(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for pid in pids:
+            os.kill(pid, 0)  # it lives
+    assert pids
+    for pid in read_pids(tmp_path):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def read_pids(folder):
+    return [int(text) for path in folder.glob("*/pid") if (text := path.read_text())]
 
 
 def test_a_missing_file_is_reported_by_the_real_runner(tmp_path, probe):
@@ -128,4 +137,3 @@ def test_a_missing_file_is_reported_by_the_real_runner(tmp_path, probe):
         error = runner.answers()["float32"].error
     assert error.startswith("cannot be run: ValueError")
     assert json.loads((tmp_path / "float32" / "request.json").read_text())["runtime"] == "litert"
-    assert sys.executable

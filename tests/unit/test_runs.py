@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import subprocess
 import sys
 
 import pytest
 
-from tfapp.errors import OutputError
+from tfapp.errors import AssetError, OutputError
 from tfapp.runs import open_run, write_json, writing_to
 
 
@@ -36,6 +37,32 @@ def test_other_inputs_empty_the_stage(tmp_path):
         assert not stage.finished
         assert not stage.resumes
         assert not (stage.directory / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (
+            {"seed": 1, "train": {"loss": "focal", "batch_size": 16}},
+            "changed since the earlier run: train.batch_size",
+        ),
+        ({"seed": 2, "train": {"loss": "focal", "batch_size": 32}}, "changed since the earlier run: seed"),
+        (
+            {"train": {"loss": "focal", "batch_size": 32}, "new": None},
+            "changed since the earlier run: seed, new",
+        ),
+    ],
+)
+def test_what_changed_is_said_when_files_are_removed(tmp_path, caplog, inputs, said):
+    first = {"seed": 1, "train": {"loss": "focal", "batch_size": 32}}
+    with caplog.at_level(logging.INFO, logger="tfapp"):
+        finish_stage(tmp_path, first)
+        with open_run(tmp_path) as run:
+            assert run.stage("prepare", first).finished
+        assert caplog.messages == []
+        with open_run(tmp_path) as run:
+            run.stage("prepare", inputs)
+    assert caplog.messages == [f"prepare: {said}; its earlier files are removed"]
 
 
 def test_another_version_of_tfapp_empties_the_stage(tmp_path, monkeypatch):
@@ -122,6 +149,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 )
 def test_what_cannot_be_written_becomes_an_output_error(tmp_path, error, expected):
     with pytest.raises(OutputError, match=expected), writing_to(tmp_path):
+        raise error
+
+
+def test_an_error_with_a_cure_of_its_own_keeps_it(tmp_path):
+    error = AssetError("cannot write into the cache: No space left on device; set TFAPP_CACHE")
+    with pytest.raises(AssetError, match="set TFAPP_CACHE"), writing_to(tmp_path):
         raise error
 
 

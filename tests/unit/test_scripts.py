@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,74 @@ def test_a_suitable_python_is_found_behind_an_unsuitable_one(tmp_path):
     found = find_python(tmp_path, python3="exit 1", **{"python3.12": "exit 0"})
     assert found.returncode == 0, found.stderr
     assert found.stdout == "python3.12\n"
+
+
+# Stands in for a Python and for the one in the environment that it makes; notes what it is asked to do.
+FAKE_PYTHON = """#!/bin/sh
+folder=$(dirname "$(dirname "$0")")
+case "$1 $2" in
+    "-m venv")
+        mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "VIRTUAL_ENV=$3" > "$3/bin/activate"
+        echo venv >> "$NOTES" ;;
+    "-m pip")
+        [ ! -e "$folder/no-pip" ] || exit 1
+        [ "$3" != install ] || echo install >> "$NOTES" ;;
+    "- "*) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """A folder with what `make_environment` reads, and a stand-in for Python beside it."""
+    folder = tmp_path / "clone"
+    (folder / "scripts").mkdir(parents=True)
+    for name in ("scripts/environment.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    (tmp_path / "python").write_text(FAKE_PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    return folder
+
+
+def make_environment(clone: Path, extra: str = "dev") -> list[str]:
+    """Calls the function in a clone and returns what it had to do."""
+    notes = clone.parent / "notes"
+    notes.write_text("")
+    variables = {"PYTHON": str(clone.parent / "python"), "REAL_PYTHON": sys.executable, "NOTES": str(notes)}
+    command = f". scripts/environment.sh && make_environment {extra}"
+    subprocess.run(
+        ["sh", "-c", command, "scripts/demo"], cwd=clone, env={**os.environ, **variables}, check=True
+    )
+    return notes.read_text().split()
+
+
+def test_an_environment_is_made_once_and_installed_again_when_pins_change(clone):
+    assert make_environment(clone) == ["venv", "install"]
+    assert make_environment(clone) == []
+    assert make_environment(clone, "base") == []
+    assert make_environment(clone, "gpu") == ["install"]
+    assert make_environment(clone) == []
+    (clone / "constraints.txt").write_text("numpy==1.0\n")
+    assert make_environment(clone, "base") == ["install"]
+
+
+def test_an_environment_whose_making_was_interrupted_is_made_again(clone):
+    make_environment(clone)
+    (clone / ".venv" / "tfapp-environment").unlink()
+    assert make_environment(clone) == ["install"]
+    (clone / ".venv" / "tfapp-environment").unlink()
+    (clone / ".venv" / "no-pip").touch()
+    assert make_environment(clone) == ["venv", "install"]
+    assert make_environment(clone) == []
+
+
+def test_a_copied_clone_gets_an_environment_of_its_own(clone, tmp_path):
+    make_environment(clone)
+    other = tmp_path / "copy"
+    shutil.copytree(clone, other)
+    assert make_environment(other) == ["venv", "install"]
+    assert str(other) in (other / ".venv" / "bin" / "activate").read_text()
+    assert make_environment(clone) == []
 
 
 def test_the_pins_name_neither_hosts_nor_paths():

@@ -72,7 +72,8 @@ def clean(table: Table, names: Array, split: str) -> tuple[CleanRows, list[Dropp
         The rows that are left, and what was dropped.
 
     Raises:
-        DataError: If most rows have no text or no label, or a text holds characters that UTF-8 cannot write.
+        DataError: If most rows have no text or no label, or a text or a class name holds characters that
+            files cannot hold.
     """
     dropped: list[Dropped] = []
     keys = np.array([text_key(text) if text else "" for text in table.texts], dtype=object)
@@ -86,7 +87,9 @@ def clean(table: Table, names: Array, split: str) -> tuple[CleanRows, list[Dropp
         _note(dropped, table, np.flatnonzero(rows), split, reason)
     positions = np.flatnonzero(~(empty | unlabelled)).astype(np.int64)
     rows = CleanRows(table, positions, keys[positions], names[positions])
-    _refuse_unwritable(rows)
+    _refuse_unwritable(rows, "text", rows.keys)
+    _refuse_unwritable(rows, "label", rows.names)
+    _refuse_line_breaks(rows)
     codes = pd.factorize(rows.keys)[0]
     labels = pd.factorize(rows.names)[0]
     first = np.zeros(codes.max(initial=-1) + 1, np.int64)
@@ -138,14 +141,25 @@ def _refuse_mostly(table: Table, rows: Array, split: str, reason: str, cure: str
         )
 
 
-def _refuse_unwritable(rows: CleanRows) -> None:
-    joined = "\n".join(rows.keys)
+def _refuse_unwritable(rows: CleanRows, what: str, values: Array) -> None:
+    joined = "\n".join(values)
     try:
         joined.encode("utf-8")
         fault, character = ("NUL", "\0") if "\0" in joined else ("", "")
     except UnicodeEncodeError as error:
         fault, character = "half a surrogate pair", joined[error.start]
     if fault:
-        index = next(index for index, key in enumerate(rows.keys) if character in key)
+        index = next(index for index, value in enumerate(values) if character in value)
         place = rows.table.place(int(rows.positions[index]))
-        raise DataError(f"{place}: the text holds {fault} ({character!r}); repair or remove this row.")
+        raise DataError(f"{place}: the {what} holds {fault} ({character!r}); repair or remove this row.")
+
+
+def _refuse_line_breaks(rows: CleanRows) -> None:
+    """Refuses class names that do not fit into files with one name a line, as releases have."""
+    for name in pd.unique(rows.names):
+        if len(name.splitlines()) > 1:
+            index = int(np.flatnonzero(rows.names == name)[0])
+            raise DataError(
+                f"{rows.table.place(int(rows.positions[index]))}: the label {name!r} holds a line break, and "
+                "class names are written one a line; rename the class."
+            )

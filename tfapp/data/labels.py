@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfapp.data.cleaning import CleanRows
-from tfapp.data.readers.table import Array, Table, counted, did_you_mean, quoted
-from tfapp.errors import DataError
+from tfapp.data.readers.table import Array, Table, counted, quoted
+from tfapp.errors import DataError, did_you_mean
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)(\.0+)?")
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
@@ -55,8 +55,8 @@ def name_labels(table: Table) -> Array:
 def order_classes(names: Iterable[str]) -> dict[str, str]:
     """Orders the class names: numbers by value, everything else by its characters.
 
-    Where all names are whole numbers, ``"1.0"`` and ``"1"`` are one class, ``"1"``: a spreadsheet or a
-    missing value elsewhere in a column turns integers into floats.
+    Where all names are numbers, ``"1.0"`` and ``"1"`` are one class, ``"1"``: a spreadsheet or a missing
+    value elsewhere in a column turns integers into floats.
 
     Args:
         names: The names that occur.
@@ -65,12 +65,11 @@ def order_classes(names: Iterable[str]) -> dict[str, str]:
         For each name that occurs the name of its class, in the order of the classes.
     """
     known = set(names)
-    if all(_INTEGER.fullmatch(name) for name in known):
-        return {
-            name: str(int(float(name)) if "." in name else int(name)) for name in sorted(known, key=float)
-        }
     if all(_NUMBER.fullmatch(name) for name in known):
-        return {name: name for name in sorted(known, key=lambda name: (float(name), name))}
+        by_value = sorted(known, key=lambda name: (float(name), name))
+        return {
+            name: str(int(name.partition(".")[0])) if _INTEGER.fullmatch(name) else name for name in by_value
+        }
     return {name: name for name in sorted(known)}
 
 

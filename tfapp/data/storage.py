@@ -1,12 +1,14 @@
-"""Saved text data: three Parquet files and a report, written all or nothing."""
+"""Saved text data: three Parquet files and the report that names them, written all or nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
-import shutil
-import uuid
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
     from tfapp.data.text import TextData
 
 _REPORT = "report.json"
-_SCHEMA_VERSION = 1
+_PARTIAL = ".partial"
+_FILE = re.compile(r"(train|validation|test)-[0-9a-f]{16}\.parquet(\.partial)?|report\.json(\.partial)?")
+_SCHEMA_VERSION = 2
 
 
 def save_text_data(data: TextData, directory: Path) -> Path:
     """Writes data into a folder, all or nothing.
+
+    The report names the files by their checksums and is replaced last, in one step: until then the folder
+    holds what it held before, however the process ends. The next call removes what an interrupted one left.
 
     Args:
         data: What to write.
@@ -37,24 +44,26 @@ def save_text_data(data: TextData, directory: Path) -> Path:
     Raises:
         OutputError: If it cannot be written, or holds something else.
     """
-    target = directory.absolute()
-    staging = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
     try:
-        if target.exists() and not _may_be_replaced(target):
+        if directory.exists() and not _may_be_replaced(directory):
             raise OutputError(
                 f"{directory} exists and holds no saved data; name another folder, or remove it."
             )
-        staging.mkdir(parents=True)
-        _write(data, staging)
-        _move(staging, target)
+        made = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            try:
+                _write(data, directory)
+            finally:
+                _sweep(directory)
+                if made and not any(directory.iterdir()):
+                    directory.rmdir()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = "free some space" if full else "choose a folder that you may write to"
         raise OutputError(
             f"{directory} cannot be written: {error.strerror or error}; {cure}. Nothing was changed."
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return directory
 
 
@@ -82,17 +91,20 @@ def load_saved_text_data(directory: Path) -> TextData:
         classes = tuple(header["classes"])
         splits = {}
         for name in ("train", "validation", "test"):
-            table = pq.read_table(directory / f"{name}.parquet")
+            file = directory / _file_name(name, header["sha256"][name])
+            table = pq.read_table(file)
             labels = np.asarray(table.column("label"), np.int32)
             splits[name] = TextSplit(name, tuple(table.column("text").to_pylist()), labels, classes)
             if splits[name].sha256 != header["sha256"][name]:
-                raise DataError(
-                    f"{directory / name}.parquet is not what was saved (sha256 differs); prepare it again."
-                )
+                raise DataError(f"{file} is not what was saved (sha256 differs); prepare it again.")
         report = DataReport.from_dict(header["report"])
         return TextData(**splits, classes=classes, report=report, seed=header["seed"], task=header["task"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{directory} is damaged: {error}. Remove it and prepare the data again.") from error
+
+
+def _file_name(split: str, sha256: str) -> str:
+    return f"{split}-{sha256[:16]}.parquet"
 
 
 def _write(data: TextData, folder: Path) -> None:
@@ -100,7 +112,9 @@ def _write(data: TextData, folder: Path) -> None:
         table = pa.table(
             {"text": pa.array(split.texts, pa.large_string()), "label": pa.array(split.labels, pa.int32())}
         )
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        path = folder / _file_name(name, split.sha256)
+        pq.write_table(table, f"{path}{_PARTIAL}", compression="zstd")
+        os.replace(f"{path}{_PARTIAL}", path)
     header = {
         "schema_version": _SCHEMA_VERSION,
         "task": data.task,
@@ -110,23 +124,40 @@ def _write(data: TextData, folder: Path) -> None:
         "sha256": {name: split.sha256 for name, split in data.splits.items()},
         "report": data.report.to_dict(),
     }
-    (folder / _REPORT).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
+    partial = folder / f"{_REPORT}{_PARTIAL}"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, folder / _REPORT)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the files of other data than the report names, and half-written ones."""
+    try:
+        header = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
+        kept = {_REPORT, *(_file_name(name, sha256) for name, sha256 in header["sha256"].items())}
+    except FileNotFoundError:
+        kept = set()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # a damaged report does not tell which files are whose
+    for path in folder.iterdir():
+        if _FILE.fullmatch(path.name) and path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _may_be_replaced(target: Path) -> bool:
-    return target.is_dir() and ((target / _REPORT).is_file() or not any(target.iterdir()))
+    """Tells whether a folder holds saved data, what is left of an interrupted save, or nothing."""
+    return target.is_dir() and (
+        (target / _REPORT).is_file() or all(_FILE.fullmatch(path.name) for path in target.iterdir())
+    )
 
 
-def _move(staging: Path, target: Path) -> None:
-    """Puts the staged folder in place of what is there; a full folder cannot be replaced in one step."""
-    if not target.exists():
-        os.replace(staging, target)
-        return
-    retired = staging.with_name(f"{staging.name}-old")
-    os.replace(target, retired)
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write into a folder; the system releases the lock of a dead one."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.replace(staging, target)
-    except OSError:
-        os.replace(retired, target)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -96,20 +96,39 @@ def vocabulary_folder(name: str, folder: Path) -> Path:
         The model's own ``assets``, or those of its preprocessing model: beside it, or in the cache.
 
     Raises:
-        WeightsError: If there is none.
+        WeightsError: If there is none, or several lie beside the model and none has its name.
     """
     stem = name.rstrip("/").split("_L-")[0]
     versions = _PREPROCESS_VERSIONS if is_hub_handle(name) else ()
     handles = [f"{stem}_preprocess/{version}" for version in versions]
-    beside = [] if handles else sorted(folder.parent.glob("*preprocess*"))
-    for candidate in [folder, *(_cached(handle) for handle in handles), *beside]:
-        if (candidate / "assets" / "vocab.txt").is_file():
+    for candidate in [folder, *(_cached(handle) for handle in handles)]:
+        if _has_vocabulary(candidate):
             return candidate / "assets"
+    if not handles and (beside := _preprocessor_beside(folder.absolute())):
+        return beside / "assets"
     elsewhere = f", or the model {handles[0]!r} into {_cached(handles[0])}" if handles else ""
     raise WeightsError(
         f"{name!r} comes without its vocabulary: put vocab.txt into {folder / 'assets'}{elsewhere}, "
         "or pass tokenizer=."
     )
+
+
+def _preprocessor_beside(folder: Path) -> Path | None:
+    """Finds the preprocessing model beside a model: the one that is named after it, else the only one."""
+    candidates = [path for path in sorted(folder.parent.glob("*preprocess*")) if _has_vocabulary(path)]
+    stem = folder.name.split("_L-")[0]
+    named = [path for path in candidates if path.name == f"{stem}_preprocess"]
+    if not named and len(candidates) > 1:
+        raise WeightsError(
+            f"{folder} comes without its vocabulary, and several preprocessing models lie beside it: "
+            f"{', '.join(path.name for path in candidates)}. Copy vocab.txt of the right one into "
+            f"{folder / 'assets'}, rename that one to {stem}_preprocess, or pass tokenizer=."
+        )
+    return next(iter(named or candidates), None)
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return (folder / "assets" / "vocab.txt").is_file()
 
 
 def _cached(handle: str) -> Path:

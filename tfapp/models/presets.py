@@ -30,41 +30,26 @@ class Preset:
 
     Attributes:
         name: The name.
-        description: What it is, in one sentence.
-        family: Architecture, in keras-hub's words.
         asset: The pinned package file that carries the weights.
         origin: Who published the weights, and where.
         licence: Licence of the weights.
-        lowercase: Whether it was trained on lower-cased text without accents.
         pooling: How its hidden states become one vector by default.
-        parameters: Number of weights.
-        download_megabytes: Size of the download in megabytes.
     """
 
     name: str
-    description: str
-    family: str
     asset: Asset
     origin: str
     licence: str
-    lowercase: bool
     pooling: str
-    parameters: int
-    download_megabytes: float
 
 
 BACKBONES: dict[str, Preset] = {
     "minilm-l6": Preset(
         name="minilm-l6",
-        description="English sentence encoder of 6 blocks, 384 wide; uncased.",
-        family="BERT",
         asset=ASSETS["minilm-l6"],
         origin=ASSETS["minilm-l6"].origin,
         licence=ASSETS["minilm-l6"].licence,
-        lowercase=True,
         pooling="mean",
-        parameters=22_713_216,
-        download_megabytes=ASSETS["minilm-l6"].megabytes,
     ),
 }
 
@@ -128,7 +113,7 @@ def load_backbone(
         backbone, own, pooling = _load_file(path, dtype=dtype, tokenizer=tokenizer, allow_unsafe=allow_unsafe)
     elif _is_keras_hub(name, path):
         backbone, own, pooling = _load_keras_hub(
-            name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
+            str(path) if path.is_dir() else name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
         )
     elif path.is_dir():
         backbone, own, pooling = load_huggingface_folder(

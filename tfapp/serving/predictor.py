@@ -66,13 +66,21 @@ class Predictor:
             A prediction for each text, in their order.
 
         Raises:
-            DataError: When the texts are one string, or hold something else than strings.
+            DataError: When the texts are one string, or something else than strings that UTF-8 can write.
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts: put the one text into a list.")
         wrong = next((index for index, text in enumerate(texts) if not isinstance(text, str)), None)
         if wrong is not None:
             raise DataError(f"text {wrong} is {type(texts[wrong]).__name__} instead of str.")
+        for index, text in enumerate(texts):
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"text {index} ({text!r:.60}) holds half a surrogate pair, which UTF-8 cannot write; "
+                    "repair it."
+                ) from error
         # Texts of similar length together need little padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         predictions: dict[int, Prediction] = {}

@@ -15,14 +15,12 @@ class PackagedDataset:
 
     Attributes:
         name: Name by which readers and workflows know it.
-        description: What it is, in one sentence.
         asset: The pinned package file that carries it.
         licence: The terms under which the content may be used.
         reader: Reads ``(texts, labels)`` from the folder of the unpacked asset.
     """
 
     name: str
-    description: str
     asset: Asset
     licence: str
     reader: Callable[[Path], tuple[list[str], list[str]]]

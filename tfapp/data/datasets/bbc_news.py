@@ -41,7 +41,6 @@ def read_bbc_news(folder: Path) -> tuple[list[str], list[str]]:
 
 bbc_news = PackagedDataset(
     name="bbc-news",
-    description="2,225 BBC News articles in five topics: business, entertainment, politics, sports, tech.",
     asset=ASSETS["bbc-news"],
     licence=(
         "Copyright BBC; published for research by Greene and Cunningham (ICML 2006). "

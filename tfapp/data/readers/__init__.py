@@ -14,8 +14,8 @@ from tfapp.data.readers.folder import read_folder
 from tfapp.data.readers.in_memory import read_dataset, read_frame, read_pair, read_pairs
 from tfapp.data.readers.json_lines import read_jsonl
 from tfapp.data.readers.parquet import read_parquet
-from tfapp.data.readers.table import Table, concatenate, did_you_mean
-from tfapp.errors import DataError, nearest
+from tfapp.data.readers.table import Table, concatenate
+from tfapp.errors import DataError, did_you_mean, nearest
 
 READERS: dict[str, Callable[..., Table]] = {
     "csv": read_csv,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from tfapp.data.readers.table import did_you_mean
-from tfapp.errors import DataError
+from tfapp.errors import DataError, did_you_mean
 
 _UTF8_NAMES = ("utf-8", "utf-8-sig", "ascii")
 _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "gbk", "big5", "shift_jis", "euc-kr")

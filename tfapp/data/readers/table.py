@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfapp.errors import DataError
+from tfapp.errors import DataError, did_you_mean
 
 Array = npt.NDArray[Any]
 
@@ -173,18 +172,3 @@ def quoted(names: Iterable[object], limit: int = 20) -> str:
     known = list(names)
     listed = ", ".join(repr(name) for name in known[:limit])
     return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Words the most similar choice, and nothing when none is similar.
-
-    Args:
-        name: What the user gave.
-        choices: What there is.
-
-    Returns:
-        ``" Did you mean 'a'?"`` or an empty string.
-    """
-    lower = {choice.lower(): choice for choice in choices}
-    similar = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return f" Did you mean {lower[similar[0]]!r}?" if similar else ""

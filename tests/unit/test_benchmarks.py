@@ -1,0 +1,111 @@
+"""The benchmarks' bookkeeping: which runs a log already holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+
+
+@pytest.fixture
+def accuracy(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import accuracy
+
+    monkeypatch.setattr(accuracy, "data_file", lambda *parts: Path(*parts))
+    return accuracy
+
+
+@pytest.fixture
+def measure(accuracy, monkeypatch, tmp_path):
+    """Calls the script with runs that only note themselves; returns those runs and the printed table."""
+
+    def call(*words: str) -> tuple[list[tuple[str, int]], str]:
+        runs, tables = [], []
+
+        def run_one(who, data_set, seed, options):
+            runs.append((who, seed))
+            rows = accuracy.QUICK_ROWS if options.quick else 6920
+            return {"accuracy": 0.5 if options.quick else 0.9, "rows": rows, "versions": {}}
+
+        monkeypatch.setattr(accuracy, "run_one", run_one)
+        monkeypatch.setattr(accuracy, "about_run", lambda: {"versions": {}})
+        monkeypatch.setattr(accuracy, "report", lambda title, about, table, notes: tables.append(table))
+        log = ["--log", str(tmp_path / "log.jsonl")]
+        monkeypatch.setattr(sys, "argv", ["accuracy.py", *log, "--data-sets", "sst2", *words])
+        accuracy.main()
+        return runs, tables[0]
+
+    return call
+
+
+def test_a_full_run_after_a_quick_one_measures_every_seed(measure):
+    quick, _ = measure("--quick")
+    assert sorted(quick) == [("tfapp", 0), ("tfapp", 1), ("transformers", 0), ("transformers", 1)]
+    full, table = measure("--seeds", "3")
+    assert sorted(full) == [(who, seed) for who in ("tfapp", "transformers") for seed in range(3)]
+    assert "0.5000" not in table
+    assert measure("--seeds", "3") == ([], table)
+
+
+@pytest.mark.parametrize(
+    ("option", "again"),
+    [
+        (["--precision", "float32"], "tfapp"),
+        (["--peer-precision", "float32"], "transformers"),
+        (["--no-peer-group-by-length"], "transformers"),
+    ],
+)
+def test_changed_settings_are_measured_again(measure, option, again):
+    measure("--seeds", "1")
+    runs, _ = measure("--seeds", "1", *option)
+    assert runs == [(again, 0)]
+
+
+def test_a_changed_recipe_is_measured_again(measure, accuracy, monkeypatch):
+    measure("--seeds", "1")
+    monkeypatch.setitem(accuracy.PHASES, "sst2", accuracy.PHASES["sst2"] | {"epochs": 2})
+    runs, _ = measure("--seeds", "1")
+    assert sorted(runs) == [("tfapp", 0), ("transformers", 0)]
+
+
+def test_lines_of_earlier_logs_count_when_their_settings_are_the_same(measure, tmp_path):
+    line = {"who": "transformers", "data_set": "sst2", "seed": 0, "recipe": "bfloat16-grouped", "rows": 6920}
+    line |= {"precision": "bfloat16", "group_by_length": True, "accuracy": 0.8, "versions": {}}
+    quick = line | {"seed": 1, "rows": 256}
+    other = line | {"seed": 2, "precision": "float32", "recipe": "float32-grouped"}
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(it) + "\n" for it in (line, quick, other)))
+    runs, table = measure("--seeds", "3", "--who", "transformers")
+    assert runs == [("transformers", 1), ("transformers", 2)]
+    assert "0.8000, 0.9000, 0.9000" in table
+
+
+@pytest.mark.parametrize("measured", [0, 1, 2, 3, 4, 8, 10])
+def test_the_report_of_a_run_that_broke_has_what_was_measured(monkeypatch, capsys, measured):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import training_speed
+
+    speed = {"examples_per_second": 90.0, "padding_share": 0.1, "gflops_per_second": 100.0}
+    speed |= {"parameters": 10_620_000, "tokens_per_example": 25.0, "seconds": 77.0}
+    head = {"seconds": 9.0, "epochs": 10}
+    names = ["peak float32", "peak bfloat16", "tfapp float32", "transformers float32", "tfapp bfloat16"]
+    rows = [{"participant": name, **speed} for name in names[:2]]
+    for row in rows:
+        del row["examples_per_second"], row["padding_share"]
+    rows += [{"participant": name, **speed} for name in names[2:]]
+    rows += [{"participant": f"{mode} float32", **head} for mode in ("head", "frozen")]
+    rows += [{"participant": f"{mode} bfloat16", **head} for mode in ("head", "frozen")]
+    about = {"versions": {}, "command": "x", "date": "x", "machine": "x", "load": 0.0, "python": "x"}
+    if measured < 3:
+        with pytest.raises(SystemExit, match="broke before"):
+            training_speed.print_report(about, rows[:measured])
+        return
+    training_speed.print_report(about, rows[:measured])
+    printed = capsys.readouterr().out
+    assert ("| tfapp bfloat16 |" in printed) == (measured > 4)
+    assert ("The head phase was not measured" in printed) == (measured < 7)
+    assert printed.count("1.0x") == max(0, (measured - 5) // 2)

@@ -1,0 +1,61 @@
+"""When data is read again: what the workflow notices of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tfapp.config import load_config
+from tfapp.runs import open_run
+from tfapp.workflow import _prepare
+
+ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
+
+
+def write_workflow(folder: Path, train: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "workflow.toml"
+    path.write_text(f'name = "reviews"\n[data]\ntrain = "{train}"\n')
+    return path
+
+
+def prepare(workflow: Path, output: Path) -> tuple[list[str], int]:
+    """Runs the first stage; returns the stages that it skipped, and how many rows it read."""
+    with open_run(output) as run:
+        data = _prepare(load_config(workflow), run)
+        return run.skipped, sum(data.report.rows_read.values())
+
+
+@pytest.mark.parametrize(
+    ("folder", "train", "changed"),
+    [
+        ("plain", "reviews.csv", "reviews.csv"),
+        ("plain", "reviews[1].csv", "reviews[1].csv"),
+        ("plain", "reviews-*.csv", "reviews-1.csv"),
+        ("my[1] texts", "reviews.csv", "reviews.csv"),
+        ("my[1] texts", "reviews-*.csv", "reviews-1.csv"),
+        ("my[1] texts", "reviews-*.csv", "reviews-2.csv"),
+    ],
+)
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path, folder, train, changed):
+    workflow = write_workflow(tmp_path / folder, train)
+    first = changed.replace("-2", "-1")
+    (workflow.parent / first).write_text(ROWS)
+    assert prepare(workflow, tmp_path / "run") == ([], 20)
+    assert prepare(workflow, tmp_path / "run") == (["prepare"], 20)
+    more = ROWS + "one more,1\n" if changed == first else "text,label\none more,1\n"
+    (workflow.parent / changed).write_text(more)
+    assert prepare(workflow, tmp_path / "run") == ([], 21)
+
+
+def test_a_folder_of_class_folders_whose_name_looks_like_a_pattern(tmp_path):
+    workflow = write_workflow(tmp_path / "place", "set[a]")
+    for label in ("neg", "pos"):
+        (workflow.parent / "set[a]" / label).mkdir(parents=True)
+        for number in range(5):
+            (workflow.parent / "set[a]" / label / f"{number}.txt").write_text(f"{label} {number}")
+    assert prepare(workflow, tmp_path / "run") == ([], 10)
+    (workflow.parent / "set[a]" / "pos" / "more.txt").write_text("one more")
+    assert prepare(workflow, tmp_path / "run") == ([], 11)
+    assert prepare(workflow, tmp_path / "run") == (["prepare"], 11)
