@@ -1,5 +1,6 @@
 # Sourced by scripts/demo, scripts/test and scripts/check: makes or reuses .venv and sets $python.
 # Usage: . scripts/environment.sh; make_environment [EXTRA]     EXTRA: an extra of pyproject.toml, such as dev
+# TFAPP_TENSORFLOW=2.20 takes that release of TensorFlow instead of the pinned one, in .venv-tensorflow-2.20.
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd -P)
 
@@ -33,7 +34,8 @@ END
 
 make_environment() {
     extra=${1:-base}
-    venv=$root/.venv
+    release=${TFAPP_TENSORFLOW:-}
+    venv=$root/.venv${release:+-tensorflow-$release}
     python=$venv/bin/python
     stamps=$venv/tfapp-environment # a line for each extra: its name and the stamp
     case $extra in
@@ -49,17 +51,23 @@ make_environment() {
     # An interrupted ensurepip leaves a .venv without pip; a moved or copied one is still bound to its old folder.
     if ! grep -qF -- "$venv" "$venv/bin/activate" 2>/dev/null || ! "$python" -m pip --version >/dev/null 2>&1; then
         base=$(find_python) || return 1
-        echo "Making the environment .venv with $("$base" --version) ..." >&2
+        echo "Making the environment ${venv##*/} with $("$base" --version) ..." >&2
         rm -rf "$venv"
         "$base" -m venv "$venv" || return 1
     fi
     stamp=$(environment_stamp) || return 1
-    echo "Installing tfapp and its libraries into .venv (the first time about 1 GB to download) ..." >&2
+    echo "Installing tfapp and its libraries into ${venv##*/} (the first time about 1 GB to download) ..." >&2
     case $extra in
         base) target=$root ;;
         *) target="$root[$extra]" ;;
     esac
-    if ! "$python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$target"; then
+    pins=$root/constraints.txt
+    if [ -n "$release" ]; then
+        pins=$venv/constraints.txt
+        grep -v '^tensor' "$root/constraints.txt" > "$pins"
+        printf '%s==%s.*\n' tensorflow "$release" tensorflow-text "$release" >> "$pins"
+    fi
+    if ! "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" -e "$target"; then
         echo "The installation failed; the lines above say why. Run the same command again to continue it." >&2
         return 1
     fi
