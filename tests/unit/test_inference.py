@@ -28,7 +28,7 @@ def test_texts_are_cut_at_the_models_length(tiny_classifier):
 def test_the_logits_of_windows_are_averaged(tiny_classifier):
     tokenizer = tiny_classifier.preprocessor
     tokenizer.max_length, tokenizer.long_texts = 6, "windows"
-    words = "the coach said it was good and the team was the film".split()
+    words = ["the", "coach", "said", "it", "was", "good", "and", "the", "team", "was", "the", "film"]
     texts = ["the film was great", "", " ".join(words), "bank"]
     logits = predict_logits(tiny_classifier, texts, batch_size=2)
     tokenizer.long_texts = "truncate"
