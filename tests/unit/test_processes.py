@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfapp.release import processes
+from tfapp.errors import OutputError
+from tfapp.release import processes, runner
 from tfapp.release.probe import Probe
 
 START = """
@@ -50,13 +52,15 @@ def run(tmp_path, probe, monkeypatch):
 def test_answers_come_back(run):
     answers = run(
         "answered()\n"
-        "facts = {**GOOD, 'labels': ['a', 'b'], 'endpoints': {'serve': 0.5}}\n"
+        "facts = {**GOOD, 'labels': ['a', 'b']}\n"
+        "facts.update(endpoints={'serve': 0.5}, endpoint_labels={'serve': 3})\n"
         "write(facts, probabilities=np.eye(2), logits=np.eye(2))\n"
     )
     assert answers.error is None
     np.testing.assert_array_equal(answers.probabilities, np.eye(2))
     assert answers.labels == ("a", "b")
     assert answers.endpoints == {"serve": 0.5}
+    assert answers.endpoint_labels == {"serve": 3}
     assert set(answers.libraries) == {"numpy"}
 
 
@@ -129,3 +133,25 @@ def test_a_missing_file_is_reported_by_the_real_runner(tmp_path, probe):
     assert error.startswith("cannot be run: ValueError")
     assert json.loads((tmp_path / "float32" / "request.json").read_text())["runtime"] == "litert"
     assert sys.executable
+
+
+def test_a_process_that_fills_the_disk_is_not_the_artifacts_fault(run):
+    with pytest.raises(OutputError, match="MB are free"):
+        run("sys.exit(28)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full is Linux's")
+def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypatch):
+    class Artifact:
+        def __init__(self, request, threads):
+            pass
+
+        def answer(self, inputs):
+            return {"probabilities": np.eye(2)}, {}
+
+    monkeypatch.setattr(runner, "_RUNTIMES", {"litert": Artifact})
+    probe.save(tmp_path / "inputs.npz")
+    request = {"runtime": "litert", "inputs": str(tmp_path / "inputs.npz"), "paths": [], "threads": 1}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    (tmp_path / "outputs.npz").symlink_to("/dev/full")
+    assert runner.main(tmp_path, only_latency=False) == runner.DISK_FULL

@@ -129,8 +129,8 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
             texts: UTF-8 strings ``(batch,)``.
 
         Returns:
-            As `__call__`, but a row a window; and the number of each row's text, ascending, int32 ``(rows,)``,
-            or None where every row is a text.
+            As `__call__`, but a row a window; and the number of each row's text, ascending, int32
+            ``(rows,)``, or None where every row is a text.
         """
         if self.long_texts == "truncate":
             return self(texts), None

@@ -101,8 +101,8 @@ def train(
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
         patience: Epochs without improvement after which a phase ends; None never ends it early.
         precision: ``"auto"`` chooses bfloat16 where the device multiplies it faster.
-        max_length: Most tokens of a text, or of a window; the 99th percentile of the training texts, at most 256,
-            when None.
+        max_length: Most tokens of a text, or of a window; the 99th percentile of the training texts, at most
+            256, when None.
         feature_cache_megabytes: Largest feature cache in MB; a larger one is not written, and the frozen part
             is computed in every step instead.
         run_dir: Folder of ``history.csv``, ``checkpoints/``, ``features/`` and ``tensorboard/``; None keeps
