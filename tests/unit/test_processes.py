@@ -155,3 +155,26 @@ def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypa
     (tmp_path / "request.json").write_text(json.dumps(request))
     (tmp_path / "outputs.npz").symlink_to("/dev/full")
     assert runner.main(tmp_path, only_latency=False) == runner.DISK_FULL
+
+
+@pytest.mark.parametrize("near_tie", [False, True])
+def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tmp_path, near_tie):
+    tensors = {"token_ids": np.zeros((3, 4), np.int32)}
+    Probe((b"long", b"short"), tensors, np.array([0, 0, 1])).save(tmp_path / "inputs.npz")
+    served = np.array([[0.5, 0.5], [0.5, 0.5]]) if near_tie else np.array([[0.9, 0.1], [0.2, 0.8]])
+    windows = served[[0, 0, 1]]
+    answers = {
+        "serve": {"probabilities": served, "label": [b"a", b"b"]},
+        "serve_examples": {"probabilities": served, "label": [b"b", b"a"]},
+        # The first text has two windows, which are labelled by themselves; the second has one.
+        "serve_ids": {"probabilities": windows, "label": [b"b", b"b", b"a"]},
+    }
+    saved_model = runner._SavedModel.__new__(runner._SavedModel)
+    saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
+    saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
+    saved_model._example = lambda feature, value: value
+    inputs = runner._Inputs(str(tmp_path / "inputs.npz"))
+    found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
+    wrong = (0, 0, 0) if near_tie else (0, 2, 1)
+    assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))
+    assert max(found["endpoints"].values()) == pytest.approx(0.0, abs=1e-9)

@@ -90,7 +90,7 @@ def _terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> li
         lines.append("* Backbone: built by hand.")
     section = config.get("data")
     named = section.get("dataset") if isinstance(section, Mapping) else None
-    for name in sorted({named, *sources} & set(DATASETS)):
+    for name in (name for name in DATASETS if name == named or name in sources):
         lines.append(f"* Data: {name}; {DATASETS[name].licence}")
     return lines
 
