@@ -186,11 +186,15 @@ class EvaluateSection(Section):
 
 
 class ExportSection(Section):
-    """``[export]``: which artifacts are written."""
+    """``[export]``: which artifacts are written; by default all that the model can be exported as."""
 
-    variants: Annotated[
-        list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "text"]], Field(min_length=1)
-    ] = ["saved_model", "keras", "float32", "float16", "dynamic", "text"]
+    variants: (
+        Annotated[
+            list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "text"]],
+            Field(min_length=1),
+        ]
+        | None
+    ) = None
 
 
 class VerifySection(Section):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
+
+_CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TfappError(Exception):
@@ -59,7 +64,10 @@ class ReleaseRefused(TfappError):  # noqa: N818 - a verdict, not a mistake
         self.reasons = list(reasons)
         self.directory = directory
         listed = "\n".join(f"  - {reason}" for reason in self.reasons)
-        super().__init__(f"release refused:\n{listed}\nThe refused artifacts are in {directory}.")
+        super().__init__(
+            f"release refused:\n{listed}\nThe refused artifacts are in {directory}, which no server scans; "
+            "delete it when you have seen enough."
+        )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -96,3 +104,20 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 def _similar(name: str, choices: Iterable[str], count: int) -> list[str]:
     lower = {choice.lower(): choice for choice in choices}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]
+
+
+def writing_problem(error: BaseException) -> Literal["full", "denied"] | None:
+    """Tells errors of writing from all others.
+
+    TensorFlow and HDF5 report a full disk in exceptions of their own, told by their text.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        ``"full"`` for a full disk, ``"denied"`` for a place that cannot be written, None for other errors.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _DISK_FULL or "No space left on device" in str(error):
+        return "full"
+    return "denied" if number in _CANNOT_WRITE else None

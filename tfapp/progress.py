@@ -1,4 +1,4 @@
-"""A bar on the terminal for work that takes long."""
+"""Progress bars for long work, shown to people at a terminal only."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Passes items on and shows how many of them are done; shows nothing when stderr is no terminal.
+    """Passes items on and shows how many of them are done.
 
     Args:
-        items: The items.
-        total: How many there will be.
-        label: What is being done.
+        items: What is worked on, one after another.
+        total: How many there are.
+        label: What is done, in a few words.
 
     Yields:
-        The items.
+        The items. Nothing is shown when standard error is no terminal.
     """
     if not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=label)
+    from rich.console import Console
+    from rich.progress import track as show
+
+    yield from show(items, label, total=total, console=Console(stderr=True), transient=True)

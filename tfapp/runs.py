@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -16,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.errors import OutputError, TfappError
+from tfapp.errors import OutputError, TfappError, writing_problem
 
 _logger = logging.getLogger("tfapp")
-_CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -154,8 +151,6 @@ def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
 def writing_to(directory: Path) -> Iterator[None]:
     """Turns a full disk or a folder that cannot be written into an `OutputError` with the cure.
 
-    TensorFlow and HDF5 report a full disk in exceptions of their own, told by their text.
-
     Args:
         directory: Where the block writes, for the message.
 
@@ -167,13 +162,13 @@ def writing_to(directory: Path) -> Iterator[None]:
     except TfappError:
         raise
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _DISK_FULL or "No space left on device" in str(error):
+        problem = writing_problem(error)
+        if problem == "full":
             raise OutputError(
                 f"{directory}: the disk is full; free some space, or choose another disk with --output, and "
                 "run the same command again: it continues where it stood."
             ) from error
-        if number in _CANNOT_WRITE and isinstance(error, OSError):
+        if problem == "denied" and isinstance(error, OSError):
             raise OutputError(
                 f"{error.filename or directory}: cannot be written ({error.strerror}); make it writable or "
                 "choose another folder with --output."

@@ -21,7 +21,7 @@ def log_to_terminal() -> None:
     logger = logging.getLogger("tfapp")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler.formatter, _PlainFormatter) for handler in logger.handlers):
-        handler = logging.StreamHandler()
+        handler = _StandardErrorHandler()
         handler.setFormatter(_PlainFormatter())
         logger.addHandler(handler)
         logger.propagate = False
@@ -75,6 +75,14 @@ def shorten(path: Path) -> str:
         The path for people.
     """
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class _StandardErrorHandler(logging.StreamHandler[Any]):
+    """Writes to what is standard error at the moment: a progress bar stands in for it to stay below lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _PlainFormatter(logging.Formatter):

@@ -147,11 +147,14 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
 
     import keras
 
+    from tfapp.release.artifacts import choose_variants
     from tfapp.training import train
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.model.backbone)
     keras.utils.set_random_seed(config.seed)
     model = _build(config, data.classes)
+    if config.export.variants is not None:
+        choose_variants(model, config.export.variants)  # refused before the work, not after it
     phases = config.transfer.phases
     history = train(
         model,
@@ -209,6 +212,7 @@ def _export(
 ) -> Release:
     """Writes, verifies and releases the artifacts."""
     from tfapp.release import Budget, Release, export
+    from tfapp.release.manifest import find_damage
 
     inputs = {
         "upstream": evaluated.key,
@@ -218,14 +222,19 @@ def _export(
     }
     stage = run.stage("export", inputs)
     if stage.finished:
-        _say_skipped(stage)
-        return Release.load(target / stage.result["version"])
+        released = target / stage.result["version"]
+        damage = find_damage(released)
+        if not damage:
+            _say_skipped(stage)
+            return Release.load(released)
+        _logger.warning("export: done again, for %s is damaged: %s", released, "; ".join(damage))
+        run.skipped.remove(stage.name)
     trained.model.temperature = evaluated.result["temperature"]
     release = export(
         trained.model,
         target,
         check_with=data.test,
-        variants=tuple(config.export.variants),
+        variants=config.export.variants,
         budget=Budget(**config.verify.model_dump()),
         evaluation=evaluated.result["metrics"],
         config=config.model_dump(),

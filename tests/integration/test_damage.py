@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfapp import exporters
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError, ReleaseRefused
-from tfapp.release import export, verify
+from tfapp.release import Budget, export, verify
 from tfapp.release.manifest import hash_files
 from tfapp.serving import load_release
 
@@ -172,6 +173,69 @@ def test_a_saved_model_made_with_the_wrong_parts(
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.name.isdecimal()]
 
 
+@pytest.mark.parametrize("variant", ["float16", "dynamic", "text"])
+@pytest.mark.parametrize("factor", [0.8, 2.0])
+def test_a_tflite_file_made_with_the_wrong_temperature(
+    decided_classifier, test_split, tmp_path, monkeypatch, variant, factor
+):
+    real = exporters.EXPORTERS["tflite"]
+    monkeypatch.setitem(
+        exporters.EXPORTERS,
+        "tflite",
+        lambda model, directory, **options: real(
+            Twin(model, temperature=model.temperature * factor), directory, **options
+        ),
+    )
+    with pytest.raises(ReleaseRefused) as refused:
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=[variant])
+    assert f"its temperature is {factor:.1f}" in " ".join(refused.value.reasons)
+
+
+class OtherTexts(WordPieceTokenizer):
+    """A tokenizer that takes the empty text for another."""
+
+    def rows(self, texts):
+        return super().rows(tf.where(texts == "", "good film", texts))
+
+
+@pytest.mark.parametrize(
+    ("kind", "max_length", "word"),
+    [(OtherTexts, 24, "the empty text"), (WordPieceTokenizer, 40, "the text beyond max_length")],
+)
+def test_a_saved_model_that_is_wrong_only_on_one_kind_of_text(
+    decided_classifier, test_split, tmp_path, monkeypatch, kind, max_length, word
+):
+    real = exporters.EXPORTERS["saved_model"]
+
+    def write(model, directory):
+        tokenizer = kind(model.preprocessor.vocabulary, max_length=max_length)
+        return real(Twin(model, preprocessor=tokenizer), directory)
+
+    monkeypatch.setitem(exporters.EXPORTERS, "saved_model", write)
+    with pytest.raises(ReleaseRefused) as refused:
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["saved_model"])
+    (reason,) = refused.value.reasons
+    assert word in reason
+
+
+def test_what_its_own_budget_allowed_verifies_too(decided_classifier, test_split, tmp_path, monkeypatch):
+    real = exporters.EXPORTERS["saved_model"]
+    monkeypatch.setitem(
+        exporters.EXPORTERS,
+        "saved_model",
+        lambda model, directory: real(Twin(model, temperature=model.temperature * 1.08), directory),
+    )
+    options = {"check_with": test_split, "variants": ["saved_model"]}
+    with pytest.raises(ReleaseRefused, match="max_exact_difference"):
+        export(decided_classifier, tmp_path / "tiny", **options)
+    budget = Budget(max_exact_difference=0.05)
+    release = export(decided_classifier, tmp_path / "tiny", budget=budget, **options)
+    assert release.manifest["artifacts"][0]["max_abs_difference"] > 0.01
+    assert release.manifest["release"]["budget"]["max_exact_difference"] == 0.05
+    report = verify(release.path)
+    assert report.ok, report.reasons
+
+
 @pytest.fixture
 def copied(release, tmp_path):
     """A copy of the release, to be damaged."""
@@ -288,3 +352,19 @@ def test_the_newest_version_is_served(copied):
     shutil.copytree(copied, copied.parent / "9")
     (copied.parent / "refused-20260101T000000Z").mkdir()
     assert load_release(copied.parent).directory.name == "10"
+
+
+def test_a_release_may_have_a_number_for_a_name(copied):
+    directory = copied.parent.rename(copied.parents[1] / "2024")
+    rewrite(directory / "1", name="2024")
+    assert load_release(directory).directory == directory / "1"
+
+
+def test_verify_takes_the_newest_version_as_predict_does(copied, monkeypatch):
+    from tfapp.release import verifying
+
+    monkeypatch.setattr(verifying, "_check_answers", lambda *arguments: None)
+    shutil.copytree(copied, copied.parent / "10")
+    (copied / "edge" / "labels.txt").unlink()
+    assert verify(copied.parent).ok
+    assert not verify(copied).ok

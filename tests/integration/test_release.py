@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -153,6 +154,45 @@ def test_windows_are_averaged_in_every_artifact(decided_classifier, test_split, 
     np.testing.assert_allclose([[*row.probabilities.values()] for row in answer], expected, atol=1e-5)
 
 
+def test_an_encoder_without_segments_is_released_as_every_variant(tiny_vocab, test_split, tmp_path):
+    import keras_hub
+
+    from tfapp.data.tokenizers import WordPieceTokenizer
+    from tfapp.models import build_text_classifier
+
+    keras.utils.set_random_seed(3)
+    backbone = keras_hub.models.DistilBertBackbone(
+        vocabulary_size=len(tiny_vocab),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=32,
+        intermediate_dim=64,
+        max_sequence_length=64,
+    )
+    tokenizer = WordPieceTokenizer(tiny_vocab, max_length=24)
+    model = build_text_classifier(
+        backbone, classes=test_split.classes, pooling="mean", tokenizer=tokenizer, dropout_rate=0.0
+    )
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * 40, bias])
+    labels = predict_logits(model, test_split.texts).argmax(axis=1).astype(np.int32)
+    split = TextSplit("test", test_split.texts, labels, model.classes)
+    budget = Budget(min_agreement=0.95, max_accuracy_drop=0.05)  # One or two of 60 random rows may tie.
+    done = export(model, tmp_path / "distil", check_with=split, budget=budget)
+    assert [row["variant"] for row in done.manifest["artifacts"]] == list(VARIANTS)
+    gaps = {row["variant"]: row["max_abs_difference"] for row in done.manifest["artifacts"]}
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    golden = json.loads((done.path / "edge" / "golden.json").read_text())
+    assert golden["tensors"] == ["token_ids", "padding_mask"]
+    signature = tf.saved_model.load(str(done.path)).signatures["serve_ids"]
+    assert set(signature.structured_input_signature[1]) == {"token_ids", "padding_mask"}
+    report = verify(done.path)
+    assert report.ok, report.reasons
+    answers = load_release(done.path).predict(list(split.texts))
+    expected = probabilities(model, split.texts)
+    np.testing.assert_allclose([[*row.probabilities.values()] for row in answers], expected, atol=1e-5)
+
+
 def test_the_saved_model_serves_without_tfapp(release, decided_classifier):
     command = [sys.executable, "-I", "-c", SERVE, str(release.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -270,12 +310,15 @@ def test_a_broken_budget_refuses_with_everything_beside_the_versions(
             budget=Budget(max_abs_difference=1e-9),
         )
     assert refused.value.exit_code == 1
+    assert f"in {refused.value.directory}, which no server scans; delete it" in str(refused.value)
     assert "max_abs_difference" in refused.value.reasons[0]
     (folder,) = (tmp_path / "tiny").iterdir()
     assert folder == refused.value.directory
     assert folder.name.startswith("refused-")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["release"] == {"verdict": "refused", "reasons": refused.value.reasons}
+    assert manifest["release"]["verdict"] == "refused"
+    assert manifest["release"]["reasons"] == refused.value.reasons
+    assert manifest["release"]["budget"]["max_abs_difference"] == 1e-9
     assert manifest["version"] is None
     assert manifest["artifacts"][0]["verdict"] == "refused"
     assert not verify(folder).ok
@@ -327,7 +370,6 @@ def test_a_model_that_does_not_convert_is_refused_with_the_reason(
 
 
 def test_bad_arguments_are_refused_before_any_work(decided_classifier, test_split, tmp_path):
-    from dataclasses import replace
 
     with pytest.raises(ConfigError, match="did you mean 'dynamic'"):
         export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["dynamik"])
@@ -365,3 +407,36 @@ def test_a_disk_that_fills_up_while_exporting_leaves_nothing(
 def test_what_is_no_release_says_what_to_give(tmp_path, name, message):
     with pytest.raises(ReleaseError, match=message):
         load_release(tmp_path / name)
+
+
+def test_an_evaluation_of_another_model_is_refused_before_any_work(decided_classifier, test_split, tmp_path):
+    from tfapp.evaluation import evaluate
+
+    evaluation = evaluate(decided_classifier, test_split, num_bootstrap=5)
+    scores = evaluation.to_dict()
+    for wrong, word in (
+        ({**scores, "temperature": 1.0}, "made at temperature 1, but the model's is now 1.7"),
+        ({**scores, "classes": ["a", "b", "c"]}, "evaluation is of the classes"),
+        (replace(evaluation, temperature=2.5), "called after the last training and calibration"),
+    ):
+        with pytest.raises(ConfigError, match=word):
+            export(decided_classifier, tmp_path / "tiny", check_with=test_split, evaluation=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_has_the_scores_that_were_given_and_the_measured_temperature(
+    decided_classifier, test_split, tmp_path
+):
+    done = export(
+        decided_classifier,
+        tmp_path / "tiny",
+        check_with=test_split,
+        variants=["float32"],
+        evaluation={"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}, "macro_f1": 0.8},
+    )
+    assert done.manifest["metrics"] == {
+        "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95},
+        "macro_f1": 0.8,
+        "temperature": 1.7,
+    }
+    assert "macro_f1: 0.8000" in (done.path / "model_card.md").read_text()

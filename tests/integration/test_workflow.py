@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tfapp.config import load_config
-from tfapp.errors import OutputError, ReleaseRefused
+from tfapp.errors import ConfigError, OutputError, ReleaseRefused
 from tfapp.runs import open_run
 from tfapp.workflow import run_workflow
 
@@ -145,6 +146,28 @@ def test_a_broken_budget_refuses_and_only_export_is_done_again(released, workpla
     again = run_workflow(load_config(workplace / "workflow.toml"), output=output)
     assert again.skipped == ("prepare", "transfer", "evaluate")
     assert str(again.release.version) == "2"
+
+
+def test_a_damaged_release_is_exported_again(workplace, tmp_path, caplog):
+    config = load_config(workplace / "workflow.toml")
+    first = run_workflow(config, output=tmp_path).release
+    (first.path / "edge" / "model-text.tflite").write_bytes(b"damaged")
+    with caplog.at_level(logging.WARNING, logger="tfapp"):
+        again = run_workflow(config, output=tmp_path)
+    assert "edge/model-text.tflite is damaged" in caplog.text
+    assert again.skipped == ("prepare", "transfer", "evaluate")
+    assert again.release.version == 2
+    assert run_workflow(config, output=tmp_path).skipped == ("prepare", "transfer", "evaluate", "export")
+
+
+def test_a_variant_that_the_model_cannot_be_is_refused_before_training(workplace, tmp_path, monkeypatch):
+    from tfapp.models import Classifier
+
+    monkeypatch.setattr(Classifier, "cannot_export", {"text": "its tokenizer has no kernels"})
+    with pytest.raises(ConfigError, match="variant 'text' cannot be made of this model: its tokenizer"):
+        run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path)
+    assert epochs_in(tmp_path / "runs" / "tiny" / "transfer" / "history.csv") == 0
+    assert not (tmp_path / "saved_models" / "tiny").exists()
 
 
 def start(workplace: Path, output: Path) -> subprocess.Popen[str]:

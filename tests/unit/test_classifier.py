@@ -302,3 +302,26 @@ def test_a_model_that_is_no_text_encoder_is_refused(tiny_vocab):
 def test_a_temperature_must_be_positive(tiny_classifier, temperature):
     with pytest.raises(ConfigError, match="positive"):
         tiny_classifier.temperature = temperature
+
+
+def test_a_model_of_keras_layers_can_be_every_artifact(tiny_classifier):
+    assert tiny_classifier.cannot_export == {}
+
+
+def test_a_model_with_a_layer_of_its_own_says_that_a_keras_file_would_not_load(tiny_vocab):
+    class Doubled(keras.layers.Layer):
+        def call(self, hidden):
+            return 2 * hidden
+
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+    hidden = Doubled()(keras.layers.Embedding(len(tiny_vocab), 8)(inputs["token_ids"]))
+    model = build_text_classifier(
+        keras.Model(inputs, hidden), classes=["a", "b"], tokenizer=WordPieceTokenizer(tiny_vocab)
+    )
+    assert set(model.cannot_export) == {"keras"}
+    assert "Doubled is no layer of Keras" in model.cannot_export["keras"]
+
+
+def test_only_declared_tensors_are_picked(tiny_classifier):
+    tensors = {**tiny_classifier.preprocessor(["good film"]), "other": 1}
+    assert set(tiny_classifier.declared(tensors)) == {"token_ids", "padding_mask", "segment_ids"}

@@ -265,3 +265,12 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
                 default = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
                 assert field.default == default, f"{section.__name__}.{key}"
     assert set(PhaseSection.model_fields) == set(inspect.signature(tfapp.Phase).parameters)
+
+
+def test_the_variants_are_those_that_there_are(tmp_path):
+    from tfapp.release.artifacts import VARIANTS
+
+    config = load_config(write(tmp_path, MINIMAL), [f"export.variants={list(VARIANTS)}"])
+    assert config.export.variants == list(VARIANTS)
+    choices = refusal(tmp_path, MINIMAL, 'export.variants=["?"]')
+    assert choices.count("'") == 2 * (len(VARIANTS) + 1)

@@ -11,6 +11,7 @@ import pytest
 from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError, DataError, OutputError
 from tfapp.evaluation import evaluate, evaluate_logits, fit_temperature
+from tfapp.evaluation.figures import _most_confused, draw_confusion
 from tfapp.training.inference import predict_logits
 
 CLASSES = ("negative", "neutral", "positive")
@@ -227,3 +228,22 @@ def test_a_real_classifier_is_measured_on_its_own_logits(tiny_classifier, tiny_v
     evaluation = evaluate(tiny_classifier, split, calibrate_with=split, num_bootstrap=20)
     assert evaluation.accuracy.value == pytest.approx(24 / 30)
     assert tiny_classifier.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+
+
+def test_a_picture_of_many_classes_stays_bounded(tmp_path):
+    evaluation = some_evaluation(num_classes=400, rows=1200)
+    draw_confusion(evaluation, tmp_path / "confusion.png")
+    header = (tmp_path / "confusion.png").read_bytes()[16:24]
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+    assert 2000 < width < 4000
+    assert 2000 < height < 4000
+
+
+def test_of_many_classes_the_most_confused_are_drawn():
+    confusion = 10 * np.eye(400, dtype=np.int64)
+    confusion[399, 7] = 5
+    confusion[200, 399] = 1
+    shown = _most_confused(confusion)
+    assert len(shown) == 150
+    assert {7, 200, 399} <= set(shown.tolist())
+    assert _most_confused(confusion[:150, :150]).tolist() == list(range(150))

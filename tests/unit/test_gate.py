@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tfapp.errors import ConfigError
-from tfapp.release.gate import Answers, Budget, Reference, check_label_file, difference, judge
+from tfapp.release.answers import Answers, Reference, find_flaw, log_scale
+from tfapp.release.gate import Budget, check_label_file, judge
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -57,12 +58,70 @@ def test_each_broken_budget_has_its_reason(reference):
     assert "max_accuracy_drop" in reasons[2]
 
 
-def test_exact_variants_may_not_differ_though_the_classes_agree(reference):
-    answers = Answers(probabilities=0.9 * reference.probabilities + 0.1 / 3)
+def test_exact_variants_may_not_differ_though_the_classes_agree(reference, logits):
+    answers = Answers(probabilities=softmax(logits / 2.0 * 0.93))
     assert judge("dynamic", answers, reference, Budget()).reasons == ()
     for variant in ("saved_model", "keras", "float32"):
         (reason,) = judge(variant, answers, reference, Budget()).reasons
         assert "max_exact_difference" in reason
+
+
+@pytest.mark.parametrize("variant", ["float16", "dynamic", "text"])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 0.8, 1.25, 2.0])
+def test_another_temperature_is_found_in_quantised_variants(reference, logits, variant, factor):
+    answers = Answers(probabilities=softmax(logits / (2.0 * factor)).astype(np.float32))
+    (reason,) = judge(variant, answers, reference, Budget()).reasons
+    assert f"its temperature is {factor:.2f} times the model's" in reason
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 30.0, 1000.0])
+def test_the_scale_is_found_however_sure_the_model_is(logits, sharpness):
+    expected = softmax(logits * sharpness / 10)
+    assert log_scale(expected, expected) == pytest.approx(1.0)
+    assert log_scale(softmax(logits * sharpness / 5), expected) > 1.5
+    assert log_scale(softmax(logits * sharpness / 20), expected) < 0.7
+
+
+def test_noise_of_rounded_weights_does_not_change_the_scale(reference, logits):
+    noisy = logits + np.random.default_rng(1).normal(size=logits.shape) * 0.3
+    assert log_scale(softmax(noisy / 2.0), reference.probabilities) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_model_that_answers_the_same_to_everything_has_no_scale():
+    flat = np.full((20, 3), 1 / 3)
+    assert log_scale(flat, flat) is None
+    reference = Reference(flat, None, CLASSES, temperature=1.0)
+    assert (
+        judge("dynamic", Answers(probabilities=flat + [[1e-5, -1e-5, 0]]), reference, Budget(0.0)).reasons
+        == ()
+    )
+
+
+def test_a_loss_of_exactly_the_budget_is_within_it():
+    labels = np.zeros(100, int)
+    right, wrong = np.array([0.6, 0.4]), np.array([0.4, 0.6])
+
+    def answers(right_rows):
+        return np.where(np.arange(100)[:, None] < right_rows, right, wrong)
+
+    reference = Reference(answers(98), labels, ("a", "b"), temperature=1.0)
+    judged = judge("dynamic", Answers(probabilities=answers(97)), reference, Budget())
+    assert judged.accuracy_drop > 0.01
+    assert judged.reasons == ()
+    assert judge("dynamic", Answers(probabilities=answers(96)), reference, Budget(0.0)).reasons
+
+
+def test_an_agreement_of_exactly_the_budget_is_within_it():
+    expected = np.tile([0.6, 0.4], (30, 1))
+    found = expected.copy()
+    found[:3] = found[:3, ::-1]
+    judged = judge(
+        "dynamic",
+        Answers(probabilities=found),
+        Reference(expected, None, ("a", "b"), 1.0),
+        Budget(1 - 3 / 30),
+    )
+    assert "min_agreement" not in " ".join(judged.reasons)
 
 
 def test_without_labels_there_is_no_accuracy(reference):
@@ -89,7 +148,7 @@ def test_answers_that_cannot_be_measured_are_refused(reference, change, reason):
     assert judged.agreement is None
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(judged.reasons[0])
-    assert difference(answers, reference) is None
+    assert find_flaw(answers, reference) in judged.reasons[0]
 
 
 def test_an_error_is_the_reason(reference):
@@ -117,11 +176,27 @@ def test_logits_must_be_raw(reference, logits):
     assert "logits" in judge("saved_model", scaled, reference, Budget()).reasons[0]
 
 
+def test_logits_of_another_shape_are_refused(reference, logits):
+    answers = Answers(probabilities=reference.probabilities, logits=logits[:, :2])
+    (reason,) = judge("saved_model", answers, reference, Budget()).reasons
+    assert "logits have the shape (200, 2) instead of (200, 3)" in reason
+
+
 @pytest.mark.parametrize("gap", [0.02, float("nan")])
 def test_endpoints_must_agree_with_each_other(reference, gap):
     answers = Answers(probabilities=reference.probabilities, endpoints={"serve": 0.0, "serve_ids": gap})
     (reason,) = judge("saved_model", answers, reference, Budget()).reasons
     assert "serve_ids" in reason
+
+
+def test_endpoints_must_name_the_same_classes(reference):
+    answers = Answers(
+        probabilities=reference.probabilities,
+        endpoints={"serve_ids": 0.0},
+        endpoint_labels={"serve": 0, "serve_ids": 5},
+    )
+    (reason,) = judge("saved_model", answers, reference, Budget()).reasons
+    assert "serve_ids names 5 rows otherwise" in reason
 
 
 @pytest.mark.parametrize("name", ["min_agreement", "max_accuracy_drop", "max_abs_difference"])

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tfapp.errors import ReleaseError
-from tfapp.release.gate import Answers
+from tfapp.release.answers import Answers
+from tfapp.release.gate import Budget
 from tfapp.release.golden import Golden, make_golden_texts
 from tfapp.release.vocabulary import tokenize
 
@@ -17,6 +19,7 @@ def golden():
         classes=("cat", "dog"),
         temperature=1.5,
         preprocessor={"lowercase": True, "max_length": 6, "pad_id": 9},
+        tensors=("token_ids", "padding_mask", "segment_ids"),
         texts=("", "good film"),
         token_ids=(((2, 3),), ((2, 40, 41, 3), (2, 41, 3))),
         probabilities=np.array([[0.5, 0.5], [0.1, 0.9]]),
@@ -54,6 +57,7 @@ def test_vectors_read_back_as_written(golden, tmp_path):
         golden.classes,
     )
     assert (loaded.tolerance, loaded.preprocessor) == (golden.tolerance, golden.preprocessor)
+    assert loaded.tensors == golden.tensors
     np.testing.assert_allclose(loaded.probabilities, golden.probabilities, atol=1e-6)
     np.testing.assert_allclose(loaded.reference("dynamic").probabilities, [[0.4, 0.6], [0.2, 0.8]], atol=1e-6)
 
@@ -63,7 +67,7 @@ def test_the_file_has_one_entry_an_input(golden, tmp_path):
     content = json.loads((tmp_path / "golden.json").read_text())
     assert content["inputs"][1] == {
         "text": "good film",
-        "token_ids": [2, 40, 41, 3],
+        "token_ids": [[2, 40, 41, 3], [2, 41, 3]],
         "probabilities": [0.1, 0.9],
     }
 
@@ -85,9 +89,45 @@ def test_answers_that_failed_are_not_recorded(golden):
 def test_the_probe_is_padded_without_a_tokenizer(golden):
     probe = golden.probe()
     assert probe.features == (b"", b"good film")
-    assert probe.tensors["token_ids"].tolist() == [[2, 3, 9, 9, 9, 9], [2, 40, 41, 3, 9, 9]]
-    assert probe.tensors["padding_mask"].tolist() == [[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert probe.tensors["token_ids"].tolist() == [
+        [2, 3, 9, 9, 9, 9],
+        [2, 40, 41, 3, 9, 9],
+        [2, 41, 3, 9, 9, 9],
+    ]
+    assert probe.tensors["padding_mask"].sum(axis=1).tolist() == [2, 4, 3]
+    assert probe.owners.tolist() == [0, 1, 1]
     assert {values.dtype for values in probe.tensors.values()} == {np.dtype(np.int32)}
+
+
+def test_the_probe_has_the_tensors_that_the_model_declares(golden):
+    assert list(replace(golden, tensors=("token_ids", "padding_mask")).probe().tensors) == [
+        "token_ids",
+        "padding_mask",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"), [(0, "the empty text"), (1, "a text of 2 words"), (2, "the text beyond max_length")]
+)
+@pytest.mark.parametrize(("variant", "allowed", "refused"), [("float32", 0.005, 0.02), ("text", 0.3, 0.6)])
+def test_one_wrong_row_is_refused_by_its_kind(golden, row, kind, variant, allowed, refused):
+    right = np.tile([0.9, 0.1], (3, 1))
+    golden = replace(golden, texts=("", "good film", "good " * 8), probabilities=right)
+
+    def judged(gap):
+        found = right.copy()
+        found[row] += [-gap, gap]
+        return golden.judge(variant, Answers(probabilities=found), Budget())
+
+    assert judged(allowed) == []
+    (reason,) = judged(refused)
+    assert kind in reason
+    assert "1 of 3 golden vectors" in reason
+
+
+def test_rows_that_cannot_be_measured_are_refused(golden):
+    (reason,) = golden.judge("text", Answers(probabilities=np.array([[np.nan, 0.5], [0.1, 0.9]])), Budget())
+    assert "on golden vectors, some probabilities are not finite" in reason
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"inputs": []}', "{"])

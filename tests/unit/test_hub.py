@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.data.text import load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
-from tfapp.errors import WeightsError
+from tfapp.errors import ConfigError, WeightsError
 from tfapp.models import build_text_classifier, hub, hub_cache, load_backbone
 from tfapp.models.hub_layer import HubLayer
+from tfapp.release import Budget, export, verify
+from tfapp.training import Phase, train
 
 LAYERS, WIDTH, HEADS, INNER, POSITIONS = 2, 16, 4, 32, 24
 HANDLE = "https://tfhub.dev/tensorflow/bert_en_uncased_L-2_H-16_A-4/4"
@@ -381,3 +384,32 @@ def test_tf_hub_itself_is_not_needed():
     assert hub.load_hub_backbone
     assert "tensorflow_hub" not in sys.modules
     assert "tf_keras" not in sys.modules
+
+
+def test_a_wrapped_graph_is_trained_and_released_as_all_that_it_can_be(
+    other_folder, tiny_vocab, tmp_path, caplog
+):
+    words = {"sport": "team goal match coach", "tech": "computer network phone software"}
+    rows = [
+        (" ".join([*text.split()[: 1 + number % 4], *tiny_vocab[20 + number : 22 + number]]), label)
+        for number in range(40)
+        for label, text in words.items()
+    ]
+    data = load_text_data(rows, seed=1)
+    model = build_text_classifier(str(other_folder), classes=data.classes, max_length=16)
+    phases = [Phase("all", epochs=2, learning_rate=1e-3)]
+    train(model, data, phases=phases, batch_size=8, precision="float32", verbose=False)
+    budget = Budget(min_agreement=0.8, max_accuracy_drop=0.2)  # 16 rows: one of them is 6 %.
+    with pytest.raises(ConfigError, match="'keras' cannot be made of this model: a TF-Hub graph is not"):
+        export(model, tmp_path / "hub", check_with=data.test, variants=["keras", "float32"])
+    assert list(tmp_path.iterdir()) == []
+    with caplog.at_level(logging.INFO, logger="tfapp"):
+        release = export(model, tmp_path / "hub", check_with=data.test, budget=budget)
+    assert "keras is left out: a TF-Hub graph" in caplog.text
+    assert "text is left out: TFLite lacks" in caplog.text
+    variants = [row["variant"] for row in release.manifest["artifacts"]]
+    assert variants == ["saved_model", "float32", "float16", "dynamic"]
+    assert str(other_folder) not in (release.path / "model_card.md").read_text()
+    assert str(other_folder) not in (release.path / "manifest.json").read_text()
+    report = verify(release.path)
+    assert report.ok, report.reasons

@@ -9,15 +9,23 @@ import pytest
 from tfapp.errors import ReleaseError
 from tfapp.release.manifest import (
     check_files,
+    find_damage,
     hash_files,
     json_schema,
     listing,
     plain,
     read_manifest,
+    version_folder,
     write_manifest,
 )
 
 SCHEMA = json.loads(files("tfapp.release").joinpath("manifest.schema.json").read_text())
+BUDGET = {
+    "min_agreement": 0.99,
+    "max_accuracy_drop": 0.01,
+    "max_abs_difference": None,
+    "max_exact_difference": 0.01,
+}
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def content():
         "config": {"train": {"batch_size": 32}},
         "data": {"test": {"rows": 430, "sha256": "0" * 64}},
         "metrics": {"accuracy": {"value": 0.98, "low": 0.97, "high": 0.99}},
-        "release": {"verdict": "released", "reasons": []},
+        "release": {"verdict": "released", "reasons": [], "budget": BUDGET},
         "files": {"edge/model-float32.tflite": "a" * 64},
         "artifacts": [
             {
@@ -73,14 +81,19 @@ BROKEN = [
     (("name",), "Reviews"),
     (("version",), 0),
     (("version",), "3"),
+    (("version",), None),
     (("unknown",), 1),
     (("release", "verdict"), "maybe"),
+    (("release", "reasons"), ["float32: crashed"]),
+    (("release", "budget", "min_agreement"), 1.5),
+    (("release", "budget"), ...),
     (("data", "test", "sha256"), "zz"),
     (("files",), {}),
     (("files", "edge/model-float32.tflite"), "short"),
     (("artifacts",), []),
     (("artifacts", 0, "variant"), "int4"),
     (("artifacts", 0, "agreement"), 1.5),
+    (("artifacts", 0, "verdict"), "refused"),
     (("artifacts", 0, "latency_ms", "p50"), -1.0),
     (("artifacts", 0, "reasons"), ...),
 ]
@@ -101,7 +114,8 @@ def test_a_refused_manifest_may_lack_measures_and_version(tmp_path, content):
     content = changed(content, ("version",), None)
     for name in ("agreement", "max_abs_difference", "accuracy", "accuracy_drop", "latency_ms"):
         content = changed(content, ("artifacts", 0, name), None)
-    content = changed(content, ("release",), {"verdict": "refused", "reasons": ["float32: crashed"]})
+    refused = {"verdict": "refused", "reasons": ["float32: crashed"], "budget": BUDGET}
+    content = changed(content, ("release",), refused)
     jsonschema.validate(write_manifest(tmp_path, content), SCHEMA)
 
 
@@ -109,7 +123,7 @@ def test_a_refused_manifest_may_lack_measures_and_version(tmp_path, content):
 def test_broken_manifests_are_refused_by_the_schema_and_by_the_reader(tmp_path, content, path, value):
     broken = changed(content, path, value)
     (tmp_path / "manifest.json").write_text(json.dumps(broken))
-    with pytest.raises(ReleaseError, match=str(path[0])):
+    with pytest.raises(ReleaseError, match=f"{path[0]}|released"):
         read_manifest(tmp_path)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, SCHEMA)
@@ -177,3 +191,30 @@ def test_a_link_out_of_the_release_is_refused(release, tmp_path_factory):
     (release / "edge" / "labels.txt").symlink_to(outside)
     (reason,) = check_files(release, hashes, present=listing(release))
     assert "not a plain file" in reason
+
+
+def test_damage_is_told_also_where_there_is_no_manifest(tmp_path, content):
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    assert "not a release" in find_damage(tmp_path)[0]
+    write_manifest(tmp_path, {**content, "files": hash_files(tmp_path)})
+    assert find_damage(tmp_path) == []
+    (tmp_path / "saved_model.pb").write_bytes(b"grapH")
+    assert find_damage(tmp_path) == ["saved_model.pb is damaged: its sha256 is not the manifest's"]
+
+
+@pytest.mark.parametrize("name", ["reviews", "2024"])
+def test_the_newest_version_is_found_below_any_name(tmp_path, name):
+    directory = tmp_path / name
+    for child in ("9", "10", "refused-20260101T000000Z"):
+        (directory / child).mkdir(parents=True)
+        (directory / child / "manifest.json").write_text("{}")
+    (directory / "11").write_text("a file")
+    assert version_folder(directory) == directory / "10"
+    assert version_folder(str(directory / "9")) == directory / "9"
+
+
+def test_what_holds_no_version_says_what_to_give(tmp_path):
+    with pytest.raises(ReleaseError, match=r"no released version.*manifest\.json"):
+        version_folder(tmp_path)
+    with pytest.raises(ReleaseError, match="not a folder; give a release"):
+        version_folder(tmp_path / "absent")

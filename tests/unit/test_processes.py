@@ -3,11 +3,13 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfapp.release import processes
+from tfapp.errors import OutputError
+from tfapp.release import processes, runner
 from tfapp.release.probe import Probe
 
 START = """
@@ -51,13 +53,15 @@ def run(tmp_path, probe, monkeypatch):
 def test_answers_come_back(run):
     answers = run(
         "answered()\n"
-        "facts = {**GOOD, 'labels': ['a', 'b'], 'endpoints': {'serve': 0.5}}\n"
+        "facts = {**GOOD, 'labels': ['a', 'b']}\n"
+        "facts.update(endpoints={'serve': 0.5}, endpoint_labels={'serve': 3})\n"
         "write(facts, probabilities=np.eye(2), logits=np.eye(2))\n"
     )
     assert answers.error is None
     np.testing.assert_array_equal(answers.probabilities, np.eye(2))
     assert answers.labels == ("a", "b")
     assert answers.endpoints == {"serve": 0.5}
+    assert answers.endpoint_labels == {"serve": 3}
     assert set(answers.libraries) == {"numpy"}
 
 
@@ -137,3 +141,48 @@ def test_a_missing_file_is_reported_by_the_real_runner(tmp_path, probe):
         error = runner.answers()["float32"].error
     assert error.startswith("cannot be run: ValueError")
     assert json.loads((tmp_path / "float32" / "request.json").read_text())["runtime"] == "litert"
+
+
+def test_a_process_that_fills_the_disk_is_not_the_artifacts_fault(run):
+    with pytest.raises(OutputError, match="MB are free"):
+        run("sys.exit(28)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full is Linux's")
+def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypatch):
+    class Artifact:
+        def __init__(self, request, threads):
+            pass
+
+        def answer(self, inputs):
+            return {"probabilities": np.eye(2)}, {}
+
+    monkeypatch.setattr(runner, "_RUNTIMES", {"litert": Artifact})
+    probe.save(tmp_path / "inputs.npz")
+    request = {"runtime": "litert", "inputs": str(tmp_path / "inputs.npz"), "paths": [], "threads": 1}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    (tmp_path / "outputs.npz").symlink_to("/dev/full")
+    assert runner.main(tmp_path, only_latency=False) == runner.DISK_FULL
+
+
+@pytest.mark.parametrize("near_tie", [False, True])
+def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tmp_path, near_tie):
+    tensors = {"token_ids": np.zeros((3, 4), np.int32)}
+    Probe((b"long", b"short"), tensors, np.array([0, 0, 1])).save(tmp_path / "inputs.npz")
+    served = np.array([[0.5, 0.5], [0.5, 0.5]]) if near_tie else np.array([[0.9, 0.1], [0.2, 0.8]])
+    windows = served[[0, 0, 1]]
+    answers = {
+        "serve": {"probabilities": served, "label": [b"a", b"b"]},
+        "serve_examples": {"probabilities": served, "label": [b"b", b"a"]},
+        # The first text has two windows, which are labelled by themselves; the second has one.
+        "serve_ids": {"probabilities": windows, "label": [b"b", b"b", b"a"]},
+    }
+    saved_model = runner._SavedModel.__new__(runner._SavedModel)
+    saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
+    saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
+    saved_model._example = lambda feature, value: value
+    inputs = runner._Inputs(str(tmp_path / "inputs.npz"))
+    found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
+    wrong = (0, 0, 0) if near_tie else (0, 2, 1)
+    assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))
+    assert max(found["endpoints"].values()) == pytest.approx(0.0, abs=1e-9)

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tfapp.errors import OutputError
+from tfapp.errors import OutputError, ReleaseRefused
 from tfapp.release.publish import check_name, publish, refuse, staging
 
 LEAVE_STAGING = """
@@ -174,3 +175,56 @@ def test_too_little_space_is_noticed_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000_000))
     with pytest.raises(OutputError, match=r"10 MB are free and about 48 MB are needed"):
         check_space(tmp_path, model, ("saved_model", "keras"))
+
+
+def test_a_disk_that_a_library_says_is_full_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="MB are free"), staging(tmp_path / "reviews"):
+        raise RuntimeError("HDF5: No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file", "weights.h5"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("a bug"),
+        ReleaseRefused(["float32: OSError: No space left on device"], Path()),
+    ],
+)
+def test_errors_that_are_not_of_writing_pass_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, staging(tmp_path / "reviews"):
+        raise error
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variant", ["saved_model", "keras", "text"])
+def test_what_was_half_written_is_removed(tmp_path, monkeypatch, variant):
+    from tfapp.release import artifacts
+
+    def fail(model, directory, **options):
+        for part in artifacts._parts(directory, variant):
+            (part / "deep" if part.suffix == "" else part.parent).mkdir(parents=True, exist_ok=True)
+            (part / "deep" / "file" if part.suffix == "" else part).write_bytes(b"half")
+        raise ValueError("no kernel")
+
+    monkeypatch.setattr(artifacts, "EXPORTERS", dict.fromkeys(("saved_model", "keras", "tflite"), fail))
+    (tmp_path / "golden.json").write_text("stays")
+    reason = artifacts.write_artifact(None, variant, tmp_path, tmp_path / "scratch")
+    assert reason == "cannot be made from this model: ValueError: no kernel"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["golden.json"]
+    assert artifacts.artifact_bytes(tmp_path, variant) == 0
+
+
+def test_a_disk_that_fills_while_an_artifact_is_written_is_no_fault_of_the_model(tmp_path, monkeypatch):
+    from tfapp.release import artifacts
+
+    def fail(model, directory):
+        raise RuntimeError("Failed to write: No space left on device")
+
+    monkeypatch.setattr(artifacts, "EXPORTERS", {"saved_model": fail})
+    with (
+        pytest.raises(OutputError, match="MB are free"),
+        staging(tmp_path / "reviews") as stage,
+    ):
+        artifacts.write_artifact(None, "saved_model", stage.release, stage.scratch)

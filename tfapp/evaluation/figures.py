@@ -12,12 +12,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tfapp.evaluation.calibration import Reliability
+from tfapp.evaluation.calibration import IntArray, Reliability
 
 if TYPE_CHECKING:
     from tfapp.evaluation.report import Evaluation
 
 _NAME_LETTERS = 28
+_CLASSES_DRAWN = 150
 _FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK SC",
@@ -31,25 +32,31 @@ _FONTS = (
 def draw_confusion(evaluation: Evaluation, path: Path) -> None:
     """Draws the confusion matrix: colour is the share of the true class's rows, numbers are rows.
 
+    Of more than 150 classes only the most confused are drawn, so that the picture stays bounded.
+
     Args:
-        evaluation: What to draw; from 2 to some 150 classes stay readable.
+        evaluation: What to draw.
         path: The PNG file to write.
     """
-    counts = evaluation.confusion
-    size = len(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    drawn = _most_confused(evaluation.confusion)
+    size = len(drawn)
+    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
+    counts, shares = evaluation.confusion[np.ix_(drawn, drawn)], shares[np.ix_(drawn, drawn)]
     side = size * float(np.interp(size, [2, 10, 30, 150], [1.0, 0.6, 0.36, 0.18]))
     letters = float(np.interp(size, [10, 30, 150], [10, 8, 7]))
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the saved picture grows around it, by its labels
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
-    names = [_label(name, index) for index, name in enumerate(evaluation.classes)]
+    names = [_label(evaluation.classes[index], index) for index in drawn.tolist()]
     slant: dict[str, Any] = {"rotation": 45 if size <= 10 else 90, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(size), names, va="center" if size > 10 else "top", **slant)
     axes.set_yticks(range(size), names)
     axes.tick_params(labelsize=letters, length=0)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(f"{evaluation.split}: {len(evaluation):,} rows, accuracy {evaluation.accuracy.value:.3f}")
+    title = f"{evaluation.split}: {len(evaluation):,} rows, accuracy {evaluation.accuracy.value:.3f}"
+    if size < len(evaluation.classes):
+        title += f"; the {size} most confused of {len(evaluation.classes):,} classes"
+    axes.set_title(title)
     axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
@@ -82,6 +89,13 @@ def draw_reliability(evaluation: Evaluation, path: Path) -> None:
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"{evaluation.split}: {len(evaluation):,} rows")
     _save(figure, path)
+
+
+def _most_confused(confusion: IntArray) -> IntArray:
+    """Picks the classes with the most mistakes, theirs or taken for them, in their order; all if few."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:_CLASSES_DRAWN])
 
 
 def _draw_bins(upper: Any, lower: Any, bins: Reliability) -> None:

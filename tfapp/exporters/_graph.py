@@ -33,7 +33,7 @@ class InferenceGraph:
 
     Args:
         model: A classifier: a functional model with a dict of inputs that emits logits, with ``classes``,
-            ``temperature``, ``preprocessor`` and ``single_logits``.
+            ``temperature``, ``preprocessor``, ``declared`` and ``single_logits``.
 
     Raises:
         ConfigError: When a class name holds a line break, which a file with one name a line cannot hold.

@@ -38,7 +38,7 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
 
     def serve(features: tf.Tensor) -> Any:
         inputs, owners = preprocessor.rows(features)
-        rows = logits(inputs)
+        rows = logits(graph.model.declared(inputs))
         return graph.outputs(rows if owners is None else tf.math.segment_mean(rows, owners))
 
     def serve_examples(examples: tf.Tensor) -> Any:

@@ -210,6 +210,30 @@ class Classifier(keras.Model):  # type: ignore[misc]
         inputs = {"hidden": hidden_input, "padding_mask": mask_input}
         return lower, keras.Model(inputs, dense(dropout(features)), name="upper")
 
+    @property
+    def cannot_export(self) -> dict[str, str]:
+        """Artifacts that cannot be made of this model, and why not; see `tfapp.export` for their names."""
+        reasons: dict[str, str] = {}
+        for layer in self.layers:
+            if type(layer).__module__.partition(".")[0] not in ("keras", "keras_hub"):
+                reasons["keras"] = (
+                    f"{type(layer).__name__} is no layer of Keras or keras-hub, so the file would not load "
+                    "without the code that the layer comes from"
+                )
+            reasons.update(getattr(layer, "cannot_export", {}))
+        return reasons
+
+    def declared(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Picks the tensors that the backbone takes; a tokenizer also gives segment ids to one without them.
+
+        Args:
+            tensors: What the preprocessor gives, by name.
+
+        Returns:
+            Those that the model declares as inputs.
+        """
+        return {name: tensors[name] for name in self.input}
+
     def single_logits(self, texts: Any) -> Any:
         """Computes the logits of one text, without padding where the backbone and short texts allow it.
 
@@ -220,10 +244,12 @@ class Classifier(keras.Model):  # type: ignore[misc]
             float32 ``(1, num_classes)``.
         """
         if self.preprocessor.long_texts == "windows":
-            logits = self(self.preprocessor.windows(texts), training=False)
+            logits = self(self.declared(self.preprocessor.windows(texts)), training=False)
             return keras.ops.mean(logits, axis=0, keepdims=True)
         shorter = single_text_logits(self)
-        return self(self.preprocessor(texts), training=False) if shorter is None else shorter(texts)
+        if shorter is not None:
+            return shorter(texts)
+        return self(self.declared(self.preprocessor(texts)), training=False)
 
     def plain(self) -> keras.Model:
         """Returns the same graph as a plain functional model of Keras and keras-hub layers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -26,6 +26,12 @@ class HubLayer(keras.layers.Layer):  # type: ignore[misc]
     Raises:
         WeightsError: If the object cannot be called or holds no variables.
     """
+
+    cannot_export: ClassVar[dict[str, str]] = {
+        "keras": "a TF-Hub graph is not made of Keras layers, and the file would need the folder it is from",
+        "text": "TFLite lacks operators for a TF-Hub graph on texts of any length",
+    }
+    """Artifacts that cannot be made of a model with this layer, and why not."""
 
     def __init__(
         self, handle: str, *, trainable: bool = True, pass_training: bool = True, **kwargs: Any

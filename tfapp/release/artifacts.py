@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import time
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfapp.errors import ConfigError, OutputError, TfappError, nearest
+from tfapp.errors import ConfigError, OutputError, TfappError, nearest, writing_problem
 from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS
 from tfapp.release.publish import disk_full
 
@@ -25,25 +24,37 @@ VARIANTS: dict[str, float] = {
     "dynamic": 0.3,
     "text": 0.3,
 }
+_SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
 _SCRATCH_SHARE = 2.0
 _SPARE_BYTES = 32_000_000
 
 
-def check_variants(variants: Sequence[str]) -> tuple[str, ...]:
-    """Refuses variants that do not exist.
+def choose_variants(model: Any, variants: Sequence[str] | None) -> tuple[str, ...]:
+    """Decides which artifacts are written.
 
     Args:
-        variants: Names of variants.
+        model: A classifier with ``cannot_export``.
+        variants: Names of variants; None for all that the model can be exported as.
 
     Returns:
-        The same, each once.
+        The names, each once.
 
     Raises:
-        ConfigError: When one is unknown, or there is none.
+        ConfigError: When one is unknown or cannot be made of the model, or there is none.
     """
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise ConfigError(f"variant {variant!r} is unknown; {nearest(variant, VARIANTS)}")
+    cannot = model.cannot_export
+    if variants is None:
+        for name, reason in cannot.items():
+            _logger.info("export: %s is left out: %s", name, reason)
+        return tuple(name for name in VARIANTS if name not in cannot)
+    for name in variants:
+        if name not in VARIANTS:
+            raise ConfigError(f"variant {name!r} is unknown; {nearest(name, VARIANTS)}")
+        if name in cannot:
+            raise ConfigError(
+                f"variant {name!r} cannot be made of this model: {cannot[name]}. Leave it out; without "
+                "`variants`, all that can be made are exported."
+            )
     if not variants:
         raise ConfigError(f"variants is empty; {nearest('', VARIANTS)}")
     return tuple(dict.fromkeys(variants))
@@ -88,12 +99,8 @@ def artifact_bytes(directory: Path, variant: str) -> int:
     Returns:
         Bytes on disk; 0 when it is not there.
     """
-    if variant != "saved_model":
-        path = directory / artifact_path(variant)
-        return path.stat().st_size if path.is_file() else 0
-    paths = [directory / "saved_model.pb", directory / "fingerprint.pb"]
-    paths += [path for name in ("variables", "assets") for path in (directory / name).rglob("*")]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    files = [file for part in _parts(directory, variant) for file in (part, *part.rglob("*"))]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> str | None:
@@ -117,13 +124,13 @@ def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> 
             EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch)
         else:
             EXPORTERS[variant](model, directory)
-    except (OSError, ConfigError, OutputError):
+    except (ConfigError, OutputError):
         raise
     except Exception as error:
         # Converters raise errors of many kinds; which one it was stands in the reason.
-        if "No space left on device" in str(error):
-            raise disk_full(directory) from error
-        _remove(directory / artifact_path(variant))
+        if writing_problem(error):
+            raise
+        _remove(directory, variant)
         _logger.debug("%s could not be made", variant, exc_info=True)
         kind = "" if isinstance(error, TfappError) else f"{type(error).__name__}: "
         return f"cannot be made from this model: {kind}{' '.join(str(error).split())[:500]}"
@@ -132,6 +139,14 @@ def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> 
     return None
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _parts(directory: Path, variant: str) -> list[Path]:
+    names = _SAVED_MODEL_PARTS if variant == "saved_model" else (artifact_path(variant),)
+    return [directory / name for name in names]
+
+
+def _remove(directory: Path, variant: str) -> None:
+    for part in _parts(directory, variant):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
 from tfapp.data.text import TextSplit
-from tfapp.errors import DataError, ReleaseRefused
-from tfapp.release.artifacts import VARIANTS, check_space, check_variants
-from tfapp.release.gate import Budget, Reference
+from tfapp.errors import ConfigError, DataError, ReleaseRefused
+from tfapp.release.answers import Reference
+from tfapp.release.artifacts import check_space, choose_variants
+from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
-from tfapp.release.model_card import model_card
+from tfapp.release.model_card import model_card, preset_name
 from tfapp.release.publish import check_name, publish, refuse, staging
 
 _logger = logging.getLogger("tfapp")
@@ -91,7 +93,7 @@ def export(
     directory: str | Path,
     *,
     check_with: TextSplit,
-    variants: Sequence[str] = tuple(VARIANTS),
+    variants: Sequence[str] | None = None,
     budget: Budget | None = None,
     evaluation: Any = None,
     config: Mapping[str, Any] | None = None,
@@ -106,7 +108,7 @@ def export(
             of the characters a-z, 0-9, ``_`` and ``-``.
         check_with: The rows to measure on, all of them; the test split.
         variants: Which artifacts to write: ``saved_model``, ``keras``, ``float32``, ``float16``, ``dynamic``,
-            ``text``.
+            ``text``. When None, all that this model can be exported as; what is left out is logged.
         budget: How far an artifact may be from the model; ``Budget()`` when None.
         evaluation: Scores of the model for the manifest: an `Evaluation`, or a mapping.
         config: The settings that the model was made with, for the manifest.
@@ -119,17 +121,20 @@ def export(
     Raises:
         ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
-        ConfigError: When a variant is unknown.
+        ConfigError: When a variant is unknown or cannot be made of this model, or ``evaluation`` is of other
+            classes or another temperature than the model's.
         DataError: When ``check_with`` is empty or has other classes than the model.
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
-    variants = check_variants(variants)
+    variants = choose_variants(model, variants)
+    budget = budget or Budget()
+    given = {} if evaluation is None else _scores(evaluation, model)
     _check_rows(model, check_with)
     with staging(directory) as stage:
         check_space(directory, model, variants)
         _logger.info("export: %s", ", ".join(variants))
-        measured = measure(model, check_with, variants, budget or Budget(), stage)
+        measured = measure(model, check_with, variants, budget, stage)
         reasons = measured.reasons
         content: dict[str, Any] = {
             "schema_version": 1,
@@ -140,11 +145,20 @@ def export(
             "seed": seed,
             "config": dict(config) if config is not None else _own_config(model),
             "data": _splits(data, check_with),
-            "metrics": _metrics(evaluation, measured.reference),
-            "release": {"verdict": "refused" if reasons else "released", "reasons": reasons},
+            "metrics": _metrics(given, measured.reference),
+            "release": {
+                "verdict": "refused" if reasons else "released",
+                "reasons": reasons,
+                "budget": asdict(budget),
+            },
             "artifacts": measured.rows,
         }
-        card = model_card(plain(content), preset=getattr(model, "preset", ""), table=artifact_table(content))
+        card = model_card(
+            plain(content),
+            preset=getattr(model, "preset", ""),
+            table=artifact_table(content),
+            sources=() if data is None else tuple(data.report.sources.values()),
+        )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
         if reasons:
@@ -172,19 +186,33 @@ def _splits(data: Any, check_with: TextSplit) -> dict[str, dict[str, Any]]:
     return {name: {"rows": len(split), "sha256": split.sha256} for name, split in splits.items()}
 
 
-def _metrics(evaluation: Any, reference: Reference) -> dict[str, Any]:
-    measured = {"temperature": reference.temperature, "accuracy": reference.accuracy}
-    if evaluation is None:
-        return measured
-    given = evaluation if isinstance(evaluation, Mapping) else evaluation.to_dict()
-    return {**measured, **given}
+def _scores(evaluation: Any, model: Any) -> dict[str, Any]:
+    """Returns the scores of an evaluation, after a look whether it is one of this model as it is now."""
+    scores = dict(evaluation) if isinstance(evaluation, Mapping) else evaluation.to_dict()
+    classes, temperature = scores.get("classes"), scores.get("temperature")
+    cure = "Give the answer of evaluate(model, data.test), called after the last training and calibration."
+    if classes is not None and list(classes) != list(model.classes):
+        raise ConfigError(
+            f"evaluation is of the classes {list(classes)}, but the model has {list(model.classes)}. {cure}"
+        )
+    if temperature is not None and not math.isclose(temperature, model.temperature, rel_tol=1e-6):
+        raise ConfigError(
+            f"evaluation was made at temperature {temperature:g}, but the model's is now "
+            f"{model.temperature:g}. {cure}"
+        )
+    return scores
+
+
+def _metrics(given: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+    return {"accuracy": reference.accuracy, **given, "temperature": reference.temperature}
 
 
 def _own_config(model: Any) -> dict[str, Any]:
-    names = ("preset", "pooling", "dropout_rate", "task")
+    names = ("pooling", "dropout_rate", "task")
     known = {name: getattr(model, name) for name in names if hasattr(model, name)}
     return {
         "model": {
+            "preset": preset_name(getattr(model, "preset", "")),
             **known,
             "max_length": model.preprocessor.max_length,
             "long_texts": model.preprocessor.long_texts,

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from tfapp.errors import ReleaseError
-from tfapp.release.gate import EXACT_VARIANTS, Answers, FloatArray, Reference, difference
+from tfapp.release.answers import Answers, FloatArray, Reference, differences, find_flaw
+from tfapp.release.gate import EXACT_VARIANTS, Budget
 from tfapp.release.probe import Probe
 
 # Room for another processor's rounding: of float32 arithmetic, and of quantised activations.
 _TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 2e-2
+# What rounded weights never do to a sound model, even near the border between two classes.
+_QUANTISED_LIMIT = 0.5
 
 
 def make_golden_texts(
@@ -57,11 +60,12 @@ class Golden:
         tensor_endpoint: Name of the SavedModel's endpoint for tensors.
         classes: Names of the classes in their order.
         temperature: What logits are divided by.
-        preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows`` and
-            ``pad_id``.
+        preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows``,
+            ``pad_id`` and ``vocabulary_sha256``, the checksum of the tokenizer's own ``vocab.txt``.
+        tensors: Names of the model's input tensors.
         texts: The inputs.
-        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or
-            logarithms of probabilities) are averaged.
+        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or the
+            logarithms of whose probabilities) are averaged.
         probabilities: The trained model's answers ``(rows, num_classes)``.
         answers: What variants with rounded weights answered at export, by variant, in the same shape. Words
             drawn at random lie near the borders between classes, where rounding moves a probability far.
@@ -74,11 +78,38 @@ class Golden:
     classes: tuple[str, ...]
     temperature: float
     preprocessor: dict[str, Any]
+    tensors: tuple[str, ...]
     texts: tuple[str, ...]
     token_ids: tuple[tuple[tuple[int, ...], ...], ...]
     probabilities: FloatArray
     answers: dict[str, FloatArray] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)
+
+    def judge(self, variant: str, answers: Answers, budget: Budget) -> list[str]:
+        """Judges what a variant answers to these inputs, before it is recorded as right.
+
+        Args:
+            variant: The variant.
+            answers: Its answers.
+            budget: How much difference is allowed to variants with the model's own arithmetic; others are
+                refused when they are off by half.
+
+        Returns:
+            What is wrong, a sentence each.
+        """
+        reference = Reference(self.probabilities, None, self.classes, self.temperature)
+        flaw = find_flaw(answers, reference)
+        if flaw:
+            return [f"{variant}: on golden vectors, {flaw}"]
+        gaps = differences(answers, reference)
+        limit = budget.max_exact_difference if variant in EXACT_VARIANTS else _QUANTISED_LIMIT
+        worst = int(gaps.argmax())
+        if gaps[worst] <= limit:
+            return []
+        return [
+            f"{variant}: a probability differs by {gaps[worst]:.4f} on {self._kind(worst)}, more than "
+            f"{limit:.4f}; {int(np.sum(gaps > limit))} of {len(gaps)} golden vectors are beyond that"
+        ]
 
     def record(self, variant: str, answers: Answers) -> None:
         """Notes what a variant answers to these inputs.
@@ -87,10 +118,10 @@ class Golden:
             variant: The variant.
             answers: Its answers; those that cannot be measured are left out.
         """
-        gap = difference(answers, self.reference(variant))
-        if gap is None:
+        if find_flaw(answers, self.reference(variant)):
             return
         if variant in EXACT_VARIANTS:
+            gap = float(differences(answers, self.reference(variant)).max())
             self.tolerance[variant] = max(_TOLERANCE, 3 * gap)
         else:
             self.answers[variant] = answers.probabilities
@@ -121,7 +152,9 @@ class Golden:
         }
         owners = np.repeat(np.arange(len(self.texts)), [len(rows) for rows in self.token_ids])
         split = len(windows) > len(self.texts)
-        return Probe(tuple(text.encode("utf-8") for text in self.texts), tensors, owners if split else None)
+        features = tuple(text.encode("utf-8") for text in self.texts)
+        declared = {name: tensors[name] for name in self.tensors}
+        return Probe(features, declared, owners if split else None)
 
     def save(self, path: Path) -> None:
         """Writes the vectors as JSON.
@@ -139,6 +172,7 @@ class Golden:
             "classes": list(self.classes),
             "temperature": self.temperature,
             "preprocessor": self.preprocessor,
+            "tensors": list(self.tensors),
             "tolerance": self.tolerance,
             "inputs": inputs,
             "answers": {variant: _rounded(rows) for variant, rows in self.answers.items()},
@@ -168,6 +202,7 @@ class Golden:
                 classes=tuple(content["classes"]),
                 temperature=float(content["temperature"]),
                 preprocessor=dict(content["preprocessor"]),
+                tensors=tuple(content["tensors"]),
                 texts=tuple(row["text"] for row in inputs),
                 token_ids=tuple(tuple(map(tuple, row["token_ids"])) for row in inputs),
                 probabilities=np.array([row["probabilities"] for row in inputs], np.float64),
@@ -178,6 +213,13 @@ class Golden:
             raise ReleaseError(
                 f"{path} cannot be read ({error}); copy or export the release again."
             ) from error
+
+    def _kind(self, row: int) -> str:
+        words = len(self.texts[row].split())
+        if not words:
+            return "the empty text"
+        longer = words > int(self.preprocessor["max_length"])
+        return "the text beyond max_length" if longer else f"a text of {words} words"
 
 
 def _rounded(rows: FloatArray) -> list[list[float]]:

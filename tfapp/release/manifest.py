@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from tfapp.errors import ReleaseError
 
 FILE_NAME = "manifest.json"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-VARIANTS = ("saved_model", "keras", "float32", "float16", "dynamic", "int8", "text", "onnx")
 _CHUNK = 1 << 20
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -60,11 +60,34 @@ class Split(_Part):
     sha256: Sha256
 
 
+class Limits(_Part):
+    """How far an artifact might be from the trained model; see `tfapp.Budget`."""
+
+    min_agreement: Fraction
+    max_accuracy_drop: Fraction
+    max_abs_difference: Fraction | None
+    max_exact_difference: Fraction
+
+
 class ReleaseState(_Part):
-    """Whether the release passed its gate."""
+    """Whether the release passed its gate, and within which limits."""
 
     verdict: Verdict
     reasons: list[str]
+    budget: Limits
+
+
+# In JSON schema's words what `Manifest` checks across its fields.
+_RELEASED_WHOLE: dict[str, Any] = {
+    "if": {"properties": {"release": {"properties": {"verdict": {"const": "released"}}}}},
+    "then": {
+        "properties": {
+            "version": {"type": "integer"},
+            "release": {"properties": {"reasons": {"maxItems": 0}}},
+            "artifacts": {"items": {"properties": {"verdict": {"const": "released"}}}},
+        }
+    },
+}
 
 
 class Manifest(_Part):
@@ -82,6 +105,22 @@ class Manifest(_Part):
     release: ReleaseState
     files: Annotated[dict[str, Sha256], Field(min_length=1)]
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
+
+    model_config = ConfigDict(json_schema_extra=_RELEASED_WHOLE)
+
+    @model_validator(mode="after")
+    def _check_released(self) -> Manifest:
+        if self.release.verdict == "refused":
+            return self
+        if self.version is None:
+            raise PydanticCustomError("released", "release.verdict is 'released', but version is null")
+        refused = [artifact.variant for artifact in self.artifacts if artifact.verdict == "refused"]
+        if refused or self.release.reasons:
+            named = ", ".join(refused) or "release.reasons"
+            raise PydanticCustomError(
+                "released", "release.verdict is 'released', but {named} says otherwise", {"named": named}
+            )
+        return self
 
 
 def json_schema() -> dict[str, Any]:
@@ -153,6 +192,32 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return _checked(content, path)
 
 
+def version_folder(path: str | Path) -> Path:
+    """Finds the release that a path means.
+
+    Args:
+        path: A version folder, or ``saved_models/<name>`` for its newest version.
+
+    Returns:
+        The absolute path of the version folder.
+
+    Raises:
+        ReleaseError: When it is neither.
+    """
+    directory = Path(path).expanduser().absolute()
+    if not directory.is_dir():
+        raise ReleaseError(f"{directory} is not a folder; give a release such as saved_models/<name>/1.")
+    if (directory / FILE_NAME).is_file():
+        return directory
+    versions = [child for child in directory.iterdir() if child.name.isdecimal() and child.is_dir()]
+    if not versions:
+        raise ReleaseError(
+            f"{directory} is not a release and has no released version: it holds neither {FILE_NAME} nor a "
+            "folder with a number for a name."
+        )
+    return max(versions, key=lambda child: int(child.name))
+
+
 def hash_files(directory: Path) -> dict[str, str]:
     """Computes the checksum of every file but the manifest.
 
@@ -215,6 +280,22 @@ def check_files(directory: Path, files: Mapping[str, str], *, present: Iterable[
         elif sha256(path) != files[name]:
             reasons.append(f"{name} is damaged: its sha256 is not the manifest's")
     return reasons
+
+
+def find_damage(directory: Path) -> list[str]:
+    """Says what is wrong with the files of a release.
+
+    Args:
+        directory: A version folder.
+
+    Returns:
+        What is wrong, a sentence each; empty when every file is that of the manifest.
+    """
+    try:
+        manifest = read_manifest(directory)
+    except ReleaseError as error:
+        return [str(error)]
+    return check_files(directory, manifest["files"], present=listing(directory))
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tfapp.data.encoded import MAX_WINDOWS, window_stride
 from tfapp.data.text import TextSplit
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
+from tfapp.progress import track
+from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
 from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
-from tfapp.release.gate import (
-    Answers,
-    Budget,
-    FloatArray,
-    Judgement,
-    Reference,
-    check_label_file,
-    judge,
-)
+from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import Golden, make_golden_texts
 from tfapp.release.probe import Probe
 from tfapp.release.processes import ArtifactRunner
@@ -69,20 +62,26 @@ def measure(
     preprocessor = model.preprocessor
     golden_texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length)
     texts = [*split.texts, *golden_texts]
-    probe = Probe.from_features(preprocessor, [text.encode("utf-8") for text in texts])
+    features = [text.encode("utf-8") for text in texts]
+    probe = Probe.from_features(preprocessor, features, inputs=model.input)
     answers, probabilities = _run(model, texts, probe, variants, stage)
 
     rows, total = len(split), len(texts)
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
-    judgements = {name: judge(name, answers[name].rows(0, rows), reference, budget) for name in variants}
     golden = _golden(model, golden_texts, probe, probabilities, rows)
+    judgements: dict[str, Judgement] = {}
     for name in variants:
-        golden.record(name, answers[name].rows(rows, total))
+        judged = judge(name, answers[name].rows(0, rows), reference, budget)
+        beside = answers[name].rows(rows, total)
+        if answers[name].error is None:
+            judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
+        judgements[name] = judged
+        golden.record(name, beside)
     golden.save(stage.release / "edge" / "golden.json")
 
     reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
     if set(variants) & set(TFLITE_VARIANTS):
-        reasons += _edge_reasons(model, texts, probe, budget, stage.release / "edge")
+        reasons += _edge_reasons(model, texts, probe, stage.release / "edge")
     libraries = {key: value for name in variants for key, value in answers[name].libraries.items()}
     entries = [_entry(stage.release, name, judgements[name], answers[name]) for name in variants]
     return Measured(entries, reasons, dict(sorted(libraries.items())), reference)
@@ -100,17 +99,16 @@ def _run(
         tensor_endpoint=model.preprocessor.tensor_endpoint,
         temperature=float(model.temperature),
     ) as runner:
-        for variant in variants:
+        for variant in track(variants, len(variants), "write artifacts"):
             error = write_artifact(model, variant, stage.release, stage.scratch)
             if error is None:
                 runner.start(variant, stage.release / artifact_path(variant))
             else:
                 answers[variant] = Answers(error=error)
         _logger.info("verify: %d rows in a fresh process for each artifact", len(probe))
-        logits = predict_logits(model, texts, batch_size=32).astype(np.float64) / model.temperature
+        logits = predict_logits(model, texts, batch_size=32)
         answers.update(runner.answers())
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return answers, powers / powers.sum(axis=1, keepdims=True)
+    return answers, probabilities_from(logits, model.temperature)
 
 
 def _golden(model: Any, texts: Sequence[str], probe: Probe, probabilities: FloatArray, first: int) -> Golden:
@@ -127,11 +125,17 @@ def _golden(model: Any, texts: Sequence[str], probe: Probe, probabilities: Float
             "window_stride": window_stride(preprocessor.max_length),
             "max_windows": MAX_WINDOWS,
             "pad_id": preprocessor.pad_id,
+            "vocabulary_sha256": _vocabulary_sha256(model),
         },
+        tensors=tuple(model.input),
         texts=tuple(texts),
         token_ids=_token_ids(probe)[first:],
         probabilities=probabilities[first:],
     )
+
+
+def _vocabulary_sha256(model: Any) -> str:
+    return hashlib.sha256(model.preprocessor.asset_files()["vocab.txt"]).hexdigest()
 
 
 def _token_ids(probe: Probe) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -145,7 +149,7 @@ def _token_ids(probe: Probe) -> tuple[tuple[tuple[int, ...], ...], ...]:
     return tuple(map(tuple, ids))
 
 
-def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, budget: Budget, edge: Path) -> list[str]:
+def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, edge: Path) -> list[str]:
     """Says what is wrong with the files that lie beside the TFLite models."""
     wanted = {"labels.txt": b"", **model.preprocessor.asset_files()}
     found = {name: (edge / name).read_bytes() for name in wanted if (edge / name).is_file()}
@@ -159,11 +163,9 @@ def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, budget: Budget
             [windows[0] for windows in _token_ids(probe)],
             lowercase=model.preprocessor.lowercase,
             max_length=model.preprocessor.max_length,
-            min_agreement=budget.min_agreement,
+            sha256=_vocabulary_sha256(model),
         )
         reasons.append(wrong or "")
-        if found["vocab.txt"] != wanted["vocab.txt"] and not wrong:
-            reasons.append("vocab.txt is not the vocabulary of the model's tokenizer")
     return [f"edge: {reason}" if not reason.startswith("edge/") else reason for reason in reasons if reason]
 
 

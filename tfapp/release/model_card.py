@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tfapp.data.datasets import DATASETS
 from tfapp.models.presets import BACKBONES
 
 
-def model_card(manifest: Mapping[str, Any], *, preset: str, table: Sequence[Mapping[str, str]]) -> str:
+def model_card(
+    manifest: Mapping[str, Any],
+    *,
+    preset: str,
+    table: Sequence[Mapping[str, str]],
+    sources: Sequence[str] = (),
+) -> str:
     """Writes the model card.
 
     Args:
         manifest: The manifest's content.
         preset: Name of the backbone's preset; may be empty.
         table: A row for each artifact, all with the same columns.
+        sources: What the data was read from; packaged sets are known by name.
 
     Returns:
         Markdown.
     """
-    rows = manifest["artifacts"][0]["examples"]
     parts = [
         f"# {manifest['name']}",
         "A text classifier, exported and measured by tfapp "
         f"{manifest['tfapp_version']}. Verdict: **{manifest['release']['verdict']}**.",
         "\n".join(f"* {reason}" for reason in manifest["release"]["reasons"]),
         "## Model",
-        "\n".join(_terms(preset, manifest["config"])),
+        "\n".join(_terms(preset, manifest["config"], sources)),
         "## Scores of the trained model",
         _scores(manifest["metrics"]),
         "## Artifacts",
-        f"Each was loaded in a fresh process and answered all {rows} rows of the split it was checked with. "
+        f"{_measured(manifest['artifacts'])} "
         "Agreement and differences (of probabilities) are against the trained Keras model; latencies are of "
         "single calls on one thread of the exporting machine.",
         _markdown(table),
@@ -49,18 +56,41 @@ def model_card(manifest: Mapping[str, Any], *, preset: str, table: Sequence[Mapp
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _terms(preset: str, config: Mapping[str, Any]) -> list[str]:
+def _measured(artifacts: Sequence[Mapping[str, Any]]) -> str:
+    rows = artifacts[0]["examples"]
+    failed = [row["variant"] for row in artifacts if row["agreement"] is None]
+    if len(failed) == len(artifacts):
+        return "None could be measured."
+    who = f"Each but {', '.join(failed)}, which could not be measured," if failed else "Each"
+    return (
+        f"{who} was loaded in a fresh process and answered all {rows} rows of the split it was checked with."
+    )
+
+
+def preset_name(preset: str) -> str:
+    """Names a preset for people elsewhere.
+
+    Args:
+        preset: A preset's name, a handle, or a path on this machine.
+
+    Returns:
+        The name or handle; of a path only the last part.
+    """
+    return preset if "://" in preset else Path(preset).name
+
+
+def _terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
     lines = []
     if preset in BACKBONES:
         known = BACKBONES[preset]
         lines.append(f"* Backbone: {preset}, {known.origin}; licence {known.licence}.")
     elif preset:
-        lines.append(f"* Backbone: {preset}; see its publisher for the licence.")
+        lines.append(f"* Backbone: {preset_name(preset)}; see its publisher for the licence.")
     else:
         lines.append("* Backbone: built by hand.")
     section = config.get("data")
-    name = section.get("dataset") if isinstance(section, Mapping) else None
-    if name in DATASETS:
+    named = section.get("dataset") if isinstance(section, Mapping) else None
+    for name in (name for name in DATASETS if name == named or name in sources):
         lines.append(f"* Data: {name}; {DATASETS[name].licence}")
     return lines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,19 @@ class Probe:
         return len(next(iter(self.tensors.values())))
 
     @classmethod
-    def from_features(cls, preprocessor: Any, features: Sequence[bytes]) -> Probe:
+    def from_features(cls, preprocessor: Any, features: Sequence[bytes], *, inputs: Iterable[str]) -> Probe:
         """Preprocesses features.
 
         Args:
             preprocessor: A preprocessor with ``fixed``.
             features: Raw features, 1 or more.
+            inputs: Names of the model's input tensors.
 
         Returns:
             The features and their tensors.
         """
         tensors, owners = preprocessor.fixed(features)
-        return cls(tuple(features), tensors, owners)
+        return cls(tuple(features), {name: tensors[name] for name in inputs}, owners)
 
     def save(self, path: Path) -> None:
         """Writes the rows as plain arrays.

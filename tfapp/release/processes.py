@@ -20,9 +20,11 @@ from typing import Self
 
 import numpy as np
 
-from tfapp.release.gate import Answers
+from tfapp.progress import track
+from tfapp.release.answers import Answers
 from tfapp.release.probe import Probe
-from tfapp.release.runner import ANSWERED
+from tfapp.release.publish import disk_full
+from tfapp.release.runner import ANSWERED, DISK_FULL
 
 _logger = logging.getLogger("tfapp")
 _RUNNER = Path(__file__).with_name("runner.py")
@@ -90,6 +92,9 @@ class ArtifactProcess:
 
         Returns:
             Its answers, or the error that took their place.
+
+        Raises:
+            OutputError: When it has filled the disk.
         """
         process = self._process
         if process is None:
@@ -126,6 +131,8 @@ class ArtifactProcess:
             facts = {}
         if self._timed_out:
             return Answers(error=f"did not answer within {self._timeout:.0f} s")
+        if status == DISK_FULL:
+            raise disk_full(self._folder)
         if "error" in facts:
             return Answers(error=f"cannot be run: {facts['error']}")
         if status < 0:
@@ -145,6 +152,7 @@ class ArtifactProcess:
             logits=logits,
             labels=tuple(facts["labels"]) if "labels" in facts else None,
             endpoints=facts.get("endpoints", {}),
+            endpoint_labels=facts.get("endpoint_labels", {}),
             latency_ms=facts["latency_ms"],
             libraries=facts["libraries"],
         )
@@ -213,10 +221,14 @@ class ArtifactRunner:
 
         Returns:
             What each artifact answered, by variant.
+
+        Raises:
+            OutputError: When one of them has filled the disk.
         """
-        for _, future in self._started:
+        for _, future in track(self._started, len(self._started), "run artifacts"):
             future.result()
-        return {process.variant: process.finish() for process, _ in self._started}
+        timed = track(self._started, len(self._started), "time artifacts")
+        return {process.variant: process.finish() for process, _ in timed}
 
     def __enter__(self) -> Self:
         return self

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tfapp.errors import OutputError
+from tfapp.errors import OutputError, TfappError, writing_problem
 from tfapp.release.manifest import NAME_PATTERN
 
 _PREFIX = ".staging-"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -135,23 +134,27 @@ def refuse(stage: Staging) -> Path:
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Turns the system's errors about writing into errors that tell the cure.
+    """Turns errors of writing into errors that tell the cure; others pass.
 
     Args:
         directory: Where is written, for the message.
 
     Raises:
-        OutputError: In place of an `OSError`.
+        OutputError: The disk is full, or the folder cannot be written.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
+    except TfappError:
+        raise
+    except Exception as error:
+        problem = writing_problem(error)
+        if problem == "full":
             raise disk_full(directory) from error
-        where = error.filename or directory
-        raise OutputError(
-            f"{where} cannot be written ({error.strerror or error}); choose another folder."
-        ) from error
+        if problem == "denied" and isinstance(error, OSError):
+            raise OutputError(
+                f"{error.filename or directory} cannot be written ({error.strerror}); choose another folder."
+            ) from error
+        raise
 
 
 def disk_full(directory: Path, needed: int | None = None) -> OutputError:
@@ -168,8 +171,8 @@ def disk_full(directory: Path, needed: int | None = None) -> OutputError:
     free = shutil.disk_usage(existing).free
     wish = "" if needed is None else f" and about {needed / 1e6:.0f} MB are needed"
     return OutputError(
-        f"the disk that holds {directory} is full: {free / 1e6:.0f} MB are free{wish}. Free some space, "
-        "export fewer variants, or choose another folder; nothing was released."
+        f"the disk that holds {directory} is full: {free / 1e6:.0f} MB are free{wish}. Free some "
+        "space or choose another folder; an export with fewer variants needs less."
     )
 
 

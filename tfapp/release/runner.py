@@ -3,11 +3,13 @@
 This script is started by path with ``python -I`` and imports only what its runtime needs, never tfapp. It
 reads ``request.json`` from the folder that is its argument, answers every row of the inputs, says so on
 standard output, waits for a line on standard input, times single calls, and writes ``result.json`` and
-``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1.
+``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1; on a full disk,
+where nothing can be written any more, exit status 28 says so.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import itertools
 import json
@@ -19,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ANSWERED = "tfapp-runner: answered"
+DISK_FULL = 28
 _BATCH = 16
 _ENDPOINT_ROWS = 16
+# Two classes as near as this may change places by rounding alone.
+_TIE = 1e-3
 
 
 def main(folder: Path, *, only_latency: bool) -> int:
@@ -58,6 +63,8 @@ def main(folder: Path, *, only_latency: bool) -> int:
         facts["latency_ms"] = _latency(artifact.call, inputs, request)
         result_file.write_text(json.dumps(facts), encoding="utf-8")
     except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return DISK_FULL
         message = " ".join(str(error).split())
         if len(message) > 500:
             message = f"{message[:200]} ... {message[-280:]}"
@@ -87,9 +94,10 @@ class _Inputs:
         """Rows of the tensors: one for each feature, or for each window of a text."""
         return len(next(iter(self.tensors.values())))
 
-    def rows_of(self, features: int) -> int:
-        """Returns how many rows the first features have."""
-        return features if self._owners is None else int((self._owners < features).sum())
+    @property
+    def owners(self) -> Any:
+        """The number of the feature that each row belongs to."""
+        return _np().arange(len(self.features)) if self._owners is None else self._owners
 
     def average(self, probabilities: Any) -> Any:
         """Averages the logits of a text's windows; probabilities show logits but for a constant."""
@@ -137,25 +145,37 @@ class _SavedModel:
                 parts.append(answers[name])
         back = np.argsort(order)
         stacked = {name: np.concatenate(parts)[back] for name, parts in gathered.items()}
-        labels = [value.decode("utf-8", "replace") for value in stacked.pop("label")]
-        some = [*range(min(_ENDPOINT_ROWS, len(order)))]
-        examples = [self._example(feature, inputs.features[row]) for row in some]
+        labels = _names(stacked.pop("label")).tolist()
+        facts = {"labels": labels, **self._compare_endpoints(inputs, stacked["probabilities"], labels)}
+        return stacked, facts
+
+    def _compare_endpoints(self, inputs: _Inputs, served: Any, labels: list[str]) -> dict[str, Any]:
+        """Compares other endpoints with ``serving_default``: probabilities, and labels where no two tie."""
+        np, feature, tensors = _np(), self._request["feature"], self._request["tensor_endpoint"]
+        count = min(_ENDPOINT_ROWS, len(inputs.features))
+        some, owners = inputs.features[:count], inputs.owners[inputs.owners < count]
+        examples = [self._example(feature, value) for value in some]
         answers = {
-            "serve": self._serve("serve", **{feature: [inputs.features[row] for row in some]}),
+            "serve": self._serve("serve", **{feature: some}),
             "serve_examples": self._serve("serve_examples", examples=examples),
-            self._request["tensor_endpoint"]: self._serve(
-                self._request["tensor_endpoint"],
-                **{name: values[: inputs.rows_of(len(some))] for name, values in inputs.tensors.items()},
+            tensors: self._serve(
+                tensors, **{name: values[: len(owners)] for name, values in inputs.tensors.items()}
             ),
         }
-        of_tensors = answers[self._request["tensor_endpoint"]]
-        of_tensors["probabilities"] = inputs.average(of_tensors["probabilities"])
-        expected = stacked["probabilities"][: len(some)]
-        endpoints = {
-            name: float(np.max(np.abs(answer["probabilities"] - expected)))
-            for name, answer in answers.items()
-        }
-        return stacked, {"labels": labels, "endpoints": endpoints}
+        # A window is labelled by itself, so only texts of one window have a label to compare.
+        alone = np.flatnonzero(np.bincount(owners)[owners] == 1)
+        best = np.sort(served[:count], axis=1)
+        decided = best[:, -1] - best[:, -2] > _TIE
+        expected = np.array(labels[:count])
+        gaps: dict[str, float] = {}
+        wrong: dict[str, int] = {}
+        for name, answer in answers.items():
+            probabilities, found, texts = answer["probabilities"], _names(answer["label"]), np.arange(count)
+            if name == tensors:
+                probabilities, found, texts = inputs.average(probabilities), found[alone], owners[alone]
+            gaps[name] = float(np.max(np.abs(probabilities - served[:count])))
+            wrong[name] = int(np.sum((found != expected[texts]) & decided[texts]))
+        return {"endpoints": gaps, "endpoint_labels": wrong}
 
     def _example(self, feature: str, value: bytes) -> bytes:
         train = self._tf.train
@@ -164,6 +184,10 @@ class _SavedModel:
 
     def call(self, inputs: _Inputs, row: int) -> None:
         self._serve("serving_default", **{self._request["feature"]: [inputs.features[row]]})
+
+
+def _names(labels: Any) -> Any:
+    return _np().array([value.decode("utf-8", "replace") for value in labels])
 
 
 class _LiteRT:

@@ -12,7 +12,7 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
 from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, listing, read_manifest
+from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
 
 _GOLDEN = "edge/golden.json"
 _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
@@ -110,7 +110,7 @@ def load_release(path: str | Path) -> Predictor:
     Raises:
         ReleaseError: When there is no release, it was refused, it has no SavedModel, or a file is damaged.
     """
-    directory = _version_folder(Path(path).expanduser().absolute())
+    directory = version_folder(path)
     manifest = read_manifest(directory)
     if manifest["release"]["verdict"] != "released":
         reasons = "; ".join(manifest["release"]["reasons"])
@@ -127,14 +127,3 @@ def load_release(path: str | Path) -> Predictor:
         raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
     golden = Golden.load(directory / _GOLDEN)
     return Predictor(directory, golden.classes, feature=golden.feature)
-
-
-def _version_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise ReleaseError(f"{path} is not a folder; give a release such as saved_models/<name>/1.")
-    if (path / "manifest.json").is_file() or path.name.isdecimal():
-        return path
-    versions = [child for child in path.iterdir() if child.name.isdecimal() and child.is_dir()]
-    if not versions:
-        raise ReleaseError(f"{path} has no released version: no folder with a number for a name lies in it.")
-    return max(versions, key=lambda child: int(child.name))

@@ -82,7 +82,10 @@ def phase_rows(
     for name, ids in encoded.items():
 
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-            for indices, outputs in batch_outputs(frozen, tokens[name], batch_size=EVALUATION_BATCH):
+            batches = batch_outputs(
+                frozen, tokens[name], batch_size=EVALUATION_BATCH, label=f"compute features, {name}"
+            )
+            for indices, outputs in batches:
                 yield indices, outputs[output]
 
         rows[name], hit = cached_features(

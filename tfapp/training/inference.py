@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfapp.data.bucketing import Rows, TokenRows, evaluation_batches
 from tfapp.data.encoded import EncodedTexts
+from tfapp.progress import track
 
 
 def predict_logits(model: Any, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
@@ -28,7 +29,8 @@ def predict_logits(model: Any, texts: Sequence[str], *, batch_size: int = 128) -
         return np.zeros((0, model.num_classes), np.float32)
     encoded = model.preprocessor.encode(texts)
     logits = gather_outputs(model, token_rows(model, encoded), batch_size=batch_size)["logits"]
-    return encoded.average(logits)
+    averaged: npt.NDArray[np.float32] = encoded.average(logits)
+    return averaged
 
 
 def token_rows(model: Any, encoded: EncodedTexts, *, pad_to: int = 1) -> TokenRows:
@@ -67,7 +69,7 @@ def gather_outputs(model: Any, rows: Rows, *, batch_size: int) -> dict[str, npt.
 
 
 def batch_outputs(
-    model: Any, rows: Rows, *, batch_size: int
+    model: Any, rows: Rows, *, batch_size: int, label: str = "run the model"
 ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]]:
     """Runs a model in inference mode, batch by batch, short rows first.
 
@@ -75,11 +77,13 @@ def batch_outputs(
         model: From the rows' inputs to one tensor (called ``logits``) or a dict of tensors ``(batch, ...)``.
         rows: The inputs.
         batch_size: Rows a batch, 1 or more.
+        label: What the progress bar says.
 
     Yields:
         The numbers of a batch's rows, int64 ``(batch,)``, and its outputs.
     """
     dataset, order = evaluation_batches(rows, batch_size=batch_size)
+    batches = -(-len(rows) // batch_size)
 
     def run(inputs: Any) -> dict[str, tf.Tensor]:
         outputs = model(inputs, training=False)
@@ -87,6 +91,6 @@ def batch_outputs(
 
     compiled = tf.function(run, input_signature=[dataset.element_spec], autograph=False)
     compiled = compiled.get_concrete_function()
-    for number, inputs in enumerate(dataset):
+    for number, inputs in enumerate(track(dataset, batches, label)):
         indices = order[number * batch_size : (number + 1) * batch_size]
         yield indices, {name: value.numpy() for name, value in compiled(inputs).items()}

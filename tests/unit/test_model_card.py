@@ -1,0 +1,55 @@
+"""The model card: no path of a machine, the terms of packaged data, and no claim that does not hold."""
+
+import pytest
+
+from tfapp.data.datasets import DATASETS
+from tfapp.release.model_card import model_card, preset_name
+
+TABLE = [{"artifact": "float32", "verdict": "released"}]
+
+
+def card(*, preset="minilm-l6", config=None, agreements=(1.0,), **options):
+    names = ("float32", "text")
+    manifest = {
+        "name": "reviews",
+        "tfapp_version": "0.1.0",
+        "release": {"verdict": "released", "reasons": []},
+        "config": config or {},
+        "metrics": {"accuracy": 0.9},
+        "data": {"test": {"rows": 430, "sha256": "0" * 64}},
+        "artifacts": [
+            {"variant": name, "examples": 430, "agreement": agreement}
+            for name, agreement in zip(names, agreements, strict=False)
+        ],
+    }
+    return model_card(manifest, preset=preset, table=TABLE, **options)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("minilm-l6", "minilm-l6"),
+        ("/home/somebody/weights/my-bert", "my-bert"),
+        ("../weights/my-bert/", "my-bert"),
+        ("hf://google-bert/bert-base-uncased", "hf://google-bert/bert-base-uncased"),
+        ("", ""),
+    ],
+)
+def test_of_a_folder_only_its_name_is_told(preset, name):
+    assert preset_name(preset) == name
+    assert "somebody" not in card(preset=preset)
+    assert name in card(preset=preset)
+
+
+def test_the_terms_of_a_packaged_data_set_are_stated_however_it_was_named():
+    licence = DATASETS["bbc-news"].licence
+    assert licence not in card(sources=("reviews.csv",))
+    assert f"bbc-news; {licence}" in card(sources=("bbc-news",))
+    assert f"bbc-news; {licence}" in card(config={"data": {"dataset": "bbc-news", "train": None}})
+    assert card(sources=("bbc-news",), config={"data": {"dataset": "bbc-news"}}).count(licence) == 1
+
+
+def test_what_could_not_be_measured_is_not_said_to_have_answered():
+    assert "Each was loaded in a fresh process and answered all 430 rows" in card(agreements=(1.0, 0.9))
+    assert "Each but text, which could not be measured, was loaded" in card(agreements=(1.0, None))
+    assert "was loaded" not in card(agreements=(None, None))
