@@ -17,13 +17,14 @@ def split_of(lengths):
 
 @pytest.fixture
 def model(tiny_vocab):
-    return SimpleNamespace(preprocessor=WordPieceTokenizer(tiny_vocab), max_positions=512)
+    return SimpleNamespace(preprocessor=WordPieceTokenizer(tiny_vocab), max_positions=512, built_length=None)
 
 
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [
-        ([10] * 99 + [90], 11),  # numpy's 99th percentile lies 1 % of the way from 10 to 90, rounded up
+        ([10] * 199 + [90], 10),
+        ([10] * 99 + [90], 90),  # the length that 99 % of the texts do not exceed, one that occurs
         ([10] * 90 + [90] * 10, 90),
         ([2] * 5, 3),
         ([300] * 5, 256),
@@ -32,11 +33,13 @@ def model(tiny_vocab):
 )
 def test_the_99th_percentile_of_the_training_texts_decides(model, lengths, expected):
     splits = {"train": split_of(lengths), "validation": split_of([400, 5])}
-    encoded = encode_splits(model, splits, None)
+    encoded, report = encode_splits(model, splits, None)
     assert model.preprocessor.max_length == expected
     assert encoded["train"].lengths.tolist() == [min(length, expected) for length in lengths]
     assert encoded["validation"].lengths.tolist() == [min(400, expected), min(5, expected)]
     assert encoded["validation"].full_lengths.tolist() == [400, 5]
+    assert (report.rows, report.max_length) == (len(lengths), expected)
+    assert report.texts_over == pytest.approx(sum(length > expected for length in lengths) / len(lengths))
 
 
 def test_the_backbones_positions_are_the_limit(model):
@@ -55,18 +58,30 @@ def test_a_backbone_without_positions_has_no_limit_of_its_own(model):
 
 
 def test_a_length_that_was_asked_for_is_taken(model):
-    encoded = encode_splits(model, {"train": split_of([10, 300])}, 200)
+    encoded, _ = encode_splits(model, {"train": split_of([10, 300])}, 200)
     assert model.preprocessor.max_length == 200
     assert encoded["train"].lengths.tolist() == [10, 200]
+
+
+def test_the_length_that_the_model_was_built_with_comes_before_the_datas(model):
+    model.built_length = 20
+    encoded, _ = encode_splits(model, {"train": split_of([10, 300])}, None)
+    assert encoded["train"].lengths.tolist() == [10, 20]
+
+
+def test_long_texts_are_split_where_the_tokenizer_says_so(model):
+    model.preprocessor.long_texts = "windows"
+    encoded, report = encode_splits(model, {"train": split_of([10, 30])}, 18)
+    assert encoded["train"].texts.tolist() == [0, 1, 1]
+    assert report.long_texts == "windows"
 
 
 def test_the_report_tells_what_is_cut_and_how_to_keep_it(model, caplog):
     with caplog.at_level(logging.INFO, "tfapp"):
         encode_splits(model, {"train": split_of([10] * 90 + [90] * 10)}, 20)
-    assert "p50 10, p95 90, p99 90; max_length 20 cuts 10.0 % of the training texts" in caplog.text
-    assert "raise max_length to keep more, up to 90" in caplog.text
+    assert "p50 10, p95 90, p99 90, longest 90; max_length 20" in caplog.text
+    assert "10.0% of the texts, 38.9% of all tokens; max_length = 90 would cut nothing" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "tfapp"):
         encode_splits(model, {"train": split_of([10] * 9)}, None)
-    assert "max_length 10 cuts 0.0 % of the training texts" in caplog.text
-    assert "raise" not in caplog.text
+    assert "nothing: every text fits" in caplog.text

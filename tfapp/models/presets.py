@@ -175,7 +175,7 @@ def _convert_tokenizer(name: str, theirs: keras.layers.Layer) -> WordPieceTokeni
     families = ", ".join(family.removesuffix("Backbone") for family in _POOLINGS)
     raise WeightsError(
         f"{name!r} has a tokenizer ({type(theirs).__name__}) that is not WordPiece; families that load by "
-        f"name: {families}. Any other encoder needs tokenizer=, one with WordPieceTokenizer's methods."
+        f"name: {families}. Any other encoder needs tokenizer=, a WordPieceTokenizer with its vocabulary."
     )
 
 

@@ -46,7 +46,7 @@ def encode_splits(
         )
     whole = {name: tokenizer.encode(split.texts, max_length=_UNLIMITED) for name, split in splits.items()}
     lengths = whole["train"].full_lengths
-    longest = int(np.ceil(np.percentile(lengths, 100.0 - _MOST_CUT)))
+    longest = int(np.percentile(lengths, 100.0 - _MOST_CUT, method="higher"))
     tokenizer.max_length = max_length or max(3, min(longest, DEFAULT_MAX_LENGTH, positions))
     report = length_report(
         lengths, tokenizer.max_length, long_texts=tokenizer.long_texts, positions=positions
