@@ -29,7 +29,12 @@ PHASES: dict[str, dict[str, Any]] = {
 }
 """The shared recipe: batch 32, AdamW 0.01, 10 % warm-up, linear decay, clip norm 1, 128 tokens at most."""
 
-BEST: dict[str, dict[str, Any]] = {}
+BEST: dict[str, dict[str, Any]] = {
+    "sst2": {
+        "phases": [{"train": "all", "epochs": 3, "learning_rate": 1e-4}],
+        "train": {"keep_best": False},
+    },
+}
 """Recipes of tfapp alone that do better, by data set: arguments for `model` and `train`, and `phases`."""
 
 
