@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.training.optimizers import (
-    FusedAdamW,
-    FusedSGD,
-    WarmupDecay,
-    layer_rate_factors,
-    make_optimizer,
-    make_schedule,
-)
+from tfapp.training.optimizers import FusedAdamW, FusedSGD, layer_rate_factors, make_optimizer
+from tfapp.training.schedules import WarmupDecay, make_schedule
 from tfapp.training.settings import Phase, TrainSettings
 
 SHAPES = {"kernel": (7, 5), "bias": (5,), "gamma": (5,), "embeddings": (11, 4)}

@@ -24,7 +24,8 @@ from tfapp.objectives import Objective
 from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
-from tfapp.training.optimizers import layer_rate_factors, make_optimizer, make_schedule
+from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import TrainSettings
 from tfapp.training.trainer import TrainingModel
 
