@@ -48,6 +48,10 @@ make_environment() {
             return 0
         fi
     fi
+    if [ -f "$venv/bin/activate" ] && [ ! -f "$stamps" ] && ! "$python" -m pip --version >/dev/null 2>&1; then
+        echo "${venv##*/} has no pip and was made by something else; remove it, or add pip to it, and try again." >&2
+        return 1
+    fi
     # An interrupted ensurepip leaves a .venv without pip; a moved or copied one is still bound to its old folder.
     if ! grep -qF -- "$venv" "$venv/bin/activate" 2>/dev/null || ! "$python" -m pip --version >/dev/null 2>&1; then
         base=$(find_python) || return 1

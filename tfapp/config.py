@@ -204,6 +204,8 @@ class VerifySection(Section):
     max_accuracy_drop: Fraction = 0.01
     max_abs_difference: Fraction | None = None
     max_exact_difference: Fraction = 0.01
+    max_scale_error: Fraction = 0.1
+    max_golden_difference: Fraction = 0.5
 
 
 class WorkflowConfig(Section):

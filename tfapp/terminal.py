@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from tfapp.messages import PlainHandler
+
 _GPU_DEVICE = Path("/dev/nvidia0")
 
 
@@ -20,10 +22,8 @@ def log_to_terminal() -> None:
     """Sends what the library has to say to standard error, as plain lines."""
     logger = logging.getLogger("tfapp")
     logger.setLevel(logging.INFO)
-    if not any(isinstance(handler.formatter, _PlainFormatter) for handler in logger.handlers):
-        handler = _StandardErrorHandler()
-        handler.setFormatter(_PlainFormatter())
-        logger.addHandler(handler)
+    if not any(type(handler) is PlainHandler for handler in logger.handlers):
+        logger.addHandler(PlainHandler())
         logger.propagate = False
 
 
@@ -75,20 +75,6 @@ def shorten(path: Path) -> str:
         The path for people.
     """
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-class _StandardErrorHandler(logging.StreamHandler[Any]):
-    """Writes to what is standard error at the moment: a progress bar stands in for it to stay below lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-class _PlainFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        message = super().format(record)
-        return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
 
 
 @contextlib.contextmanager

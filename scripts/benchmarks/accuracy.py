@@ -165,6 +165,8 @@ def main() -> None:
     notes = [
         f"recipe: {shared}; batch 32, AdamW 0.01, 10 % warm-up, linear decay, clip norm 1, 128 tokens",
         f"tfapp in {options.precision} precision; transformers in {options.peer_precision}, {grouping}",
+        "tfapp takes the mean over tokens, as MiniLM was trained; transformers BERT's pooler",
+        *(f"best recipe for {name}: {json.dumps(it)}" for name, it in BEST.items()),
         "intervals: Welch's t over seeds",
     ]
     report("Test accuracy at one recipe", about, accuracy_table(log), notes)

@@ -172,6 +172,16 @@ def test_a_checkpoint_of_another_backbone_is_not_taken_over(make_model, data, tm
     assert_equal_weights(other.get_weights(), alone.get_weights())
 
 
+def test_a_checkpoint_of_another_head_is_not_taken_over(make_model, data, tmp_path, caplog):
+    caplog.set_level("INFO", "tfapp")
+    began = []
+    for seed in (0, 0, 1):
+        watch, _ = watched(make_model(seed=seed), data, run_dir=tmp_path)
+        began.append(len(watch.began))
+    assert began == [4, 0, 4]
+    assert caplog.text.count("is of another run (data, model or settings); starting anew") == 1
+
+
 class Weighted(Standard):
     """An objective with a setting."""
 
@@ -309,6 +319,20 @@ def test_the_other_recipe_trains_too(make_model, data):
     assert losses[-1] < losses[0]
 
 
+class Full(Standard):
+    """An objective whose step meets a full disk, as TensorFlow tells it."""
+
+    name = "full"
+
+    def step(self, model, inputs, labels, sample_weight):
+        raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
+
+
+def test_a_full_disk_is_not_taken_for_a_lack_of_memory(make_model, data):
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"):
+        run(make_model(), data, phases=PHASES[:1], objective=Full())
+
+
 def test_the_length_that_a_model_was_built_with_is_kept(make_model, data):
     model = make_model(max_length=6)
     phases = [Phase("head", epochs=1, learning_rate=0.02)]
@@ -328,6 +352,10 @@ def test_models_with_one_tokenizer_keep_their_own_lengths(tiny_vocab):
         for length in lengths
     ]
     assert [model.preprocessor.max_length for model in models] == [32, 8, 16]
+    windows = WordPieceTokenizer(tiny_vocab, long_texts="windows")
+    for asked, expected in ((None, "windows"), ("truncate", "truncate")):
+        model = build_text_classifier(backbone, classes=("a", "b"), tokenizer=windows, long_texts=asked)
+        assert model.preprocessor.long_texts == expected
     assert tokenizer.max_length == 32
 
 
@@ -342,6 +370,9 @@ def test_the_seed_decides_the_head(make_model):
 def test_training_forgets_the_temperature_of_the_model_before(make_model, data):
     model = make_model()
     model.temperature = 2.5
+    with pytest.raises(ConfigError, match="positions for 64 tokens"):
+        run(model, data, phases=PHASES[:1], max_length=65)
+    assert model.temperature == 2.5
     run(model, data, phases=PHASES[:1])
     assert model.temperature == 1.0
 

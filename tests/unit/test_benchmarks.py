@@ -17,6 +17,7 @@ def accuracy(monkeypatch):
     import accuracy
 
     monkeypatch.setattr(accuracy, "data_file", lambda *parts: Path(*parts))
+    monkeypatch.setattr(accuracy, "BEST", {})
     return accuracy
 
 

@@ -308,18 +308,28 @@ def test_a_model_of_keras_layers_can_be_every_artifact(tiny_classifier):
     assert tiny_classifier.cannot_export == {}
 
 
-def test_a_model_with_a_layer_of_its_own_says_that_a_keras_file_would_not_load(tiny_vocab):
-    class Doubled(keras.layers.Layer):
-        def call(self, hidden):
-            return 2 * hidden
+class Doubled(keras.layers.Layer):
+    def call(self, hidden):
+        return 2 * hidden
 
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Doubled, "Doubled is no layer of Keras"),
+        (lambda: keras.Sequential([Doubled()]), "Doubled is no layer of Keras"),
+        (lambda: keras.layers.Lambda(lambda hidden: 2 * hidden), "Lambda layer: loading the file would run"),
+    ],
+    ids=["own", "nested", "lambda"],
+)
+def test_a_model_with_a_layer_of_its_own_says_that_a_keras_file_would_not_load(tiny_vocab, make, reason):
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
-    hidden = Doubled()(keras.layers.Embedding(len(tiny_vocab), 8)(inputs["token_ids"]))
+    hidden = make()(keras.layers.Embedding(len(tiny_vocab), 8)(inputs["token_ids"]))
     model = build_text_classifier(
         keras.Model(inputs, hidden), classes=["a", "b"], tokenizer=WordPieceTokenizer(tiny_vocab)
     )
     assert set(model.cannot_export) == {"keras"}
-    assert "Doubled is no layer of Keras" in model.cannot_export["keras"]
+    assert reason in model.cannot_export["keras"]
 
 
 def test_only_declared_tensors_are_picked(tiny_classifier):

@@ -25,6 +25,8 @@ BUDGET = {
     "max_accuracy_drop": 0.01,
     "max_abs_difference": None,
     "max_exact_difference": 0.01,
+    "max_scale_error": 0.1,
+    "max_golden_difference": 0.5,
 }
 
 

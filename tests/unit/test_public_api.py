@@ -72,6 +72,8 @@ def test_help_imports_nothing_that_is_slow():
         ("", ["fetching"]),
         ("logging.basicConfig(level='INFO', format='root: %(message)s')", ["root: fetching"]),
         ("logging.basicConfig(level='INFO', format='root: %(message)s', force=True)", ["root: fetching"]),
+        ("logging.basicConfig()", []),
+        ("logging.basicConfig(); logging.getLogger('tfapp').setLevel('INFO')", ["INFO:tfapp:fetching"]),
         ("logging.getLogger('tfapp').addHandler(logging.StreamHandler())", ["fetching"]),
         ("logging.getLogger('tfapp').addHandler(logging.NullHandler())", []),
         ("logging.getLogger('tfapp').setLevel('WARNING')", []),

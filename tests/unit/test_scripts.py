@@ -98,9 +98,31 @@ def test_an_environment_whose_making_was_interrupted_is_made_again(clone):
     (clone / ".venv" / "tfapp-environment").unlink()
     assert make_environment(clone) == ["install"]
     (clone / ".venv" / "tfapp-environment").unlink()
+    (clone / ".venv" / "bin" / "activate").unlink()
     (clone / ".venv" / "no-pip").touch()
     assert make_environment(clone) == ["venv", "install"]
     assert make_environment(clone) == []
+
+
+def test_an_environment_of_somebody_else_is_not_removed(clone):
+    make_environment(clone)
+    (clone / ".venv" / "tfapp-environment").unlink()
+    (clone / ".venv" / "no-pip").touch()
+    with pytest.raises(subprocess.CalledProcessError):
+        make_environment(clone)
+    assert (clone / ".venv" / "bin" / "activate").exists()
+
+
+def test_another_tensorflow_gets_an_environment_of_its_own(clone, monkeypatch):
+    make_environment(clone)
+    monkeypatch.setenv("TFAPP_TENSORFLOW", "2.20")
+    assert make_environment(clone) == ["venv", "install"]
+    assert make_environment(clone) == []
+    pins = (clone / ".venv-tensorflow-2.20" / "constraints.txt").read_text().splitlines()
+    ours = (clone / "constraints.txt").read_text().splitlines()
+    assert [pin for pin in pins if pin not in ours] == ["tensorflow==2.20.*", "tensorflow-text==2.20.*"]
+    assert "keras" in {pin.split("==")[0] for pin in pins}
+    assert "tensorboard" not in {pin.split("==")[0] for pin in pins}
 
 
 def test_a_copied_clone_gets_an_environment_of_its_own(clone, tmp_path):

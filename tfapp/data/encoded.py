@@ -19,7 +19,7 @@ class EncodedTexts:
     Attributes:
         values: Token ids of all rows, int32 ``(tokens,)``, special tokens included.
         row_splits: Row ``i`` is ``values[row_splits[i]:row_splits[i + 1]]``, int64 ``(rows + 1,)``.
-        full_lengths: Length of each row in tokens before it was cut, int32 ``(rows,)``.
+        full_lengths: Length of each text in tokens before it was cut or split, int32 ``(texts,)``.
         max_length: Where rows were cut, in tokens, special tokens included.
         texts: The number of the text that each row comes from, ascending, int64 ``(rows,)``; None where
             every row is a text.
@@ -118,6 +118,18 @@ def window_stride(max_length: int) -> int:
     """
     room = max_length - 2
     return max(1, room - room // 4)
+
+
+def window_reach(max_length: int) -> int:
+    """Tells how long a text may be before its last window ends.
+
+    Args:
+        max_length: Tokens of a window, special tokens included; 3 or more.
+
+    Returns:
+        Tokens, special tokens included.
+    """
+    return max_length + (MAX_WINDOWS - 1) * window_stride(max_length)
 
 
 def average_windows(values: npt.NDArray[Any], texts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.encoded import window_reach
+
 
 @dataclass(frozen=True)
 class LengthReport:
@@ -22,7 +24,9 @@ class LengthReport:
         max_length: The length at which texts are cut or split.
         long_texts: ``"truncate"`` or ``"windows"``.
         texts_over: Share of texts that are longer, 0 to 1.
-        tokens_over: Share of all tokens that stand beyond ``max_length``, 0 to 1.
+        kept: Most tokens of a text that are read: ``max_length``, or as far as its windows reach.
+        texts_cut: Share of texts that are longer than that, 0 to 1.
+        tokens_cut: Share of all tokens that are cut away, 0 to 1.
         positions: Most tokens that the backbone takes.
     """
 
@@ -34,32 +38,33 @@ class LengthReport:
     max_length: int
     long_texts: str
     texts_over: float
-    tokens_over: float
+    kept: int
+    texts_cut: float
+    tokens_cut: float
     positions: int
 
     def lines(self) -> list[str]:
         """Words the lengths for people.
 
         Returns:
-            Two lines.
+            Two or three lines.
         """
         lengths = (
             f"tokens     p50 {self.p50}, p95 {self.p95}, p99 {self.p99}, longest {self.longest}; "
             f"max_length {self.max_length}"
         )
-        if self.texts_over == 0:
-            return [lengths, "cut        nothing: every text fits"]
-        if self.long_texts == "windows":
-            return [
-                lengths,
-                f"windows    {self.texts_over:.1%} of the texts are split, their logits averaged",
-            ]
-        cut = f"cut        {self.texts_over:.1%} of the texts, {self.tokens_over:.1%} of all tokens"
+        split = f"windows    {self.texts_over:.1%} of the texts are split, their logits averaged"
+        before = [lengths, split] if self.long_texts == "windows" and self.texts_over else [lengths]
+        if self.texts_cut == 0:
+            return before if len(before) > 1 else [*before, "cut        nothing: every text fits"]
+        cut = f"cut        {self.texts_cut:.1%} of the texts, {self.tokens_cut:.1%} of all tokens"
+        if self.kept > self.max_length:
+            cut += f", what stands beyond {self.kept} tokens"
         if self.max_length < self.positions:
             enough = min(self.longest, self.positions)
             effect = "nothing" if enough == self.longest else "less"
             cut += f"; max_length = {enough} would cut {effect}, at more time and memory"
-        return [lengths, cut]
+        return [*before, cut]
 
 
 def length_report(
@@ -78,7 +83,8 @@ def length_report(
     """
     lengths = np.asarray(lengths, np.int64)
     p50, p95, p99 = (int(value) for value in np.percentile(lengths, [50, 95, 99], method="higher"))
-    over = np.maximum(lengths - max_length, 0)
+    kept = window_reach(max_length) if long_texts == "windows" else max_length
+    cut = np.maximum(lengths - kept, 0)
     return LengthReport(
         rows=len(lengths),
         p50=p50,
@@ -87,7 +93,9 @@ def length_report(
         longest=int(lengths.max()),
         max_length=max_length,
         long_texts=long_texts,
-        texts_over=float((over > 0).mean()),
-        tokens_over=float(over.sum() / lengths.sum()),
+        texts_over=float((lengths > max_length).mean()),
+        kept=kept,
+        texts_cut=float((cut > 0).mean()),
+        tokens_cut=float(cut.sum() / lengths.sum()),
         positions=positions,
     )

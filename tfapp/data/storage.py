@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfapp.data.report import DataReport
-from tfapp.errors import DataError, OutputError
+from tfapp.errors import DataError, OutputError, writing_problem
 
 if TYPE_CHECKING:
     from tfapp.data.text import TextData
 
 _REPORT = "report.json"
 _PARTIAL = ".partial"
-_FILE = re.compile(r"(train|validation|test)-[0-9a-f]{16}\.parquet(\.partial)?|report\.json(\.partial)?")
+_FILE = re.compile(r"(train|validation|test)(-[0-9a-f]{16})?\.parquet(\.partial)?|report\.json(\.partial)?")
 _SCHEMA_VERSION = 2
 
 
@@ -59,7 +58,7 @@ def save_text_data(data: TextData, directory: Path) -> Path:
                 if made and not any(directory.iterdir()):
                     directory.rmdir()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = writing_problem(error) == "full"
         cure = "free some space" if full else "choose a folder that you may write to"
         raise OutputError(
             f"{directory} cannot be written: {error.strerror or error}; {cure}. Nothing was changed."
@@ -79,28 +78,34 @@ def load_saved_text_data(directory: Path) -> TextData:
     Raises:
         DataError: If it is missing or damaged.
     """
-    from tfapp.data.text import TextData, TextSplit
-
     path = directory / _REPORT
     if not path.is_file():
         raise DataError(f"{directory} holds no saved data: there is no {path}.")
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        if header["schema_version"] != _SCHEMA_VERSION:
-            raise DataError(f"{path} has schema_version {header['schema_version']}; prepare the data again.")
-        classes = tuple(header["classes"])
-        splits = {}
-        for name in ("train", "validation", "test"):
-            file = directory / _file_name(name, header["sha256"][name])
-            table = pq.read_table(file)
-            labels = np.asarray(table.column("label"), np.int32)
-            splits[name] = TextSplit(name, tuple(table.column("text").to_pylist()), labels, classes)
-            if splits[name].sha256 != header["sha256"][name]:
-                raise DataError(f"{file} is not what was saved (sha256 differs); prepare it again.")
-        report = DataReport.from_dict(header["report"])
-        return TextData(**splits, classes=classes, report=report, seed=header["seed"], task=header["task"])
+        with _locked(directory, shared=True):
+            return _read(directory)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{directory} is damaged: {error}. Remove it and prepare the data again.") from error
+
+
+def _read(directory: Path) -> TextData:
+    from tfapp.data.text import TextData, TextSplit
+
+    path = directory / _REPORT
+    header = json.loads(path.read_text(encoding="utf-8"))
+    if header["schema_version"] != _SCHEMA_VERSION:
+        raise DataError(f"{path} has schema_version {header['schema_version']}; prepare the data again.")
+    classes = tuple(header["classes"])
+    splits = {}
+    for name in ("train", "validation", "test"):
+        file = directory / _file_name(name, header["sha256"][name])
+        table = pq.read_table(file)
+        labels = np.asarray(table.column("label"), np.int32)
+        splits[name] = TextSplit(name, tuple(table.column("text").to_pylist()), labels, classes)
+        if splits[name].sha256 != header["sha256"][name]:
+            raise DataError(f"{file} is not what was saved (sha256 differs); prepare it again.")
+    report = DataReport.from_dict(header["report"])
+    return TextData(**splits, classes=classes, report=report, seed=header["seed"], task=header["task"])
 
 
 def _file_name(split: str, sha256: str) -> str:
@@ -152,12 +157,12 @@ def _may_be_replaced(target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time write into a folder; the system releases the lock of a dead one."""
+def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Lets one process at a time write into a folder, or many read; the system frees a dead one's lock."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -27,9 +27,11 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
     Args:
         vocabulary: WordPieces in the order of their ids, with [PAD], [UNK], [CLS] and [SEP].
         lowercase: Whether the model was trained on lower-cased text without accents.
-        max_length: Most tokens of a text, [CLS] and [SEP] included; 3 or more.
+        max_length: Most tokens of a text or a window, [CLS] and [SEP] included; 3 or more.
+        long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``.
 
     Raises:
+        ConfigError: When ``max_length`` or ``long_texts`` cannot be used.
         WeightsError: When the vocabulary lacks a special token or holds a piece twice.
         ConfigError: When ``max_length`` is below 3.
 

@@ -21,7 +21,7 @@ def build_text_classifier(
     dropout_rate: float = 0.1,
     tokenizer: WordPieceTokenizer | None = None,
     max_length: int | None = None,
-    long_texts: Literal["truncate", "windows"] = "truncate",
+    long_texts: Literal["truncate", "windows"] | None = None,
     dtype: str | None = None,
     allow_unsafe: bool = False,
     seed: int = 0,
@@ -39,7 +39,8 @@ def build_text_classifier(
         tokenizer: Tokenizer to use instead of the preset's; needed with an encoder given as an object.
         max_length: Most tokens of a text or a window, at least 3; when None, `train` decides.
         long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``, overlapping by a quarter
-            and at most 16, whose logits are averaged.
+            and at most 16, whose logits are averaged; the tokenizer's own way, ``"truncate"`` unless it
+            was made otherwise, when None.
         dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
         seed: Seed of the head's initial weights.
@@ -68,10 +69,11 @@ def build_text_classifier(
     if tokenizer is None:
         raise ConfigError("a backbone given as an object needs tokenizer=, the one that it was trained with.")
     # Another model with the same tokenizer keeps its own lengths.
-    tokenizer = WordPieceTokenizer.from_config(tokenizer.get_config())
+    tokenizer = type(tokenizer).from_config(tokenizer.get_config())
     if max_length is not None:
         tokenizer.max_length = max_length
-    tokenizer.long_texts = long_texts
+    if long_texts is not None:
+        tokenizer.long_texts = long_texts
     _check_tokenizer(encoder, tokenizer)
     return Classifier(
         encoder,

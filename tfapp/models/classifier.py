@@ -214,8 +214,10 @@ class Classifier(keras.Model):  # type: ignore[misc]
     def cannot_export(self) -> dict[str, str]:
         """Artifacts that cannot be made of this model, and why not; see `tfapp.export` for their names."""
         reasons: dict[str, str] = {}
-        for layer in self.layers:
-            if type(layer).__module__.partition(".")[0] not in ("keras", "keras_hub"):
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, keras.layers.Lambda):
+                reasons["keras"] = f"{layer.name} is a Lambda layer: loading the file would run code from it"
+            elif type(layer).__module__.partition(".")[0] not in ("keras", "keras_hub"):
                 reasons["keras"] = (
                     f"{type(layer).__name__} is no layer of Keras or keras-hub, so the file would not load "
                     "without the code that the layer comes from"

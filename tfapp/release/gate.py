@@ -20,8 +20,6 @@ from tfapp.release.answers import (
 EXACT_VARIANTS = ("saved_model", "keras", "float32")
 # Room for the rounding of shares: 0.98 - 0.97 is a little more than 0.01.
 _ROUNDING = 1e-9
-# Most that the scale of log-probabilities may be off 1.
-_SCALE_ROOM = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,10 @@ class Budget:
             beyond ``max_exact_difference``.
         max_exact_difference: The same for artifacts that promise the trained model's own arithmetic: the
             SavedModel, the Keras file and the float32 TFLite file.
+        max_scale_error: Most by which the scale of an artifact's log-probabilities may be off the trained
+            model's, from 0 to 1; another temperature shows there and nowhere else.
+        max_golden_difference: Largest difference of a probability on a golden vector, from 0 to 1, for
+            artifacts with rounded weights.
 
     Raises:
         ConfigError: When a value is not between 0 and 1.
@@ -44,6 +46,8 @@ class Budget:
     max_accuracy_drop: float = 0.01
     max_abs_difference: float | None = None
     max_exact_difference: float = 0.01
+    max_scale_error: float = 0.1
+    max_golden_difference: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -126,9 +130,12 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
                 f"{budget.max_accuracy_drop:.2%} (max_accuracy_drop)"
             )
     scale = log_scale(probabilities, reference.probabilities)
-    if scale is not None and abs(scale - 1) > _SCALE_ROOM:
+    if scale is not None and abs(scale - 1) > budget.max_scale_error + _ROUNDING:
         factor = f": its temperature is {1 / scale:.2f} times the model's" if scale > 0 else ""
-        reasons.append(f"the logarithms of its probabilities are {scale:.2f} times the model's{factor}")
+        reasons.append(
+            f"the logarithms of its probabilities are {scale:.2f} times the model's, off by more than "
+            f"{budget.max_scale_error:.2f} (max_scale_error){factor}"
+        )
     reasons += _contradictions(answers, reference, budget)
     return Judgement(
         rows, agreement, gap, accuracy, drop, tuple(f"{variant}: {reason}" for reason in reasons)

@@ -23,8 +23,6 @@ from tfapp.release.probe import Probe
 # Room for another processor's rounding: of float32 arithmetic, and of quantised activations.
 _TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 2e-2
-# What rounded weights never do to a sound model, even near the border between two classes.
-_QUANTISED_LIMIT = 0.5
 
 
 def make_golden_texts(
@@ -102,13 +100,14 @@ class Golden:
         if flaw:
             return [f"{variant}: on golden vectors, {flaw}"]
         gaps = differences(answers, reference)
-        limit = budget.max_exact_difference if variant in EXACT_VARIANTS else _QUANTISED_LIMIT
+        name = "max_exact_difference" if variant in EXACT_VARIANTS else "max_golden_difference"
+        limit = getattr(budget, name)
         worst = int(gaps.argmax())
         if gaps[worst] <= limit:
             return []
         return [
             f"{variant}: a probability differs by {gaps[worst]:.4f} on {self._kind(worst)}, more than "
-            f"{limit:.4f}; {int(np.sum(gaps > limit))} of {len(gaps)} golden vectors are beyond that"
+            f"{limit:.4f} ({name}); {int(np.sum(gaps > limit))} of {len(gaps)} golden vectors are beyond that"
         ]
 
     def record(self, variant: str, answers: Answers) -> None:

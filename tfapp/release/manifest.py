@@ -67,6 +67,8 @@ class Limits(_Part):
     max_accuracy_drop: Fraction
     max_abs_difference: Fraction | None
     max_exact_difference: Fraction
+    max_scale_error: Fraction
+    max_golden_difference: Fraction
 
 
 class ReleaseState(_Part):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from tfapp.errors import OutputError
 
+_LOG = logging.getLogger("tfapp")
 _FILE = "checkpoint.npz"
 
 
@@ -102,6 +105,7 @@ class Checkpoint:
             with np.load(directory / _FILE, allow_pickle=False) as arrays:
                 progress = Progress(**json.loads(arrays["progress"].tobytes()))
                 if progress.key != key:
+                    _LOG.info("%s is of another run (data, model or settings); starting anew", directory)
                     return None
                 parts = {
                     name: [arrays[f"{name}/{i}"] for i in range(_count(arrays.files, name))]
@@ -114,6 +118,22 @@ class Checkpoint:
 
 def _count(names: Sequence[str], prefix: str) -> int:
     return sum(name.startswith(prefix + "/") for name in names)
+
+
+def digest(*arrays: npt.NDArray[Any]) -> str:
+    """Computes the checksum of arrays of numbers, of any type.
+
+    Args:
+        arrays: The arrays.
+
+    Returns:
+        SHA-256 of their values and shapes, hexadecimal.
+    """
+    checksum = hashlib.sha256()
+    for array in arrays:
+        checksum.update(f"{array.dtype} {array.shape} ".encode())
+        checksum.update(array.tobytes())
+    return checksum.hexdigest()
 
 
 def read_values(variables: Sequence[Any]) -> list[npt.NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from tfapp.data.bucketing import Rows
 from tfapp.data.encoded import EncodedTexts
 from tfapp.data.feature_cache import FeatureShape, cached_features
 from tfapp.models import Classifier
+from tfapp.training.checkpoints import digest, read_values
 from tfapp.training.inference import batch_outputs, token_rows
 from tfapp.training.settings import Phase
 
@@ -76,7 +76,7 @@ def phase_rows(
             limit_megabytes,
         )
         return tokens, frozen
-    weights = _digest(*(variable.numpy() for variable in lower.weights))
+    weights = digest(*read_values(lower.weights))
     rows: dict[str, Rows] = {}
     hits = []
     for name, ids in encoded.items():
@@ -90,7 +90,7 @@ def phase_rows(
 
         rows[name], hit = cached_features(
             directory / f"{phase.title.replace(' ', '-')}-{name}",
-            f"{weights}-{_digest(ids.values, ids.row_splits)}-{precision}-{model.pooling}",
+            f"{weights}-{digest(ids.values, ids.row_splits)}-{precision}-{model.pooling}",
             shapes[name],
             None if pooled else ids.row_splits,
             compute,
@@ -105,10 +105,3 @@ def phase_rows(
         "reused" if all(hits) else "computed",
     )
     return rows, None
-
-
-def _digest(*arrays: npt.NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

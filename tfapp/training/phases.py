@@ -160,9 +160,9 @@ def train(
         raise ConfigError(f"seed = {seed}: it must be at least 0 and less than 2^31.")
     if run_dir is not None:
         _check_writable(Path(run_dir))
-    model.temperature = 1.0
     splits = {"train": data.train, "validation": data.validation}
     encoded, lengths = encode_splits(model, splits, max_length)
+    model.temperature = 1.0
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
         run = Run(
             model=model,

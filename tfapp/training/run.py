@@ -17,12 +17,12 @@ import tensorflow as tf
 
 from tfapp.data.bucketing import evaluation_batches, training_batches
 from tfapp.data.encoded import EncodedTexts
-from tfapp.errors import TrainingError
+from tfapp.errors import TrainingError, writing_problem
 from tfapp.models import Classifier
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
 from tfapp.training.callbacks import EpochKeeper, Selection
-from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
+from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, digest, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.schedules import make_schedule
@@ -114,25 +114,22 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _run_key(run: Run) -> str:
+    objective = {
+        name: value
+        for name, value in getattr(run.objective, "__dict__", {}).items()
+        if isinstance(value, bool | int | float | str | None)
+    }
     parts = {
         "settings": run.settings.described(),
-        "objective": [run.objective.name, vars(run.objective)],
+        "objective": [run.objective.name, objective],
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
         "model": [run.model.preset, run.model.pooling, run.model.dropout_rate],
-        "backbone": _digest(run.model.backbone.weights),
-        "token_ids": [hashlib.sha256(ids.values.tobytes()).hexdigest() for ids in run.encoded.values()],
+        "weights": digest(*read_values(run.model.weights)),
+        "token_ids": [digest(ids.values, ids.row_splits) for ids in run.encoded.values()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _digest(variables: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for variable in variables:
-        digest.update(f"{variable.path} {variable.shape}".encode())
-        digest.update(np.ascontiguousarray(variable).data)
-    return digest.hexdigest()
 
 
 def run_phase(run: Run, index: int) -> None:
@@ -238,6 +235,8 @@ def run_phase(run: Run, index: int) -> None:
                 ],
             )
         except tf.errors.ResourceExhaustedError as error:
+            if writing_problem(error) is not None:
+                raise
             raise TrainingError(
                 f"phase {index + 1} ({phase.title}) needs more memory than there is: lower batch_size "
                 f"(now {settings.batch_size}) or max_length (now {run.model.preprocessor.max_length})."
