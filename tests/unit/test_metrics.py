@@ -138,3 +138,28 @@ def test_rows_that_cannot_be_scored_are_refused(logits, labels, told):
 def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         score(np.zeros((3, 2)), np.zeros(3, int), **wrong)
+
+
+def test_the_interval_of_a_class_is_that_of_scikit_learns_f1():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 3, 60)
+    predicted = np.where(generator.random(60) < 0.7, labels, generator.integers(0, 3, 60))
+    scores = class_scores(labels, predicted, ("a", "b", "c"), num_bootstrap=400, seed=5)
+    expected = f1_score(labels, predicted, average=None)
+    draws = np.random.default_rng(11)
+    samples = []
+    for _ in range(400):
+        rows = draws.integers(0, 60, 60)
+        samples.append(f1_score(labels[rows], predicted[rows], average=None, labels=range(3)))
+    ends = np.percentile(samples, [2.5, 97.5], axis=0) - (np.mean(samples, axis=0) - expected)
+    for index, item in enumerate(scores):
+        assert item.f1.value == pytest.approx(expected[index])
+        assert item.f1.low < item.f1.value < item.f1.high
+        assert [item.f1.low, item.f1.high] == pytest.approx(ends[:, index], abs=0.03)
+
+
+def test_resamples_without_a_class_do_not_count_for_it():
+    """One row of class b, rightly predicted: a third of the resamples lack it, and the rest have F1 1."""
+    labels = np.array([0] * 9 + [1])
+    (_, rare) = class_scores(labels, labels, ("a", "b"), num_bootstrap=200)
+    assert (rare.f1.value, rare.f1.low, rare.f1.high) == (1.0, 1.0, 1.0)

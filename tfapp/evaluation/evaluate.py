@@ -67,7 +67,7 @@ def evaluate_logits(
         confidence=softmax(scores / temperature, axis=1).max(axis=1),
         temperature=temperature,
         calibrated_on=calibrated_on,
-        per_class=class_scores(truth, predicted, names),
+        per_class=class_scores(truth, predicted, names, num_bootstrap=num_bootstrap, seed=seed),
         confusion=confusion_matrix(truth, predicted, labels=range(len(names))).astype(np.int64),
         reliability=reliability(scores, truth),
         reliability_calibrated=reliability(scores, truth, temperature=temperature),

@@ -48,14 +48,14 @@ class ClassScores:
         name: The class.
         precision: Share of right answers among the rows predicted as this class; None if there are none.
         recall: Share of the class's rows that were found; None if the split has no row of it.
-        f1: Harmonic mean of both; None if the class is neither in the split nor predicted.
+        f1: Harmonic mean of both with its interval; None if the class is neither in the split nor predicted.
         support: How many rows of the split are of this class.
     """
 
     name: str
     precision: float | None
     recall: float | None
-    f1: float | None
+    f1: Interval | None
     support: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,13 +63,22 @@ class ClassScores:
         return asdict(self)
 
 
-def class_scores(labels: IntArray, predicted: IntArray, classes: tuple[str, ...]) -> tuple[ClassScores, ...]:
+def class_scores(
+    labels: IntArray,
+    predicted: IntArray,
+    classes: tuple[str, ...],
+    *,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+) -> tuple[ClassScores, ...]:
     """Computes precision, recall, F1 and support of each class.
 
     Args:
         labels: True class indices, ``(rows,)``.
         predicted: Predicted class indices, ``(rows,)``.
         classes: Names of the classes, in the order of the indices.
+        num_bootstrap: Number of resamples behind each interval, at least 1; the same ones as in `score`.
+        seed: Seed of the resampling.
 
     Returns:
         One entry for each class, in the order of ``classes``.
@@ -77,9 +86,18 @@ def class_scores(labels: IntArray, predicted: IntArray, classes: tuple[str, ...]
     columns = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=np.nan
     )
+    sums = _resampled_sums(_class_parts(labels, predicted, len(classes)), len(labels), num_bootstrap, seed)
+    samples, either = _f1(sums)
+    # A resample without any row of a class says nothing about it.
+    intervals = [
+        None if np.isnan(f1) else _interval("f1", float(f1), row[there] if there.any() else np.array([f1]))
+        for f1, row, there in zip(columns[2], samples, either > 0, strict=True)
+    ]
     return tuple(
-        ClassScores(name, _or_none(precision), _or_none(recall), _or_none(f1), int(support))
-        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+        ClassScores(name, _or_none(precision), _or_none(recall), f1, int(support))
+        for name, precision, recall, f1, support in zip(
+            classes, columns[0], columns[1], intervals, columns[3], strict=True
+        )
     )
 
 
@@ -164,10 +182,10 @@ def _class_parts(labels: IntArray, predicted: IntArray, num_classes: int) -> dic
     }
 
 
-def _resample(
+def _resampled_sums(
     parts: dict[str, sparse.csr_array], rows: int, num_bootstrap: int, seed: int
 ) -> dict[str, FloatArray]:
-    """Computes each score for resamples of the rows: sums of parts, weighted by how often a row was drawn."""
+    """Sums parts over resamples of the rows, ``(.., num_bootstrap)``, a row as often as it was drawn."""
     generator = np.random.default_rng(seed)
     matrix = sparse.vstack(list(parts.values()), format="csr")
     borders = np.cumsum([part.shape[0] for part in parts.values()])[:-1]
@@ -178,10 +196,23 @@ def _resample(
         drawn = generator.integers(0, rows, size=(rows, count)) * count + np.arange(count)
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         sums.append(matrix @ times.astype(np.float64))
-    total = dict(zip(parts, np.split(np.concatenate(sums, axis=1), borders), strict=True))
-    support, either, hits = total["support"], total["support"] + total["claimed"], total["hits"]
+    return dict(zip(parts, np.split(np.concatenate(sums, axis=1), borders), strict=True))
+
+
+def _f1(total: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """F1 of each class in each resample, and how many rows are of it or predicted as it."""
+    either = total["support"] + total["claimed"]
+    return 2 * total["hits"] / np.maximum(either, 1), either
+
+
+def _resample(
+    parts: dict[str, sparse.csr_array], rows: int, num_bootstrap: int, seed: int
+) -> dict[str, FloatArray]:
+    """Computes each scalar score for resamples of the rows."""
+    total = _resampled_sums(parts, rows, num_bootstrap, seed)
+    support, hits = total["support"], total["hits"]
     recall = hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(either, 1)
+    f1, either = _f1(total)
     samples = {
         "accuracy": hits.sum(axis=0) / rows,
         "balanced_accuracy": recall.sum(axis=0) / (support > 0).sum(axis=0),

@@ -181,13 +181,19 @@ class Evaluation:
         heading = "class"
         if len(shown) > _CLASSES_SHOWN_WHOLE:
             present = [scores for scores in shown if scores.f1 is not None]
-            shown = sorted(present, key=lambda scores: scores.f1 or 0.0)[:_WORST_SHOWN]
+            shown = sorted(present, key=lambda scores: scores.f1.value if scores.f1 else 0.0)[:_WORST_SHOWN]
             heading = f"class ({len(shown)} lowest F1 of {len(self.classes)})"
         body = [
-            (item.name, *map(_fraction, (item.precision, item.recall, item.f1)), f"{item.support:,}")
+            (
+                item.name,
+                _fraction(item.precision),
+                _fraction(item.recall),
+                "-" if item.f1 is None else str(item.f1),
+                f"{item.support:,}",
+            )
             for item in shown
         ]
-        return _table((heading, "precision", "recall", "F1", "rows"), body)
+        return _table((heading, "precision", "recall", f"F1 [{CONFIDENCE_LEVEL:.0%} interval]", "rows"), body)
 
     def _confused(self) -> list[tuple[int, str, str]]:
         wrong = self.confusion.copy()
