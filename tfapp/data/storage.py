@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _REPORT = "report.json"
 _PARTIAL = ".partial"
-_FILE = re.compile(r"(train|validation|test)(-[0-9a-f]{16})?\.parquet(\.partial)?|report\.json(\.partial)?")
+_FILE = re.compile(r"(train|validation|test)-[0-9a-f]{16}\.parquet(\.partial)?|report\.json(\.partial)?")
 _SCHEMA_VERSION = 2
 
 
