@@ -141,6 +141,16 @@ class Twin:
         return self._model(*args, **kwargs)
 
 
+def export_lies(monkeypatch, family, fault):
+    """Lets an exporter write a twin of the model that has the changes which ``fault(model)`` gives."""
+    real = exporters.EXPORTERS[family]
+    monkeypatch.setitem(
+        exporters.EXPORTERS,
+        family,
+        lambda model, directory, **options: real(Twin(model, **fault(model)), directory, **options),
+    )
+
+
 @pytest.mark.parametrize(
     ("fault", "word"),
     [
@@ -161,12 +171,7 @@ class Twin:
 def test_a_saved_model_made_with_the_wrong_parts(
     decided_classifier, test_split, tmp_path, monkeypatch, fault, word
 ):
-    real = exporters.EXPORTERS["saved_model"]
-    monkeypatch.setitem(
-        exporters.EXPORTERS,
-        "saved_model",
-        lambda model, directory: real(Twin(model, **fault(model)), directory),
-    )
+    export_lies(monkeypatch, "saved_model", fault)
     with pytest.raises(ReleaseRefused) as refused:
         export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=["saved_model"])
     assert word in " ".join(refused.value.reasons)
@@ -178,14 +183,7 @@ def test_a_saved_model_made_with_the_wrong_parts(
 def test_a_tflite_file_made_with_the_wrong_temperature(
     decided_classifier, test_split, tmp_path, monkeypatch, variant, factor
 ):
-    real = exporters.EXPORTERS["tflite"]
-    monkeypatch.setitem(
-        exporters.EXPORTERS,
-        "tflite",
-        lambda model, directory, **options: real(
-            Twin(model, temperature=model.temperature * factor), directory, **options
-        ),
-    )
+    export_lies(monkeypatch, "tflite", lambda model: {"temperature": model.temperature * factor})
     with pytest.raises(ReleaseRefused) as refused:
         export(decided_classifier, tmp_path / "tiny", check_with=test_split, variants=[variant])
     assert f"its temperature is {factor:.1f}" in " ".join(refused.value.reasons)
