@@ -1,12 +1,14 @@
 """The packaged data sets and their readers."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tfapp.assets import is_cached
 from tfapp.data.datasets import DATASETS
 from tfapp.data.datasets.bbc_news import read_bbc_news
+from tfapp.data.datasets.elpv import read_elpv
 from tfapp.errors import AssetError
 
 
@@ -47,3 +49,28 @@ def test_each_data_set_states_its_terms():
     for name, dataset in DATASETS.items():
         assert dataset.name == name
         assert dataset.licence
+
+
+def test_solar_cells_that_are_surely_intact_or_defective_are_read(tmp_path):
+    (tmp_path / "labels.csv").write_text(
+        "images/cell0001.png  1.0                 mono\n"
+        "images/cell0002.png  0.3333333333333333  mono\n"
+        "images/cell0003.png  0.0                 poly\n"
+        "images/cell0004.png  0.6666666666666666  poly\n"
+    )
+    assert read_elpv(tmp_path) == (
+        [str(tmp_path / "images" / "cell0001.png"), str(tmp_path / "images" / "cell0003.png")],
+        ["defective", "intact"],
+    )
+
+
+@pytest.mark.slow
+def test_elpv_has_its_published_size():
+    try:
+        paths, labels = DATASETS["elpv"].read()
+    except AssetError as error:
+        if is_cached(DATASETS["elpv"].asset):
+            raise
+        pytest.skip(f"the packaged data set cannot be fetched: {error}")
+    assert Counter(labels) == {"intact": 1508, "defective": 715}
+    assert all(Path(path).is_file() for path in paths)

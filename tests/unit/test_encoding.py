@@ -5,19 +5,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from tfapp.data.encoding import encode_texts
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError
-from tfapp.training.encoding import encode_splits
 
 
 def split_of(lengths):
     """Texts of as many tokens, [CLS] and [SEP] included."""
-    return SimpleNamespace(texts=["the " * (length - 2) for length in lengths])
+    return ["the " * (length - 2) for length in lengths]
+
+
+def encode_splits(model, splits, max_length):
+    return encode_texts(model.preprocessor, splits, max_length=max_length, positions=model.max_positions)
 
 
 @pytest.fixture
 def model(tiny_vocab):
-    return SimpleNamespace(preprocessor=WordPieceTokenizer(tiny_vocab), max_positions=512, built_length=None)
+    return SimpleNamespace(preprocessor=WordPieceTokenizer(tiny_vocab), max_positions=512)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +65,6 @@ def test_a_length_that_was_asked_for_is_taken(model):
     encoded, _ = encode_splits(model, {"train": split_of([10, 300])}, 200)
     assert model.preprocessor.max_length == 200
     assert encoded["train"].lengths.tolist() == [10, 200]
-
-
-def test_the_length_that_the_model_was_built_with_comes_before_the_datas(model):
-    model.built_length = 20
-    encoded, _ = encode_splits(model, {"train": split_of([10, 300])}, None)
-    assert encoded["train"].lengths.tolist() == [10, 20]
 
 
 def test_long_texts_are_split_where_the_tokenizer_says_so(model):

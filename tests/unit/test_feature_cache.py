@@ -38,7 +38,7 @@ class Computer:
 
 
 def cached(path, compute, key="key", bfloat16=False):
-    shape = FeatureShape(3, 3 if compute.pooled else 8, 2, bfloat16)
+    shape = FeatureShape(3 if compute.pooled else 8, (2,), bfloat16)
     splits = None if compute.pooled else SPLITS
     return cached_features(path, key, shape, splits, compute, name="features")
 
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path):
 
 def test_a_full_disk_is_an_output_error_with_the_cure(tmp_path):
     resource = pytest.importorskip("resource")
-    shape = FeatureShape(rows=1000, vectors=1000, width=512, bfloat16=False)
+    shape = FeatureShape(1000, (512,), bfloat16=False)
 
     def compute():
         yield np.arange(1000), np.ones((1000, 512), np.float32)
@@ -156,5 +156,5 @@ def test_bfloat16_takes_half_the_room(tmp_path):
 
 
 def test_the_size_is_told_beforehand():
-    assert FeatureShape(rows=1000, vectors=25_000, width=384, bfloat16=False).megabytes == 38.4
-    assert FeatureShape(rows=1000, vectors=25_000, width=384, bfloat16=True).megabytes == 19.2
+    assert FeatureShape(25_000, (384,), bfloat16=False).megabytes == 38.4
+    assert FeatureShape(25_000, (384,), bfloat16=True).megabytes == 19.2

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 
 from tfapp.data.readers import READERS, read_source
+from tfapp.data.readers.table import Columns
 
 ROWS = [("a good film", "pos"), ("a bad film", "neg"), ("naïve, “quoted”\nand 酒店", "pos")]
 
 
 def read(source, **options):
-    defaults = {"name": "source", "text": "text", "label": "label", "format": None, "encoding": "utf-8"}
-    return read_source(source, **(defaults | options))
+    columns = Columns(options.pop("text", "text"), options.pop("label", "label"))
+    defaults = {"name": "source", "format": None, "encoding": "utf-8"}
+    return read_source(source, columns, **(defaults | options))
 
 
 def pairs(table):

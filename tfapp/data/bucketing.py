@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.data.augment import Augment
+from tfapp.data.balancing import SAMPLINGS, draw_balanced, draw_each_once, draw_views
 from tfapp.data.encoded import EncodedTexts
+from tfapp.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from tfapp.data.mixed_rows import SourceRows
 
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches, after shuffling."""
@@ -84,11 +90,12 @@ class TokenRows:
 
 
 class FeatureRows:
-    """Cached features as rows: one array of vectors a row, or one of token vectors laid end to end.
+    """Cached features as rows: one array a row, or token vectors laid end to end.
 
     Args:
-        arrays: ``features`` ``(rows, hidden)`` for pooled features, or ``hidden`` ``(tokens, hidden)``.
-        row_splits: Where each row's token vectors begin, int64 ``(rows + 1,)``; None for pooled features.
+        arrays: ``features`` ``(rows, hidden)``, ``hidden`` ``(rows, height, width, channels)``, or
+            ``hidden`` ``(tokens, hidden)``.
+        row_splits: Where each row's token vectors begin, int64 ``(rows + 1,)``; None for one array a row.
         pad_to: As in `TokenRows`.
     """
 
@@ -109,7 +116,7 @@ class FeatureRows:
         return len(self.lengths)
 
     def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gathers float32 features ``(batch, hidden)``, or ``(batch, length, hidden)`` and a mask."""
+        """Gathers float32 features ``(batch, ...)``; with ``(batch, length, hidden)`` goes a mask."""
         if self._splits is None:
             return {
                 name: tf.cast(tf.gather(array, indices), tf.float32) for name, array in self._arrays.items()
@@ -131,7 +138,13 @@ def _round_up(length: Any, multiple: int) -> Any:
 
 
 def epoch_plan(
-    lengths: tf.Tensor, *, batch_size: int, seed: int, epoch: tf.Tensor, pool_batches: int = POOL_BATCHES
+    lengths: tf.Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: tf.Tensor,
+    pool_batches: int = POOL_BATCHES,
+    drawn: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Decides which rows stand together in an epoch's batches.
 
@@ -140,9 +153,10 @@ def epoch_plan(
     Args:
         lengths: int32 ``(rows,)``.
         batch_size: Rows a batch, 1 or more.
-        seed: Decides every epoch's order; at least 0 and less than 2^63 - 1.
+        seed: Decides every epoch's order; at least 0 and less than 2^63 - 2.
         epoch: Number of the epoch, an integer scalar.
         pool_batches: Batches a pool; 1 gives plain shuffling.
+        drawn: Indices of the rows that the epoch holds, int32 ``(drawn,)``; None for every row once.
 
     Returns:
         Row indices, int32 ``(batches, batch_size)``; the one batch that is not full ends in -1.
@@ -151,11 +165,10 @@ def epoch_plan(
         The idea is the length grouping of most sequence trainers; see also Khomenko et al. 2016,
         Accelerating recurrent neural network training using sequence bucketing, arXiv:1708.05604.
     """
-    rows = tf.shape(lengths)[0]
+    drawn = tf.range(tf.shape(lengths)[0]) if drawn is None else drawn
+    rows = tf.shape(drawn)[0]
     epoch = tf.cast(epoch, tf.int64)
-    order = tf.random.experimental.stateless_shuffle(
-        tf.range(rows), seed=[tf.constant(seed, tf.int64), epoch]
-    )
+    order = tf.random.experimental.stateless_shuffle(drawn, seed=[tf.constant(seed, tf.int64), epoch])
     pool = tf.range(rows) // (batch_size * pool_batches)
     key = tf.cast(pool, tf.int64) * (tf.int32.max + 1) + tf.cast(tf.gather(lengths, order), tf.int64)
     order = tf.gather(order, tf.argsort(key, stable=True))
@@ -172,33 +185,66 @@ def training_batches(
     seed: int,
     first_epoch: int = 0,
     class_weights: npt.NDArray[np.float32] | None = None,
+    sampling: str = "natural",
+    views: int = 1,
+    augment: Augment | None = None,
+    beside: SourceRows | None = None,
 ) -> tf.data.Dataset:
-    """Batches for training, epoch after epoch without end; an epoch has ``ceil(rows / batch_size)``.
+    """Batches for training, epoch after epoch without end; an epoch has ``ceil(len(labels) / batch_size)``.
 
     Args:
         rows: What to gather from.
-        labels: Class indices, int32 ``(rows,)``.
+        labels: Class indices, int32 ``(len(rows) / views,)``.
         batch_size: Rows a batch.
-        seed: Decides the order of every epoch.
-        first_epoch: Where to begin, so that a resumed run sees the order of an unbroken one.
-        class_weights: float32 ``(num_classes,)`` to weigh rows by their class, or None.
+        seed: Decides the order of every epoch, and everything else that is drawn.
+        first_epoch: Where to begin, so that a resumed run sees the batches of an unbroken one.
+        class_weights: float32 ``(num_classes,)`` to weigh rows by their class, or None; labels that are
+            distributions weigh as the mean of their classes.
+        sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
+        views: How many variants of each labelled row ``rows`` holds, all rows of the first before all of
+            the second. A row is seen in one variant at a time, in the next one when its turn comes again.
+        augment: What is done to every batch, with a seed of its own; it may turn labels into distributions,
+            float32 ``(batch, num_classes)``.
+        beside: Rows of another task that stand in every batch behind these; ``rows`` then holds both.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
+
+    Raises:
+        ConfigError: When the sampling is unknown.
     """
-    lengths, targets = tf.constant(rows.lengths), tf.constant(labels)
+    if sampling not in SAMPLINGS:
+        raise ConfigError(f"unknown sampling {sampling!r}; {nearest(sampling, SAMPLINGS)}")
+    lengths, own = tf.constant(rows.lengths), views * len(labels)
+    targets = tf.constant(labels if beside is None else np.concatenate([labels, beside.labels]))
     weights = None if class_weights is None else tf.constant(class_weights)
+    draw = draw_balanced(labels, seed=seed) if sampling == "balanced" else draw_each_once(len(labels))
+    if views > 1:
+        draw = draw_views(draw, len(labels), views=views, seed=seed)
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch)
-        return tf.data.Dataset.from_tensor_slices(batches)
+        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch, drawn=draw(epoch)[0])
+        if beside is not None:
+            batches = beside.extend(batches, epoch)
+        if augment is None:
+            return tf.data.Dataset.from_tensor_slices((batches,))
+        seeds = tf.random.stateless_uniform(
+            [tf.shape(batches)[0], 2], [tf.constant(seed + 2, tf.int64), epoch], None, None, tf.int64
+        )
+        return tf.data.Dataset.from_tensor_slices((batches, seeds))
 
-    def collect(indices: tf.Tensor) -> tuple[Any, ...]:
+    def collect(indices: tf.Tensor, batch_seed: tf.Tensor | None = None) -> tuple[Any, ...]:
         indices = tf.boolean_mask(indices, indices != _NO_ROW)
-        batch_labels = tf.gather(targets, indices)
+        inputs = rows.gather(indices)
+        labelled = tf.where(indices < own, indices % len(labels), indices - own + len(labels))
+        batch_labels = tf.gather(targets, labelled)
+        if augment is not None:
+            inputs, batch_labels = augment(inputs, batch_labels, batch_seed)
         if weights is None:
-            return rows.gather(indices), batch_labels
-        return rows.gather(indices), batch_labels, tf.gather(weights, batch_labels)
+            return inputs, batch_labels
+        if batch_labels.dtype.is_floating:
+            return inputs, batch_labels, tf.linalg.matvec(batch_labels, weights)
+        return inputs, batch_labels, tf.gather(weights, batch_labels)
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int32.max)
     return _gathered(epochs.flat_map(plan), collect)
@@ -227,7 +273,7 @@ def evaluation_batches(
     return _gathered(tf.data.Dataset.from_tensor_slices(order).batch(batch_size), collect), order
 
 
-def _gathered(plan: tf.data.Dataset, collect: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+def _gathered(plan: tf.data.Dataset, collect: Callable[..., Any]) -> tf.data.Dataset:
     """Gathers batches ahead of their use, by numbers that are known to do."""
     options = tf.data.Options()
     # The tuner's thread sleeps up to a minute, and ending an iteration can wait for it to wake up.

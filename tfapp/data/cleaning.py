@@ -1,8 +1,9 @@
-"""Cleaning: rows without text or label, duplicates, conflicting labels and leaks, all of them counted."""
+"""Cleaning: unusable rows, duplicates, conflicting labels and leaks, all of them counted."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from tfapp.errors import DataError
 
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 _LARGEST_DROPPED_SHARE = 0.5
+_MOST_NAMED = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class CleanRows:
     Attributes:
         table: The rows as they were read, which knows their places.
         positions: int64 array (rows,): positions in ``table`` of the rows that are kept.
-        keys: Object array (rows,) of ``str``: what makes two texts the same text.
+        keys: Object array (rows,) of ``str``: what makes two texts, or two images, the same.
         names: Object array (rows,) of ``str``: the class names.
     """
 
@@ -35,6 +37,11 @@ class CleanRows:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def groups(self) -> Array | None:
+        """Object array (rows,) of the groups' names, None where a row has none; None without groups."""
+        return None if self.table.groups is None else self.table.groups[self.positions]
 
     def take(self, kept: Array) -> CleanRows:
         """Keeps some rows.
@@ -60,13 +67,46 @@ def text_key(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def clean(table: Table, names: Array, split: str) -> tuple[CleanRows, list[Dropped]]:
-    """Drops rows without text or label, texts under several labels, and all but the first of equal texts.
+@dataclass(frozen=True, eq=False)
+class Unusable:
+    """Rows that cannot be used, for one reason.
+
+    Attributes:
+        reason: Why, for the report.
+        rows: Boolean array (rows,).
+        cure: A question to ask when it holds for most rows; such sources are refused when it is not empty.
+    """
+
+    reason: str
+    rows: npt.NDArray[np.bool_]
+    cure: str = ""
+
+
+def text_keys(table: Table) -> tuple[Array, list[Unusable]]:
+    """Makes the keys of texts, and finds those that are empty.
 
     Args:
         table: Rows as they were read.
+
+    Returns:
+        Object array (rows,) of ``str``, and the empty texts.
+    """
+    keys = np.array([text_key(text) if text else "" for text in table.texts], dtype=object)
+    empty = np.fromiter((not key or not key.strip(_INVISIBLE) for key in keys), bool, len(keys))
+    return keys, [Unusable("empty text", empty, "is text=... the column of the texts?")]
+
+
+def clean(
+    table: Table, keys: Array, names: Array, split: str, unusable: Sequence[Unusable]
+) -> tuple[CleanRows, list[Dropped]]:
+    """Drops rows that are unusable or have no label or several, and all but the first of equal rows.
+
+    Args:
+        table: Rows as they were read.
+        keys: Object array (rows,) of ``str``: rows with one key are equal.
         names: Object array (rows,) of class names, None where missing.
         split: The split's name, for the report.
+        unusable: Rows that cannot be used; no row twice.
 
     Returns:
         The rows that are left, and what was dropped.
@@ -76,16 +116,13 @@ def clean(table: Table, names: Array, split: str) -> tuple[CleanRows, list[Dropp
             files cannot hold.
     """
     dropped: list[Dropped] = []
-    keys = np.array([text_key(text) if text else "" for text in table.texts], dtype=object)
-    empty = np.fromiter((not key or not key.strip(_INVISIBLE) for key in keys), bool, len(keys))
-    unlabelled = np.fromiter((name is None for name in names), bool, len(names)) & ~empty
-    for reason, rows, cure in (
-        ("empty text", empty, "is text=... the column of the texts?"),
-        ("missing label", unlabelled, "is label=... the column of the labels?"),
-    ):
-        _refuse_mostly(table, rows, split, reason, cure)
-        _note(dropped, table, np.flatnonzero(rows), split, reason)
-    positions = np.flatnonzero(~(empty | unlabelled)).astype(np.int64)
+    left_out = np.any([np.zeros(len(table), bool), *(entry.rows for entry in unusable)], axis=0)
+    unlabelled = np.fromiter((name is None for name in names), bool, len(names)) & ~left_out
+    for entry in (*unusable, Unusable("missing label", unlabelled, "is label=... the column of the labels?")):
+        if entry.cure:
+            _refuse_mostly(table, entry, split)
+        _note(dropped, table, np.flatnonzero(entry.rows), split, entry.reason)
+    positions = np.flatnonzero(~(left_out | unlabelled)).astype(np.int64)
     rows = CleanRows(table, positions, keys[positions], names[positions])
     _refuse_unwritable(rows, "text", rows.keys)
     _refuse_unwritable(rows, "label", rows.names)
@@ -106,38 +143,64 @@ def clean(table: Table, names: Array, split: str) -> tuple[CleanRows, list[Dropp
 def remove_leaks(
     rows: CleanRows, split: str, held_out: CleanRows, other: str
 ) -> tuple[CleanRows, list[Dropped]]:
-    """Removes rows whose text also stands in a split that is held out.
+    """Removes rows that are equal to one of a split that is held out, or belong to a group of it.
 
     Args:
-        rows: The rows that lose the text.
+        rows: The rows that lose them.
         split: Their split's name.
-        held_out: The rows that keep it.
+        held_out: The rows that keep them.
         other: The name of their split.
 
     Returns:
         The rows that are left, and what was dropped.
     """
-    leaked = (
-        pd.Index(held_out.keys).get_indexer(pd.Index(rows.keys)) >= 0
-        if len(held_out)
-        else np.zeros(len(rows), bool)
-    )
     dropped: list[Dropped] = []
-    _note(dropped, rows.table, rows.positions[leaked], split, f"also in {other}")
-    return rows.take(~leaked), dropped
+    rows = drop_rows(rows, _occurs(rows.keys, held_out.keys), split, f"also in {other}", dropped)
+    if rows.groups is not None and held_out.groups is not None:
+        leaked = _occurs(rows.groups, held_out.groups) & ~pd.isna(rows.groups)
+        rows = drop_rows(rows, leaked, split, f"group also in {other}", dropped)
+    return rows, dropped
+
+
+def drop_rows(
+    rows: CleanRows, which: npt.NDArray[np.bool_], split: str, reason: str, dropped: list[Dropped]
+) -> CleanRows:
+    """Drops some rows and notes why.
+
+    Args:
+        rows: Rows of one split.
+        which: Boolean array (rows,): those to drop.
+        split: The split's name.
+        reason: Why, for the report.
+        dropped: Takes the note.
+
+    Returns:
+        The rows that are left.
+    """
+    _note(dropped, rows.table, rows.positions[which], split, reason)
+    return rows.take(~which)
+
+
+def _occurs(values: Array, among: Array) -> npt.NDArray[np.bool_]:
+    if len(among) == 0:
+        return np.zeros(len(values), bool)
+    found: npt.NDArray[np.bool_] = pd.Index(among).unique().get_indexer(pd.Index(values)) >= 0
+    return found
 
 
 def _note(dropped: list[Dropped], table: Table, positions: Array, split: str, reason: str) -> None:
     if len(positions):
-        dropped.append(Dropped(split, reason, len(positions), table.places(positions.tolist())))
+        places = table.places(positions.tolist(), limit=_MOST_NAMED)
+        dropped.append(Dropped(split, reason, len(positions), places))
 
 
-def _refuse_mostly(table: Table, rows: Array, split: str, reason: str, cure: str) -> None:
-    count = int(rows.sum())
+def _refuse_mostly(table: Table, unusable: Unusable, split: str) -> None:
+    count = int(unusable.rows.sum())
     if count > _LARGEST_DROPPED_SHARE * len(table):
-        place = table.place(int(np.flatnonzero(rows)[0]))
+        place = table.place(int(np.flatnonzero(unusable.rows)[0]))
         raise DataError(
-            f"{count:,} of {len(table):,} rows of {split} have {reason} (the first: {place}); {cure}"
+            f"{count:,} of {len(table):,} rows of {split} have {unusable.reason} (the first: {place}); "
+            f"{unusable.cure}"
         )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.digests import digest
+
 MAX_WINDOWS = 16
 """Most windows of a text: what a server computes for one text stays bounded."""
 
@@ -38,6 +40,10 @@ class EncodedTexts:
     def lengths(self) -> npt.NDArray[np.int32]:
         """Length of each row in tokens after cutting, int32 ``(rows,)``."""
         return np.diff(self.row_splits).astype(np.int32)
+
+    def fingerprint(self) -> str:
+        """Checksum of all ids and of where rows begin."""
+        return digest(self.values, self.row_splits)
 
     def cut(self, max_length: int) -> EncodedTexts:
         """Cuts every row at ``max_length`` tokens, keeping its last token ([SEP]).

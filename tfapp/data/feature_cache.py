@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -26,21 +27,19 @@ class FeatureShape:
     """How large a cache will be.
 
     Attributes:
-        rows: Number of texts.
-        vectors: Number of vectors: one a text, or one a token.
-        width: Numbers a vector.
+        items: Number of arrays: one a row, or one a token.
+        shape: Shape of each of them, such as ``(hidden,)``, or ``(height, width, channels)`` for images.
         bfloat16: Whether a number takes 2 bytes instead of 4.
     """
 
-    rows: int
-    vectors: int
-    width: int
+    items: int
+    shape: tuple[int, ...]
     bfloat16: bool
 
     @property
     def megabytes(self) -> float:
         """Size on disk in MB (10^6 bytes)."""
-        return self.vectors * self.width * (2 if self.bfloat16 else 4) / 1e6
+        return self.items * math.prod(self.shape) * (2 if self.bfloat16 else 4) / 1e6
 
 
 def cached_features(
@@ -59,9 +58,9 @@ def cached_features(
         path: Folder of this cache.
         key: What the features depend on; a cache with another key is replaced.
         shape: Size of the cache.
-        row_splits: For token vectors, where each row begins, int64 ``(rows + 1,)``; None for pooled features.
-        compute: Gives pairs of row numbers ``(batch,)`` and features, ``(batch, width)`` or, for token
-            vectors, ``(batch, length, width)`` padded at the end.
+        row_splits: For token vectors, where each row begins, int64 ``(rows + 1,)``; None for one array a row.
+        compute: Gives pairs of row numbers ``(batch,)`` and features, ``(batch, *shape)`` or, for token
+            vectors, ``(batch, length, hidden)`` padded at the end.
         name: What the upper model calls its input.
         pad_to: Widths of token vectors are rounded up to a multiple of this.
 
@@ -72,7 +71,7 @@ def cached_features(
         OutputError: When the cache cannot be written.
     """
     dtype = _BFLOAT16 if shape.bfloat16 else np.dtype(np.float32)
-    meta = {"key": key, "vectors": shape.vectors, "width": shape.width, "dtype": dtype.name}
+    meta = {"key": key, "items": shape.items, "shape": list(shape.shape), "dtype": dtype.name}
     hit = _stored(path) == meta
     if not hit:
         try:
@@ -91,14 +90,14 @@ def cached_features(
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    raw = np.fromfile(path / "features.bin", dtype=dtype).reshape(shape.vectors, shape.width)
+    raw = np.fromfile(path / "features.bin", dtype=dtype).reshape(shape.items, *shape.shape)
     return FeatureRows({name: raw}, row_splits, pad_to=pad_to), hit
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        expected = meta["vectors"] * meta["width"] * np.dtype(meta["dtype"]).itemsize
+        expected = meta["items"] * math.prod(meta["shape"]) * np.dtype(meta["dtype"]).itemsize
         return meta if (path / "features.bin").stat().st_size == expected else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -113,7 +112,7 @@ def _write(
     compute: Callable[[], Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]],
 ) -> None:
     # Not a memory map: on a full disk that ends the process instead of raising an error.
-    features = np.empty((shape.vectors, shape.width), dtype)
+    features = np.empty((shape.items, *shape.shape), dtype)
     for rows, values in compute():
         if row_splits is None:
             features[rows] = values.astype(dtype)

@@ -1,4 +1,4 @@
-"""Stratified splits that depend on the seed and the texts, not on the order of the rows."""
+"""Stratified splits that depend on the seed and the content, not on the order of the rows."""
 
 from __future__ import annotations
 
@@ -58,14 +58,33 @@ def stratified_split(
     starts = np.concatenate([[0], np.cumsum(counts)])
     taken = np.zeros(len(counts), np.int64)
     drawn: dict[str, npt.NDArray[np.int64]] = {}
-    for number, (split, fraction) in enumerate(fractions.items()):
-        reserved = len(fractions) - number  # one row for each later split and for training
-        share = apportion(counts, fraction, largest=counts - taken - reserved)
+    for split, share in shares(counts, fractions).items():
         parts = [order[start + t : start + t + n] for start, t, n in zip(starts, taken, share, strict=False)]
         drawn[split] = np.sort(np.concatenate(parts))
         taken += share
     rest = [order[start + t : start + n] for start, t, n in zip(starts, taken, counts, strict=False)]
     return {"train": np.sort(np.concatenate(rest)), **drawn}
+
+
+def shares(
+    counts: npt.NDArray[np.integer], fractions: Mapping[str, float]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Apportions the rows of each class to the splits that are to be drawn.
+
+    Args:
+        counts: Integer array (classes,): rows of each class.
+        fractions: For each split to draw, its share of all rows.
+
+    Returns:
+        For each of them an int64 array (classes,): the rows to draw; one is left for training.
+    """
+    taken = np.zeros(len(counts), np.int64)
+    apportioned = {}
+    for number, (split, fraction) in enumerate(fractions.items()):
+        reserved = len(fractions) - number  # one row for each later split and for training
+        apportioned[split] = apportion(counts, fraction, largest=counts - taken - reserved)
+        taken += apportioned[split]
+    return apportioned
 
 
 def apportion(

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tfapp.data.cleaning import CleanRows, clean, remove_leaks
-from tfapp.data.labels import (
-    check_class_sizes,
-    check_known_classes,
-    find_classes,
-    name_labels,
-    order_classes,
-)
+from tfapp.data.cleaning import CleanRows, text_keys
+from tfapp.data.labels import check_class_sizes
+from tfapp.data.preparing import clean_sources, number_classes, refuse_empty, report_facts, words_of
 from tfapp.data.readers import read_source
-from tfapp.data.readers.table import Table, counted
-from tfapp.data.report import DataReport, Dropped
+from tfapp.data.readers.table import Columns
+from tfapp.data.report import DataReport
+from tfapp.data.split_data import SPLITS, SplitData, checked_labels, fingerprint_rows
 from tfapp.data.splits import check_fractions, stratified_split
-from tfapp.errors import DataError
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +38,7 @@ class TextSplit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", tuple(self.texts))
-        labels = np.array(self.labels, np.int32)
-        if labels.shape != (len(self.texts),):
-            raise DataError(
-                f"split {self.name!r} has {len(self.texts)} texts and labels of shape {labels.shape}."
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise DataError(
-                f"split {self.name!r} has labels outside 0..{len(self.classes) - 1}, its class indices."
-            )
-        labels.setflags(write=False)
+        labels = checked_labels(self.name, self.labels, len(self.texts), "texts", self.classes)
         object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
@@ -64,20 +47,19 @@ class TextSplit:
     def __repr__(self) -> str:
         return f"TextSplit({self.name!r}, {len(self):,} rows, {len(self.classes)} classes)"
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What a model is asked about: the texts."""
+        return self.texts
+
     @cached_property
     def sha256(self) -> str:
         """Fingerprint of texts, labels and classes, the same in every process and on every machine."""
-        digest = hashlib.sha256(b"tfapp text split 1\0")
-        for strings in (self.classes, self.texts):
-            lengths = np.fromiter(map(len, strings), "<i8", len(strings))
-            digest.update(np.int64(len(strings)).astype("<i8").tobytes() + lengths.tobytes())
-            digest.update("".join(strings).encode("utf-8"))
-        digest.update(self.labels.astype("<i4").tobytes())
-        return digest.hexdigest()
+        return fingerprint_rows(b"tfapp text split 1\0", (self.classes, self.texts), self.labels)
 
 
-@dataclass(frozen=True, eq=False)
-class TextData:
+@dataclass(frozen=True, eq=False, repr=False)
+class TextData(SplitData[TextSplit]):
     """Training, validation and test texts, and the report of how they came about.
 
     Attributes:
@@ -90,44 +72,7 @@ class TextData:
         task: What a label is: ``"single_label"``.
     """
 
-    train: TextSplit
-    validation: TextSplit
-    test: TextSplit
-    classes: tuple[str, ...]
-    report: DataReport
-    seed: int
-    task: str = "single_label"
-
-    @property
-    def splits(self) -> dict[str, TextSplit]:
-        """The three splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of all three splits, the same in every process and on every machine."""
-        parts = [self.task, *(split.sha256 for split in self.splits.values())]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def __repr__(self) -> str:
-        rows = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
-        return f"TextData({rows} rows; {len(self.classes)} classes)"
-
-    def save(self, directory: str | Path) -> Path:
-        """Writes the splits and the report into a folder, all or nothing.
-
-        Args:
-            directory: The folder; one that holds saved data is replaced.
-
-        Returns:
-            The folder.
-
-        Raises:
-            OutputError: If it cannot be written, or holds something else.
-        """
-        from tfapp.data.storage import save_text_data
-
-        return save_text_data(self, Path(directory))
+    kind: ClassVar[str] = "text"
 
     @classmethod
     def load(cls, directory: str | Path) -> TextData:
@@ -195,70 +140,29 @@ def load_text_data(
     tables = {
         split: read_source(
             given[split],
+            Columns(text, label),
             name="source" if split == "train" else split,
-            text=text,
-            label=label,
             format=format,
             encoding=encoding,
         )
         for split in SPLITS
         if split not in fractions
     }
-    rows, dropped, classes = _prepare(tables)
-    index = {name: number for number, name in enumerate(classes)}
-    labels = {split: np.array([index[name] for name in part.names], np.int32) for split, part in rows.items()}
-    check_class_sizes(labels["train"], classes, list(fractions), _words(dropped, "train"))
+    keys = {split: text_keys(table) for split, table in tables.items()}
+    rows, dropped, classes = clean_sources(tables, keys)
+    labels = number_classes(rows, classes)
+    check_class_sizes(labels["train"], classes, list(fractions), words_of(dropped, "train"))
     splits = {split: _split(split, part, labels[split], classes) for split, part in rows.items()}
     if fractions:
         positions = stratified_split(rows["train"].keys, labels["train"], fractions, seed=seed)
         for split, at in positions.items():
             splits[split] = _split(split, rows["train"].take(at), labels["train"][at], classes)
-    for split in SPLITS:
-        if len(splits[split]) == 0:
-            raise DataError(f"no rows are left for {split}: {_words(dropped, split)}. Give other rows.")
-    report = _report(tables, splits, dropped)
+    refuse_empty(splits, dropped)
+    rows_read = {split: len(table) for split, table in tables.items()}
+    sources = {split: table.origin for split, table in tables.items()}
+    report = DataReport(**report_facts(sources, rows_read, splits), dropped=tuple(dropped))
     return TextData(splits["train"], splits["validation"], splits["test"], classes, report, seed)
-
-
-def _prepare(tables: dict[str, Table]) -> tuple[dict[str, CleanRows], list[Dropped], tuple[str, ...]]:
-    """Names the classes, cleans every source, and removes leaks between sources."""
-    named = {split: name_labels(table) for split, table in tables.items()}
-    class_of = order_classes({name for names in named.values() for name in set(names.tolist()) - {None}})
-    rows: dict[str, CleanRows] = {}
-    dropped: list[Dropped] = []
-    for split, table in tables.items():
-        names = np.array([class_of.get(name) for name in named[split].tolist()], dtype=object)
-        rows[split], left_out = clean(table, names, split)
-        dropped += left_out
-    classes = find_classes(rows["train"], class_of)
-    for split, part in rows.items():
-        check_known_classes(part, split, classes)
-    for split, other in (("validation", "test"), ("train", "test"), ("train", "validation")):
-        if split in rows and other in rows:
-            rows[split], left_out = remove_leaks(rows[split], split, rows[other], other)
-            dropped += left_out
-    return rows, dropped, classes
 
 
 def _split(name: str, rows: CleanRows, labels: npt.NDArray[np.int32], classes: tuple[str, ...]) -> TextSplit:
     return TextSplit(name, tuple(rows.table.texts[rows.positions].tolist()), labels, classes)
-
-
-def _words(dropped: list[Dropped], split: str) -> str:
-    return ", ".join(
-        f"{counted(entry.rows, 'row')} ({entry.reason})" for entry in dropped if entry.split == split
-    )
-
-
-def _report(tables: dict[str, Table], splits: dict[str, TextSplit], dropped: list[Dropped]) -> DataReport:
-    sources, class_counts = {}, {}
-    for split, table in tables.items():
-        more = f" and {len(table.files) - 1:,} more" if len(table.files) > 1 else ""
-        sources[split] = table.files[0] + more
-    for split in SPLITS:
-        part = splits[split]
-        counts = np.bincount(part.labels, minlength=len(part.classes)).tolist()
-        class_counts[split] = dict(zip(part.classes, counts, strict=True))
-    rows_read = {split: len(table) for split, table in tables.items()}
-    rows = {split: len(splits[split]) for split in SPLITS}
-    return DataReport(sources, rows_read, rows, class_counts, tuple(dropped))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from tfapp.data.bucketing import TokenRows
 from tfapp.data.encoded import MAX_WINDOWS, EncodedTexts, window_stride
 from tfapp.errors import ConfigError, WeightsError, nearest
 
@@ -41,6 +42,8 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
 
     feature_name = "text"
     tensor_endpoint = "serve_ids"
+    tensor_dtypes: ClassVar[dict[str, str]] = {}
+    variants = ("saved_model", "keras", "float32", "float16", "dynamic", "text")
 
     def __init__(
         self,
@@ -208,6 +211,19 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         full = (lengths + 2).astype(np.int32)
         whole = EncodedTexts(ids, row_splits, full, int(full.max(initial=0)))
         return whole.shorten(limit, self.long_texts)
+
+    def make_rows(self, encoded: EncodedTexts, *, inputs: Sequence[str], pad_to: int = 1) -> TokenRows:
+        """Makes rows that batches are gathered from.
+
+        Args:
+            encoded: What `encode` gives.
+            inputs: Names of the inputs that the model declares.
+            pad_to: Widths are rounded up to a multiple of this many tokens.
+
+        Returns:
+            The rows.
+        """
+        return TokenRows(encoded, pad_id=self.pad_id, pad_to=pad_to, inputs=inputs)
 
     def fixed(
         self, texts: Sequence[str]

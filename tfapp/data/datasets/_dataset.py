@@ -17,19 +17,23 @@ class PackagedDataset:
         name: Name by which readers and workflows know it.
         asset: The pinned package file that carries it.
         licence: The terms under which the content may be used.
-        reader: Reads ``(texts, labels)`` from the folder of the unpacked asset.
+        reader: Reads ``(texts, labels)``, or the paths of images and labels, from the folder of the unpacked
+            asset.
+        kind: What the rows are: ``"text"`` or ``"image"``.
     """
 
     name: str
     asset: Asset
     licence: str
     reader: Callable[[Path], tuple[list[str], list[str]]]
+    kind: str = "text"
 
     def read(self) -> tuple[list[str], list[str]]:
         """Reads the rows, fetching the asset on first use.
 
         Returns:
-            The texts and their labels, two lists of equal length in a fixed order.
+            The texts, or the absolute paths of the images, and their labels: two lists of equal length in a
+            fixed order.
 
         Raises:
             AssetError: If the asset cannot be fetched.

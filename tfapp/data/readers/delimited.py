@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from tfapp.data.readers.decoding import read_utf8, refuse_blank
-from tfapp.data.readers.table import Table, check_columns, counted, make_table
+from tfapp.data.readers.table import Columns, Table, check_columns, counted, make_table
 from tfapp.errors import DataError
 
 _BLOCK_BYTES = 1 << 26
+_HINT = " The first row of the file must name the columns."
 
 
-def read_csv(path: Path, *, text: str, label: str, encoding: str) -> Table:
+def read_csv(path: Path, columns: Columns, *, encoding: str) -> Table:
     """Reads the columns of texts and labels from a CSV file, every cell as it stands there.
 
     The first row names the columns. Cells may be quoted and then hold delimiters and line breaks. A
@@ -27,8 +28,7 @@ def read_csv(path: Path, *, text: str, label: str, encoding: str) -> Table:
 
     Args:
         path: The file.
-        text: The column of the texts.
-        label: The column of the labels.
+        columns: The columns of the texts and the labels.
         encoding: The file's encoding.
 
     Returns:
@@ -38,20 +38,20 @@ def read_csv(path: Path, *, text: str, label: str, encoding: str) -> Table:
         DataError: If the file, a column or a row cannot be used.
     """
     data, skipped = _content(path, encoding)
-    delimiter, columns = ",", _header(data, ",")
+    delimiter, header = ",", _header(data, ",")
     for other in (";", "\t", "|"):
-        if {text, label} <= set(columns):
+        if set(columns.names) <= set(header):
             break
         found = _header(data, other)
-        if {text, label} <= set(found):
-            delimiter, columns = other, found
-    check_columns(str(path), columns, text, label, hint=" The first row of the file must name the columns.")
-    table, ragged = _parse(path, data, columns, text, label, delimiter, quote='"')
+        if set(columns.names) <= set(found):
+            delimiter, header = other, found
+    check_columns(str(path), header, columns, hint=_HINT)
+    table, ragged = _parse(path, data, header, columns, delimiter, quote='"')
     _refuse_ragged(path, ragged, skipped)
-    return _table(path, table, text, label, skipped)
+    return _table(path, table, columns, skipped)
 
 
-def read_tsv(path: Path, *, text: str, label: str, encoding: str) -> Table:
+def read_tsv(path: Path, columns: Columns, *, encoding: str) -> Table:
     """Reads the columns of texts and labels from a file of tab-separated values.
 
     A quotation mark at the beginning of a cell quotes it, unless that makes no sense for the whole file:
@@ -59,8 +59,7 @@ def read_tsv(path: Path, *, text: str, label: str, encoding: str) -> Table:
 
     Args:
         path: The file.
-        text: The column of the texts.
-        label: The column of the labels.
+        columns: The columns of the texts and the labels.
         encoding: The file's encoding.
 
     Returns:
@@ -70,13 +69,13 @@ def read_tsv(path: Path, *, text: str, label: str, encoding: str) -> Table:
         DataError: If the file, a column or a row cannot be used.
     """
     data, skipped = _content(path, encoding)
-    columns = _header(data, "\t")
-    check_columns(str(path), columns, text, label, hint=" The first row of the file must name the columns.")
-    table, ragged = _parse(path, data, columns, text, label, "\t", quote=False)
+    header = _header(data, "\t")
+    check_columns(str(path), header, columns, hint=_HINT)
+    table, ragged = _parse(path, data, header, columns, "\t", quote=False)
     if ragged or _all_quotes_closed(table):
-        table, ragged = _parse(path, data, columns, text, label, "\t", quote='"')
+        table, ragged = _parse(path, data, header, columns, "\t", quote='"')
     _refuse_ragged(path, ragged, skipped)
-    return _table(path, table, text, label, skipped)
+    return _table(path, table, columns, skipped)
 
 
 def _content(path: Path, encoding: str) -> tuple[bytes, int]:
@@ -97,7 +96,7 @@ def _header(data: bytes, delimiter: str) -> list[str]:
 
 
 def _parse(
-    path: Path, data: bytes, columns: list[str], text: str, label: str, delimiter: str, *, quote: str | bool
+    path: Path, data: bytes, header: list[str], columns: Columns, delimiter: str, *, quote: str | bool
 ) -> tuple[Any, list[Any]]:
     ragged: list[Any] = []
 
@@ -118,8 +117,8 @@ def _parse(
                 invalid_row_handler=note,
             ),
             convert_options=pacsv.ConvertOptions(
-                include_columns=[text, label],
-                column_types={name: pa.string() for name in columns},
+                include_columns=columns.names,
+                column_types={name: pa.string() for name in header},
                 strings_can_be_null=False,
             ),
         )
@@ -157,9 +156,10 @@ def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:
     )
 
 
-def _table(path: Path, table: Any, text: str, label: str, skipped: int) -> Table:
+def _table(path: Path, table: Any, columns: Columns, skipped: int) -> Table:
     if table.num_rows == 0:
         raise DataError(f"{path} holds no rows below its header.")
-    texts = np.asarray(table.column(text), dtype=object)
-    labels = np.asarray(table.column(label), dtype=object)
-    return make_table(texts, labels, file=str(path), unit="row", first=2 + skipped)
+    texts, labels, *groups = (np.asarray(table.column(name), dtype=object) for name in columns.names)
+    return make_table(
+        texts, labels, file=str(path), unit="row", first=2 + skipped, groups=groups[0] if groups else None
+    )

@@ -7,22 +7,23 @@ from pathlib import Path
 import numpy as np
 
 from tfapp.data.readers.decoding import check_encoding, read_utf8
-from tfapp.data.readers.table import Table, quoted
+from tfapp.data.readers.table import Columns, Table, quoted
 from tfapp.errors import DataError
 
 _SHARD_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet"}
 _SUFFIXES = ("", ".txt", ".text")
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+_HIDDEN = (".", "__MACOSX")  # the second is what macOS adds to archives
 
 
-def read_folder(path: Path, *, text: str, label: str, encoding: str) -> Table:
+def read_folder(path: Path, columns: Columns, *, encoding: str) -> Table:
     """Reads a folder whose sub-folders are the classes and hold one text a file.
 
     Files that end in ``.txt``, ``.text`` or have no suffix are read; hidden ones are left out.
 
     Args:
         path: The folder.
-        text: Not used: files have no columns.
-        label: Not used: the sub-folder's name is the label.
+        columns: Not used: files have no columns, and the sub-folder's name is the label.
         encoding: The files' encoding.
 
     Returns:
@@ -32,7 +33,7 @@ def read_folder(path: Path, *, text: str, label: str, encoding: str) -> Table:
         DataError: If there are no class folders, or one of them holds no text files.
     """
     check_encoding(encoding)
-    entries = _visible(path)
+    entries = visible(path)
     class_folders = [entry for entry in entries if entry.is_dir()]
     if not class_folders:
         suffixes = sorted({entry.suffix for entry in entries} & _SHARD_SUFFIXES)
@@ -56,15 +57,26 @@ def read_folder(path: Path, *, text: str, label: str, encoding: str) -> Table:
     )
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Lists a folder without hidden entries.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its entries, ordered by name.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
 def _text_files(folder: Path) -> list[Path]:
-    entries = _visible(folder)
+    entries = visible(folder)
     nested = [entry.name for entry in entries if entry.is_dir()]
     if nested:
         raise DataError(
@@ -75,6 +87,11 @@ def _text_files(folder: Path) -> list[Path]:
     files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
     if not files:
         others = f"only {quoted([entry.name for entry in entries], 3)}" if entries else "no files at all"
+        if {entry.suffix.lower() for entry in entries} & _IMAGE_SUFFIXES:
+            raise DataError(
+                f"the class folder {folder} holds images; load_image_data reads them (in a workflow: "
+                '`kind = "image"` in [data]).'
+            )
         raise DataError(
             f"the class folder {folder} holds no .txt files ({others}); add texts or remove the folder."
         )

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from tfapp.data.readers.decoding import read_utf8, refuse_blank
-from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.data.readers.table import Columns, Table, check_columns, make_table
 from tfapp.errors import DataError
 
 
-def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
+def read_jsonl(path: Path, columns: Columns, *, encoding: str) -> Table:
     """Reads texts and labels from a file that holds one JSON object a line.
 
     Args:
         path: The file.
-        text: The key of the texts.
-        label: The key of the labels.
+        columns: The keys of the texts and the labels.
         encoding: The file's encoding.
 
     Returns:
@@ -33,6 +32,7 @@ def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
     decode = json.JSONDecoder().decode
     texts: list[str | None] = []
     labels: list[Any] = []
+    groups: list[Any] = []
     numbers: list[int] = []
     for number, line in enumerate(data.decode("utf-8").split("\n"), 1):
         if not line or line.isspace():
@@ -44,18 +44,19 @@ def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
         if not isinstance(row, dict):
             raise DataError(
                 f"{path}, line {number} is {row!r:.60}, not an object; write one object a line, such as "
-                f'{{"{text}": "...", "{label}": "..."}}.'
+                f'{{"{columns.content}": "...", "{columns.label}": "..."}}.'
             )
-        if text not in row or label not in row:
-            check_columns(f"{path}, line {number}", list(row), text, label, noun="key")
-        value = row[text]
+        if any(name not in row for name in columns.names):
+            check_columns(f"{path}, line {number}", list(row), columns, noun="key")
+        value = row[columns.content]
         if value is not None and not isinstance(value, str):
             raise DataError(
-                f"{path}, line {number}: {text!r} is {value!r:.60}, not a string; "
-                "quote it, or name another key with text=..."
+                f"{path}, line {number}: {columns.content!r} is {value!r:.60}, not a string; "
+                f"quote it, or name another key with {columns.keyword}=..."
             )
         texts.append(value)
-        labels.append(row[label])
+        labels.append(row[columns.label])
+        groups.append(None if columns.group is None else row[columns.group])
         numbers.append(number)
     column = np.empty(len(labels), dtype=object)
     column[:] = labels
@@ -65,6 +66,7 @@ def read_jsonl(path: Path, *, text: str, label: str, encoding: str) -> Table:
         file=str(path),
         unit="line",
         numbers=np.array(numbers, np.int64),
+        groups=None if columns.group is None else groups,
     )
 
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfapp.data.readers.decoding import check_encoding
-from tfapp.data.readers.table import Table, check_columns, make_table
+from tfapp.data.readers.table import Columns, Table, check_columns, make_table
 from tfapp.errors import DataError
 
 
-def read_parquet(path: Path, *, text: str, label: str, encoding: str) -> Table:
+def read_parquet(path: Path, columns: Columns, *, encoding: str) -> Table:
     """Reads the columns of texts and labels from a Parquet file.
 
     Args:
         path: The file.
-        text: The column of the texts: strings, or bytes in ``encoding``.
-        label: The column of the labels: strings, integers, booleans or floats.
+        columns: The columns of the texts (strings, or bytes in ``encoding``) and of the labels (strings,
+            integers, booleans or floats).
         encoding: The encoding of texts that are stored as bytes.
 
     Returns:
@@ -32,9 +32,8 @@ def read_parquet(path: Path, *, text: str, label: str, encoding: str) -> Table:
     name = check_encoding(encoding)
     try:
         with pq.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            check_columns(str(path), columns, text, label)
-            table = file.read(columns=[text, label])
+            check_columns(str(path), file.schema_arrow.names, columns)
+            table = file.read(columns=columns.names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is damaged or no Parquet file: {str(error).splitlines()[0]} Write or copy it again."
@@ -42,10 +41,11 @@ def read_parquet(path: Path, *, text: str, label: str, encoding: str) -> Table:
     if table.num_rows == 0:
         raise DataError(f"{path} holds no rows.")
     return make_table(
-        _texts(path, text, table.column(text), name),
-        _labels(path, label, table.column(label)),
+        _texts(path, columns, table.column(columns.content), name),
+        _labels(path, columns.label, table.column(columns.label)),
         file=str(path),
         unit="row",
+        groups=None if columns.group is None else table.column(columns.group).to_pylist(),
     )
 
 
@@ -53,13 +53,16 @@ def _plain(column: Any) -> Any:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _texts(path: Path, name: str, column: Any, encoding: str) -> np.ndarray[Any, Any]:
+def _texts(path: Path, columns: Columns, column: Any, encoding: str) -> np.ndarray[Any, Any]:
     column = _plain(column)
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _decoded(path, name, column, encoding)
+        return _decoded(path, columns.content, column, encoding)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise DataError(f"{path}: the column {name!r} holds {kind}, not texts; name another with text=...")
+        raise DataError(
+            f"{path}: the column {columns.content!r} holds {kind}, not {columns.noun}s; "
+            f"name another with {columns.keyword}=..."
+        )
     return np.asarray(column, dtype=object)
 
 

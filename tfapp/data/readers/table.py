@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from tfapp.errors import DataError, did_you_mean
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Texts and labels as they were read, each row with its place of origin.
+@dataclass(frozen=True)
+class Columns:
+    """The columns or keys that are read, and how messages speak of them.
 
     Attributes:
-        texts: Object array (rows,) of ``str``, or None where a row has no text.
+        content: The column of the texts, or of the paths of images.
+        label: The column of the labels.
+        group: The column of the groups, which stay in one split; None when there are none.
+        keyword: The argument that names the first of them: ``"text"`` or ``"image"``.
+    """
+
+    content: str
+    label: str
+    group: str | None = None
+    keyword: str = "text"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read."""
+        return [self.content, self.label, *([] if self.group is None else [self.group])]
+
+    @property
+    def noun(self) -> str:
+        """What a cell of the first column is."""
+        return "text" if self.keyword == "text" else "path"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Texts or images with labels as they were read, each row with its place of origin.
+
+    Attributes:
+        texts: Object array (rows,) of ``str``: texts or the paths of images, or None where a row has none.
         labels: Array (rows,) of any type; None in an object array where a row has no label.
         numbers: int64 array (rows,): the row's number in its file, or -1 where a file is one row.
         file_index: int32 array (rows,): position in ``files``.
         files: What the rows were read from: file names, or words for data in memory.
         unit: What ``numbers`` counts: ``"row"`` (the header of a CSV file is row 1, as spreadsheets
-            show it), ``"line"`` or ``"index"`` (from 0, for data in memory).
+            show it), ``"line"``, ``"record"`` (from 0) or ``"index"`` (from 0, for data in memory).
+        groups: Object array (rows,) of ``str`` or None where a row is a group by itself; None without
+            groups.
     """
 
     texts: Array
@@ -34,9 +65,16 @@ class Table:
     file_index: npt.NDArray[np.int32]
     files: tuple[str, ...]
     unit: str = "row"
+    groups: Array | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def origin(self) -> str:
+        """Words what all rows were read from."""
+        more = f" and {len(self.files) - 1:,} more" if len(self.files) > 1 else ""
+        return self.files[0] + more
 
     def place(self, position: int) -> str:
         """Words where a row came from, such as ``"reviews.csv, row 12"``.
@@ -72,6 +110,7 @@ def make_table(
     unit: str,
     numbers: npt.NDArray[np.int64] | None = None,
     first: int = 1,
+    groups: Any = None,
 ) -> Table:
     """Makes the table of one file or one object in memory.
 
@@ -82,13 +121,35 @@ def make_table(
         unit: What row numbers count.
         numbers: The number of each row; counted from ``first`` when not given.
         first: The number of the first row.
+        groups: Sequence (rows,) of the groups' names, of any type; None without groups.
 
     Returns:
         The table.
     """
     if numbers is None:
         numbers = np.arange(first, first + len(texts), dtype=np.int64)
-    return Table(texts, labels, numbers, np.zeros(len(texts), np.int32), (file,), unit)
+    named = None if groups is None else name_groups(groups)
+    return Table(texts, labels, numbers, np.zeros(len(texts), np.int32), (file,), unit, named)
+
+
+def name_groups(values: Any) -> Array:
+    """Names the group of every row.
+
+    Args:
+        values: Sequence (rows,) of values of any type.
+
+    Returns:
+        Object array (rows,) of ``str``, None where the value is missing or empty. Whole numbers are written
+        as such: a missing value elsewhere in a column turns integers into floats.
+    """
+    series = pd.Series(values if isinstance(values, np.ndarray | pd.Series) else list(values), dtype=object)
+    words = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in series]
+    whole = [
+        int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
+        for value in words
+    ]
+    names = [None if pd.isna(value) else str(value).strip() or None for value in whole]
+    return np.array(names, dtype=object)
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
@@ -104,6 +165,7 @@ def concatenate(tables: Sequence[Table]) -> Table:
         return tables[0]
     offsets = np.cumsum([0, *(len(table.files) for table in tables[:-1])])
     kinds = {table.labels.dtype for table in tables}
+    groups = [table.groups for table in tables]
     labels = [table.labels if len(kinds) == 1 else table.labels.astype(object) for table in tables]
     return Table(
         np.concatenate([table.texts for table in tables]),
@@ -114,34 +176,39 @@ def concatenate(tables: Sequence[Table]) -> Table:
         ),
         tuple(file for table in tables for file in table.files),
         tables[0].unit,
+        None if groups[0] is None else np.concatenate([part for part in groups if part is not None]),
     )
 
 
 def check_columns(
-    place: str, columns: Sequence[str], text: str, label: str, *, noun: str = "column", hint: str = ""
+    place: str, found: Sequence[str], wanted: Columns, *, noun: str = "column", hint: str = ""
 ) -> None:
-    """Refuses a file that lacks the column of the texts or of the labels.
+    """Refuses a file that lacks a column.
 
     Args:
         place: Where the columns were found.
-        columns: The columns that there are.
-        text: The column of the texts.
-        label: The column of the labels.
+        found: The columns that there are.
+        wanted: The columns to read.
         noun: What such a file calls its columns.
         hint: A sentence to add to the cure.
 
     Raises:
-        DataError: If a column is missing, there twice, or the same for both.
+        DataError: If a column is missing, there twice, or named twice.
     """
-    if text == label:
-        raise DataError(f"text={text!r} and label={label!r} name the same {noun} of {place}; name two.")
-    for key, name in (("text", text), ("label", label)):
-        if name not in columns:
+    keys = dict(zip((wanted.keyword, "label", "group"), wanted.names, strict=False))
+    for key, other in itertools.combinations(keys, 2):
+        if keys[key] == keys[other]:
             raise DataError(
-                f"{place} has no {noun} {name!r}; its {noun}s are {quoted(columns)}."
-                f"{did_you_mean(name, columns)} Name the right one with {key}=...{hint}"
+                f"{key}={keys[key]!r} and {other}={keys[other]!r} name the same {noun} of {place}; "
+                f"name {'two' if len(keys) == 2 else 'different ones'}."
             )
-        if list(columns).count(name) > 1:
+    for key, name in keys.items():
+        if name not in found:
+            raise DataError(
+                f"{place} has no {noun} {name!r}; its {noun}s are {quoted(found)}."
+                f"{did_you_mean(name, found)} Name the right one with {key}=...{hint}"
+            )
+        if list(found).count(name) > 1:
             raise DataError(f"{place} has the {noun} {name!r} more than once; rename one of them.")
 
 

@@ -1,0 +1,386 @@
+"""Sources of images: what is found in them, and what is said when they cannot be used."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from photographs import photograph, write_classes, write_image
+
+from tfapp.data.readers.images import read_image_sources
+from tfapp.data.readers.table import Columns
+from tfapp.errors import DataError
+
+COLUMNS = Columns("path", "label", keyword="image")
+
+
+def read(source, columns=COLUMNS, **given):
+    format = given.pop("format", None)
+    given = {"train": source, "validation": None, "test": None, **given}
+    return read_image_sources(given, columns, format=format)
+
+
+def refusal(source, columns=COLUMNS, **given) -> str:
+    with pytest.raises(DataError) as caught:
+        read(source, columns, **given)
+    return str(caught.value)
+
+
+def listed(found):
+    return [
+        (Path(found.images.name(row)).name, label) for row, label in enumerate(found.table.labels.tolist())
+    ]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    return write_classes(tmp_path_factory.mktemp("images") / "pets", {"cat": 2, "dog": 3})
+
+
+EXPECTED = [(f"{number:03}.png", "cat") for number in range(2)] + [
+    (f"{number:03}.png", "dog") for number in range(3)
+]
+
+
+def test_a_folder_per_class(classes, caplog):
+    (classes / ".DS_Store").write_bytes(b"")
+    (classes / "cat" / ".hidden.png").write_bytes(b"")
+    (classes / "cat" / "notes.txt").write_text("mine")
+    found = read(classes)["train"]
+    assert listed(found) == EXPECTED
+    assert found.images[0] == (classes / "cat" / "000.png").read_bytes()
+    assert "1 file with no suffix of images left out (the first: " in caplog.text
+    (classes / "cat" / "notes.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "validation", "test"), ("train", "valid"), ("Train", "val", "test")]
+)
+def test_folders_of_splits_above_the_classes(tmp_path, names):
+    for number, name in enumerate(names):
+        write_classes(tmp_path / name, {"cat": 1, "dog": 1 + number})
+    found = read(tmp_path)
+    assert {split: len(part) for split, part in found.items()} == dict(
+        zip(("train", "validation", "test"), (2, 3, 4)[: len(names)], strict=False)
+    )
+    assert found["train"].origin == f"{tmp_path}, {names[0]}"
+
+
+def test_folders_of_splits_that_are_not_clear(tmp_path):
+    write_classes(tmp_path / "train", {"cat": 1})
+    write_classes(tmp_path / "val", {"cat": 1})
+    assert "holds a folder 'val', and validation=... gives that split too" in refusal(
+        tmp_path, validation=tmp_path / "val"
+    )
+    write_classes(tmp_path / "valid", {"cat": 1})
+    assert "holds the validation images twice, in 'val' and 'valid'" in refusal(tmp_path)
+    write_classes(tmp_path / "bird", {"x": 1})
+    assert "holds folders of splits ('train', 'val', 'valid') and other folders ('bird')" in refusal(tmp_path)
+
+
+def test_classes_may_be_named_as_splits(tmp_path):
+    write_classes(tmp_path, {"train": 1, "tram": 1})
+    assert [label for _, label in listed(read(tmp_path)["train"])] == ["train", "tram"]
+
+
+def test_folders_that_hold_no_classes(tmp_path):
+    assert "has no sub-folders; a folder of images needs one sub-folder per class" in refusal(tmp_path)
+    (tmp_path / "cat").mkdir()
+    assert "holds no images (no files at all)" in refusal(tmp_path)
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    assert "holds no images (only 'notes.txt')" in refusal(tmp_path)
+    (tmp_path / "cat" / "young").mkdir()
+    assert "holds folders ('young'), not only images" in refusal(tmp_path)
+
+
+def write_list(kind: str, folder: Path) -> Path:
+    rows = pd.DataFrame(
+        [(f"pets/{label}/{name}", label, f"box {name[2]}") for name, label in EXPECTED],
+        columns=["path", "label", "box"],
+    )
+    path = folder / f"list.{kind}"
+    if kind == "parquet":
+        rows.to_parquet(path)
+    elif kind == "jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_lists_of_paths_beside_the_list_with_groups(kind, classes, monkeypatch):
+    monkeypatch.chdir("/")
+    found = read(write_list(kind, classes.parent), Columns("path", "label", "box", "image"))["train"]
+    assert listed(found) == EXPECTED
+    assert found.images[1] == (classes / "cat" / "001.png").read_bytes()
+    assert found.table.groups.tolist() == ["box 0", "box 1", "box 0", "box 1", "box 2"]
+
+
+def test_rows_in_memory(classes, monkeypatch):
+    monkeypatch.chdir(classes.parent)
+    paths = [f"pets/{label}/{name}" for name, label in EXPECTED]
+    labels = [label for _, label in EXPECTED]
+    frame = pd.DataFrame({"path": paths, "label": labels, "box": [1, 1, None, 2, ""]})
+    grouped = read(frame, Columns("path", "label", "box", "image"))["train"]
+    assert grouped.table.groups.tolist() in (["1.0", "1.0", None, "2.0", None], ["1", "1", None, "2", None])
+    for source in (
+        frame,
+        (paths, labels),
+        ([Path(path) for path in paths], labels),
+        list(zip(paths, labels, strict=True)),
+    ):
+        assert listed(read(source)["train"]) == EXPECTED
+
+
+def test_lists_that_lack_a_column_or_a_path(classes):
+    path = write_list("csv", classes.parent)
+    message = refusal(path, Columns("image", "label", keyword="image"))
+    assert "has no column 'image'; its columns are 'path', 'label', 'box'" in message
+    assert "Name the right one with image=..." in message
+    message = refusal(path, Columns("path", "label", "object", "image"))
+    assert "has no column 'object'" in message
+    assert "Name the right one with group=..." in message
+    assert "label='box' and group='box' name the same column" in refusal(
+        path, Columns("path", "box", "box", "image")
+    )
+    path.write_text("path,label\n,cat\nnone.png,dog\n")
+    found = read(path)["train"]
+    assert found.table.place(0) == f"{path}, row 2"
+    assert found.table.place(1) == str(classes.parent / "none.png")
+    assert found.images.lengths.tolist() == [-1, -1]
+
+
+def example(**features) -> bytes:
+    made = {}
+    for name, value in features.items():
+        name = name.replace("__", "/")
+        if isinstance(value, bytes):
+            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        elif isinstance(value, list):
+            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+        elif isinstance(value, float):
+            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        else:
+            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+def write_shard(path: Path, records: list[bytes]) -> Path:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def test_tfrecord_shards_give_ranges_of_their_files(tmp_path):
+    contents = [bytes([number]) * (200 + number) for number in range(6)]
+    for shard in range(2):
+        write_shard(
+            tmp_path / f"train-{shard}.tfrecord",
+            [
+                example(image_bytes=contents[3 * shard + row], label=row - 1, tile=b"t%d" % row, width=3.5)
+                for row in range(3)
+            ],
+        )
+    columns = Columns("path", "label", "tile", "image")
+    found = read(str(tmp_path / "train-*.tfrecord"), columns)["train"]
+    assert list(found.images) == contents
+    assert found.table.labels.tolist() == [-1, 0, 1] * 2
+    assert found.table.groups.tolist() == ["t0", "t1", "t2"] * 2
+    assert found.images.name(4) == f"{tmp_path / 'train-1.tfrecord'}, record 1"
+    assert found.table.place(4) == found.images.name(4)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"image__encoded": b"pixels", "image__class__text": b"cat", "image__class__label": 4},
+        {"image": b"pixels", "label": b"cat"},
+        {"path": b"pixels", "label": b"cat", "image_bytes": b"other"},
+    ],
+)
+def test_tfrecord_features_of_several_makers(tmp_path, features):
+    found = read(write_shard(tmp_path / "a.tfrecords-00000-of-00001", [example(**features)]))["train"]
+    assert (list(found.images), found.table.labels.tolist()) == ([b"pixels"], [b"cat"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([b"no example \xff\xff\xff\xff\xff\xff"], "record 0 is no serialized tf.train.Example"),
+        ([example(label=1)], "record 0 has no feature 'path'; its features are 'label'"),
+        ([example(image_bytes=b"x", label=[1, 2])], "record 0: 'label' holds 2 values"),
+        ([example(image_bytes=1, label=1)], "'image_bytes' holds no single image file"),
+        (b"\x1f\x8b and so on", "is compressed"),
+        (b"these are no records at all", "is no TFRecord file"),
+        (b"short", "ends in the middle of record 0"),
+        (b"", "holds no images"),
+    ],
+)
+def test_shards_that_cannot_be_used(tmp_path, content, said):
+    path = tmp_path / "a.tfrecord"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        write_shard(path, content)
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [(-20, "ends in the middle of record 1"), (45, "damaged at record")]
+)
+def test_damaged_shards_name_the_record(tmp_path, damage, said):
+    path = write_shard(tmp_path / "a.tfrecord", [example(image_bytes=b"12", label=1)] * 2)
+    content = bytearray(path.read_bytes())
+    if damage < 0:
+        content = content[:damage]
+    else:
+        content[len(content) // 2] ^= 255  # in the length of the second record
+    path.write_bytes(content)
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.random.default_rng(0).random((2, 4, 4, 3)), "of type float64"),
+        (np.ones((2, 4, 4), np.float32), "use (images * 255).round().astype('uint8')"),
+        (np.full((2, 4, 4), 200.0), "use images.astype('uint8')"),
+        (np.zeros((2, 4, 4), np.int64), "of type int64"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "use images.transpose(0, 2, 3, 1)"),
+        (np.zeros((2, 16), np.uint8), "of shape (2, 16)"),
+        (np.zeros((2, 0, 4), np.uint8), "of shape (2, 0, 4)"),
+        (np.zeros((3, 4, 4), np.uint8), "has 3 images and 2 labels"),
+    ],
+)
+def test_arrays_that_cannot_be_used(pixels, said):
+    assert said in refusal((pixels, ["a", "b"]))
+
+
+def test_arrays_and_tensors():
+    pixels = np.stack([photograph(seed, 8, 8) for seed in range(3)])
+    for source in ((pixels, np.array([0, 1, 1])), (tf.constant(pixels), [0, 1, 1])):
+        found = read(source)["train"]
+        assert len(found.images) == 3
+        assert found.table.labels.tolist() == [0, 1, 1]
+        np.testing.assert_array_equal(tf.io.decode_bmp(found.images[2]), pixels[2])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (np.zeros((2, 4, 4), np.uint8), "source is an array of images without labels"),
+        (7, "source is a int; give a folder of class folders"),
+        ("", "source is an empty path"),
+        ("bbc-news", "is a packaged data set of texts, read by load_text_data"),
+        ("elpw", "no packaged data set; did you mean 'elpv'?"),
+        ("none.tfrecord", "none.tfrecord does not exist"),
+        ("list.xml", "does not exist"),
+    ],
+)
+def test_other_things(source, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(source)
+    assert "format='pickle' is unknown" in refusal(source, format="pickle")
+
+
+def archive_of(folder: Path, path: Path) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(folder.rglob("*.png")):
+                archive.write(file, file.relative_to(folder.parent))
+    else:
+        with tarfile.open(path, "w:gz" if path.suffix != ".tar" else "w") as archive:
+            archive.add(folder, folder.name)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "archives"
+
+
+@pytest.mark.parametrize("name", ["pets.tar", "pets.tar.gz", "pets.tgz", "pets.zip"])
+def test_archives_are_unpacked_once(name, classes, tmp_path, cache):
+    path = archive_of(classes, tmp_path / name)
+    found = read(path)["train"]
+    assert listed(found) == EXPECTED
+    assert found.origin == str(path)
+    (folder,) = (entry for entry in cache.iterdir() if entry.is_dir())
+    before = folder.stat().st_mtime_ns
+    read(path)
+    assert folder.stat().st_mtime_ns == before
+
+
+def hostile(path: Path, name: str, kind: bytes) -> Path:
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        member.size = 4 if kind == tarfile.REGTYPE else 0
+        archive.addfile(member, io.BytesIO(b"data"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../outside.png", tarfile.REGTYPE),
+        ("/absolute.png", tarfile.REGTYPE),
+        ("a/../../x.png", tarfile.REGTYPE),
+        ("c:\\x.png", tarfile.REGTYPE),
+        ("link.png", tarfile.SYMTYPE),
+        ("hard.png", tarfile.LNKTYPE),
+        ("pipe.png", tarfile.FIFOTYPE),
+    ],
+)
+def test_archives_that_lead_elsewhere_are_not_unpacked(name, kind, tmp_path, cache):
+    path = hostile(tmp_path / "bad.tar", name, kind)
+    assert "a path that leads elsewhere; it was not unpacked" in refusal(path)
+    assert [entry.suffix for entry in cache.iterdir()] == [".lock"]
+    assert not (tmp_path / "outside.png").exists()
+
+
+def test_zip_links_are_not_unpacked(tmp_path, cache):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        info = zipfile.ZipInfo("link.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    assert "it was not unpacked" in refusal(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("name", ["bad.tar", "bad.tar.gz", "bad.zip", "cut.tar.gz", "cut.tar", "cut.zip"])
+def test_damaged_archives(name, classes, tmp_path, cache):
+    path = tmp_path / name
+    if name.startswith("bad"):
+        path.write_bytes(b"this is no archive" * 100)
+    else:
+        content = archive_of(classes, path).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    assert "is damaged or no such archive" in refusal(path)
+    assert [entry.suffix for entry in cache.iterdir()] == [".lock"]
+
+
+def test_archives_that_grow_too_much(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("tfapp.data.archives._ALWAYS_ALLOWED", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/b.png", b"\0" * 10_000_000)
+    assert "holds far more than its size lets expect" in refusal(tmp_path / "bomb.zip")
+
+
+def test_json_lines_name_the_line_of_a_bad_path(tmp_path):
+    write_image(tmp_path / "a.png", photograph(1))
+    path = tmp_path / "list.jsonl"
+    path.write_text(json.dumps({"path": 3, "label": "x"}))
+    message = refusal(path)
+    assert (
+        message == f"{path}, line 1: 'path' is 3, not a string; quote it, or name another key with image=..."
+    )
