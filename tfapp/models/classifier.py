@@ -1,18 +1,29 @@
-"""The text classifier: a functional Keras model that carries its tokenizer and can be split in two."""
+"""What every classifier is: a functional Keras model with a head, that can be split in two for training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import keras
 
-from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError
-from tfapp.models.encoders import copy_backbone, encoder_blocks, pool
+from tfapp.models.encoders import copy_backbone
 from tfapp.models.heads import make_head
-from tfapp.models.single_text import single_text_logits
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a backbone that is trained or frozen as one.
+
+    Attributes:
+        layers: Its layers.
+        enters: The one tensor that it computes from, beside masks.
+    """
+
+    layers: tuple[keras.layers.Layer, ...]
+    enters: keras.KerasTensor
 
 
 @dataclass
@@ -24,82 +35,94 @@ class _Parts:
     """
 
     backbone: keras.Model
-    blocks: list[tuple[keras.layers.Layer, keras.KerasTensor]]
     features: keras.KerasTensor
+    blocks: tuple[Block, ...]
     head: tuple[keras.layers.Layer, keras.layers.Layer]
     classes: tuple[str, ...]
-    preprocessor: WordPieceTokenizer
-    pooling: str
-    dropout_rate: float
+    preprocessor: Any
+    settings: dict[str, Any]
     preset: str
     temperature: float
-    built_length: int | None
 
 
-@keras.saving.register_keras_serializable("tfapp")
+@dataclass(frozen=True)
+class Cut:
+    """Where a model is cut below its top blocks.
+
+    Attributes:
+        below: What the lower part gives, by name: tensors of the whole model.
+        inputs: The same as inputs of the upper part.
+        features: What the head takes, computed from ``inputs``.
+    """
+
+    below: dict[str, keras.KerasTensor]
+    inputs: dict[str, keras.KerasTensor]
+    features: keras.KerasTensor
+
+
 class Classifier(keras.Model):  # type: ignore[misc]
-    """A backbone with a classification head, from token ids to logits.
+    """A backbone with a classification head, from tensors to logits; the base of one class a kind of input.
 
-    The model shares its layers with ``backbone``. Layers of the backbone that the chosen pooling does not
-    use, such as BERT's pooler under mean pooling, are no part of it, so every variable gets a gradient.
+    The model shares its layers with ``backbone``.
 
     Args:
-        backbone: Functional encoder that takes ``token_ids``, ``padding_mask`` and mostly ``segment_ids``.
+        backbone: Functional model.
+        inputs: The model's input tensors by name.
+        features: What the head takes ``(batch, hidden)``, computed from ``inputs``.
+        blocks: The blocks of the backbone, from bottom to top, between which it can be cut.
         classes: Names of the classes, in the order of the logits; 2 or more, all different.
-        preprocessor: Tokenizer that makes the inputs from texts.
-        pooling: ``"mean"`` over tokens, ``"cls"`` for the first token, ``"pooler"`` for BERT's own pooler.
+        preprocessor: Makes the inputs from what users have, in training and in exported graphs.
+        settings: Plain values that, with backbone, classes and preprocessor, rebuild the model.
         dropout_rate: Share of pooled features dropped in training, from 0 up to but not including 1.
         preset: Name of the preset that the backbone comes from; empty for a backbone made by hand.
         temperature: What the logits are divided by before the softmax; more than 0.
-        built_length: The ``max_length`` that was asked for when the model was built; None leaves it to
-            training.
         seed: Seed of the head's initial weights.
         name: Name of the Keras model.
 
     Raises:
-        ConfigError: If the classes, the pooling, the dropout rate or the temperature cannot be used.
+        ConfigError: If the classes, the dropout rate or the temperature cannot be used.
     """
 
     task = "single_label"
+    read_preprocessor: Callable[[Mapping[str, Any]], Any]
 
     def __init__(
         self,
-        backbone: keras.Model,
         *,
+        backbone: keras.Model,
+        inputs: Mapping[str, keras.KerasTensor],
+        features: keras.KerasTensor,
+        blocks: Sequence[Block],
         classes: Sequence[str],
-        preprocessor: WordPieceTokenizer,
-        pooling: str = "mean",
-        dropout_rate: float = 0.1,
-        preset: str = "",
-        temperature: float = 1.0,
-        built_length: int | None = None,
-        seed: int = 0,
-        name: str | None = None,
+        preprocessor: Any,
+        settings: Mapping[str, Any],
+        dropout_rate: float,
+        preset: str,
+        temperature: float,
+        seed: int,
+        name: str | None,
     ) -> None:
         names = tuple(str(name) for name in classes)
         if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(f"classes = {list(names)}: a classifier needs at least 2 different names.")
         head = make_head(len(names), dropout_rate, seed=seed)
-        features = pool(backbone, pooling)
-        super().__init__(inputs=dict(backbone.input), outputs=head[1](head[0](features)), name=name)
+        super().__init__(inputs=dict(inputs), outputs=head[1](head[0](features)), name=name)
         self._parts = _Parts(
             backbone=backbone,
-            blocks=encoder_blocks(backbone),
             features=features,
+            blocks=tuple(blocks),
             head=head,
             classes=names,
             preprocessor=preprocessor,
-            pooling=pooling,
-            dropout_rate=dropout_rate,
+            settings={**settings, "dropout_rate": dropout_rate},
             preset=preset,
             temperature=1.0,
-            built_length=built_length,
         )
         self.temperature = temperature
 
     @property
     def backbone(self) -> keras.Model:
-        """The encoder, whose layers are this model's own."""
+        """The backbone, whose layers are this model's own."""
         return self._parts.backbone
 
     @property
@@ -113,19 +136,19 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return len(self._parts.classes)
 
     @property
-    def preprocessor(self) -> WordPieceTokenizer:
-        """The tokenizer that makes the inputs from texts."""
+    def preprocessor(self) -> Any:
+        """What makes the inputs from raw features."""
         return self._parts.preprocessor
 
     @property
-    def pooling(self) -> str:
-        """How hidden states become one vector: ``"mean"``, ``"cls"`` or ``"pooler"``."""
-        return self._parts.pooling
+    def settings(self) -> dict[str, Any]:
+        """Plain values that describe how the model was built, by name."""
+        return dict(self._parts.settings)
 
     @property
     def dropout_rate(self) -> float:
         """Share of pooled features dropped in training."""
-        return self._parts.dropout_rate
+        return float(self._parts.settings["dropout_rate"])
 
     @property
     def preset(self) -> str:
@@ -133,30 +156,24 @@ class Classifier(keras.Model):  # type: ignore[misc]
         return self._parts.preset
 
     @property
-    def blocks(self) -> list[keras.layers.Layer]:
-        """The transformer blocks that `split` can cut between, from bottom to top."""
-        return [block for block, _ in self._parts.blocks]
+    def features(self) -> keras.KerasTensor:
+        """What the head takes, ``(batch, hidden)``."""
+        return self._parts.features
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that `split` can cut below, from bottom to top."""
+        return self._parts.blocks
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks that `split` can cut between; 0 if it can only cut at the head."""
+        return len(self._parts.blocks)
 
     @property
     def head_layers(self) -> tuple[keras.layers.Layer, keras.layers.Layer]:
         """The dropout and the dense layer between pooled features and logits."""
         return self._parts.head
-
-    @property
-    def num_blocks(self) -> int:
-        """Number of transformer blocks that `split` can cut between; 0 if it can only cut at the head."""
-        return len(self._parts.blocks)
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most tokens that the backbone has positions for; None where there is no limit."""
-        limit = getattr(self._parts.backbone, "max_sequence_length", None)
-        return None if limit is None else int(limit)
-
-    @property
-    def built_length(self) -> int | None:
-        """The ``max_length`` that was asked for when the model was built, or None."""
-        return self._parts.built_length
 
     @property
     def temperature(self) -> float:
@@ -169,7 +186,37 @@ class Classifier(keras.Model):  # type: ignore[misc]
             raise ConfigError(f"temperature = {value}: it must be a positive number.")
         self._parts.temperature = float(value)
 
-    def split(self, train: Literal["all", "head"] | int) -> tuple[keras.Model | None, keras.Model]:
+    def encode_splits(
+        self, splits: Mapping[str, Any], max_length: int | None
+    ) -> tuple[dict[str, Any], Any | None]:
+        """Encodes the features of splits for training, and settles what the data decide.
+
+        Args:
+            splits: Splits by name, ``"train"`` among them, each with ``features``.
+            max_length: Most tokens of a text; None leaves it to the data. Images have none.
+
+        Returns:
+            What `preprocessor.make_rows` takes, for each split, and a report of lengths where there are any.
+
+        Raises:
+            ConfigError: When ``max_length`` cannot be used.
+        """
+        raise NotImplementedError
+
+    def cut(self, top: int) -> Cut:
+        """Finds where the model is cut below its top blocks.
+
+        Args:
+            top: How many blocks are above the cut, from 1 up to ``num_blocks``.
+
+        Returns:
+            The cut.
+        """
+        raise NotImplementedError
+
+    def split(
+        self, train: Literal["all", "head"] | int, *, beside: keras.layers.Layer | None = None
+    ) -> tuple[keras.Model | None, keras.Model]:
         """Cuts the model where training stops, so that the part below can be computed once.
 
         Both parts share their variables with this model, and ``upper(lower(inputs))`` equals
@@ -178,37 +225,36 @@ class Classifier(keras.Model):  # type: ignore[misc]
         Args:
             train: ``"all"``, ``"head"``, or how many of the top blocks are trained beside the head, from
                 1 up to ``num_blocks``.
+            beside: Another layer from features to logits, which stand behind the model's own in the upper
+                part's answer: the head of another task.
 
         Returns:
             The lower model and the upper one. ``"all"`` gives ``(None, self)``. For ``"head"`` the lower one
-            gives ``{"features": (batch, hidden)}``; for a number of blocks it gives ``{"hidden": (batch,
-            sequence, hidden), "padding_mask": (batch, sequence)}``. The upper one maps that to logits.
+            gives ``{"features": (batch, hidden)}``; for a number of blocks what enters the lowest of them.
+            The upper one maps that to logits.
 
         Raises:
             ConfigError: If there is no such cut.
         """
         if train == "all":
-            return None, self
-        parts = self._parts
-        dropout, dense = parts.head
+            if beside is None:
+                return None, self
+            return None, keras.Model(self.input, self._logits(self.features, beside), name="upper")
         if train == "head":
-            lower = keras.Model(self.input, {"features": parts.features}, name="lower")
-            features = keras.Input(parts.features.shape[1:], dtype=parts.features.dtype, name="features")
-            return lower, keras.Model({"features": features}, dense(dropout(features)), name="upper")
-        if isinstance(train, bool) or not isinstance(train, int) or not 1 <= train <= self.num_blocks:
+            features = keras.Input(self.features.shape[1:], dtype=self.features.dtype, name="features")
+            cut = Cut({"features": self.features}, {"features": features}, features)
+        elif isinstance(train, bool) or not isinstance(train, int) or not 1 <= train <= self.num_blocks:
             choices = "'all', 'head'" + (f" or 1 to {self.num_blocks} top blocks" if self.num_blocks else "")
             raise ConfigError(f"train = {train!r}: this backbone can be trained as {choices}.")
-        below = parts.blocks[-train][1]
-        padding_mask = self.input["padding_mask"]
-        lower = keras.Model(self.input, {"hidden": below, "padding_mask": padding_mask}, name="lower")
-        hidden_input = keras.Input(below.shape[1:], dtype=below.dtype, name="hidden")
-        mask_input = keras.Input((None,), dtype="int32", name="padding_mask")
-        hidden = hidden_input
-        for block, _ in parts.blocks[-train:]:
-            hidden = block(hidden, padding_mask=mask_input)
-        features = pool(parts.backbone, parts.pooling, hidden=hidden, padding_mask=mask_input)
-        inputs = {"hidden": hidden_input, "padding_mask": mask_input}
-        return lower, keras.Model(inputs, dense(dropout(features)), name="upper")
+        else:
+            cut = self.cut(train)
+        lower = keras.Model(self.input, cut.below, name="lower")
+        return lower, keras.Model(cut.inputs, self._logits(cut.features, beside), name="upper")
+
+    def _logits(self, features: keras.KerasTensor, beside: keras.layers.Layer | None) -> keras.KerasTensor:
+        dropout, dense = self._parts.head
+        kept = dropout(features)
+        return dense(kept) if beside is None else keras.ops.concatenate([dense(kept), beside(kept)], axis=-1)
 
     @property
     def cannot_export(self) -> dict[str, str]:
@@ -236,23 +282,6 @@ class Classifier(keras.Model):  # type: ignore[misc]
         """
         return {name: tensors[name] for name in self.input}
 
-    def single_logits(self, texts: Any) -> Any:
-        """Computes the logits of one text, without padding where the backbone and short texts allow it.
-
-        Args:
-            texts: One string ``(1,)``.
-
-        Returns:
-            float32 ``(1, num_classes)``.
-        """
-        if self.preprocessor.long_texts == "windows":
-            logits = self(self.declared(self.preprocessor.windows(texts)), training=False)
-            return keras.ops.mean(logits, axis=0, keepdims=True)
-        shorter = single_text_logits(self)
-        if shorter is not None:
-            return shorter(texts)
-        return self(self.declared(self.preprocessor(texts)), training=False)
-
     def plain(self) -> keras.Model:
         """Returns the same graph as a plain functional model of Keras and keras-hub layers.
 
@@ -261,11 +290,24 @@ class Classifier(keras.Model):  # type: ignore[misc]
         """
         return keras.Model(self.input, self.output, name=self.name)
 
-    def float32_copy(self) -> Classifier:
+    def with_classes(self, classes: Sequence[str], *, seed: int = 0) -> Self:
+        """Returns a classifier of other classes on the same backbone and with the same preprocessor.
+
+        Args:
+            classes: Names of the classes, in the order of the logits; 2 or more, all different.
+            seed: Seed of the new head's initial weights.
+
+        Returns:
+            A model that shares the backbone's weights, so that training one of the two changes the other.
+        """
+        config = {**self._own_config(), "classes": tuple(classes), "temperature": 1.0, "name": None}
+        return type(self)(**config, seed=seed)
+
+    def float32_copy(self) -> Self:
         """Returns a copy that computes in float32, as converters need it.
 
         Returns:
-            A model with copies of the weights, and the same tokenizer, classes and temperature.
+            A model with copies of the weights, and the same preprocessor, classes and temperature.
         """
         config = {**self._own_config(), "backbone": copy_backbone(self.backbone, dtype="float32")}
         twin = type(self)(**config)
@@ -278,11 +320,9 @@ class Classifier(keras.Model):  # type: ignore[misc]
             "backbone": parts.backbone,
             "classes": parts.classes,
             "preprocessor": parts.preprocessor,
-            "pooling": parts.pooling,
-            "dropout_rate": parts.dropout_rate,
+            **parts.settings,
             "preset": parts.preset,
             "temperature": parts.temperature,
-            "built_length": parts.built_length,
             "name": self.name,
         }
 
@@ -307,5 +347,5 @@ class Classifier(keras.Model):  # type: ignore[misc]
         """
         arguments = dict(config)
         arguments["backbone"] = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        arguments["preprocessor"] = WordPieceTokenizer.from_config(config["preprocessor"])
+        arguments["preprocessor"] = cls.read_preprocessor(config["preprocessor"])
         return cls(**arguments)

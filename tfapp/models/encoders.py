@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import keras
 import keras_hub
+import numpy as np
 
 from tfapp.errors import ConfigError, WeightsError
 from tfapp.models.heads import check_pooling, first_token, mean_over_tokens
+
+SCALING_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
+"""What brings raw pixels to a network's range; it computes in float32 in every precision."""
 
 
 def hidden_states(backbone: keras.Model) -> keras.KerasTensor:
@@ -113,8 +117,32 @@ def copy_backbone(backbone: keras.Model, *, dtype: str) -> keras.Model:
     else:
 
         def cloned(layer: keras.layers.Layer) -> keras.layers.Layer:
+            if isinstance(layer, SCALING_LAYERS):  # What scales pixels stays exact.
+                return type(layer).from_config(layer.get_config())
             return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 
         twin = keras.models.clone_model(backbone, clone_function=cloned)
     twin.set_weights(backbone.get_weights())
     return twin
+
+
+def randomise_encoder(backbone: keras.Model, seed: int) -> None:
+    """Gives an encoder random weights as BERT has them before its pretraining.
+
+    Args:
+        backbone: The encoder, which is changed in place.
+        seed: Decides the weights.
+
+    Reference:
+        Devlin et al. 2019, BERT, arXiv:1810.04805: normal, cut at two standard deviations of 0.02.
+    """
+    for number, variable in enumerate(backbone.trainable_variables):
+        kind = variable.path.rsplit("/", 1)[-1]
+        if kind in ("bias", "beta"):
+            initial = keras.initializers.Zeros()
+        elif kind == "gamma":
+            initial = keras.initializers.Ones()
+        else:
+            drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+            initial = keras.initializers.TruncatedNormal(stddev=0.02, seed=drawn)
+        variable.assign(initial(variable.shape))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import keras
 import keras_hub
 import tensorflow as tf
 
@@ -42,6 +43,7 @@ def fused_parts(
     precision: str,
     generator: Any,
     typical_length: float = 0.0,
+    beside: keras.layers.Layer | None = None,
 ) -> FusedParts | None:
     """Makes the fused forward pass of a classifier on a BERT backbone.
 
@@ -51,6 +53,7 @@ def fused_parts(
         precision: ``"float32"``, or ``"mixed_bfloat16"`` for matrix products in bfloat16.
         generator: A `keras.random.SeedGenerator` for dropout.
         typical_length: Length of a typical text in tokens, which decides how attention is computed.
+        beside: As in `Classifier.split`: the head of another task.
 
     Returns:
         The parts; None where they would not be used: another backbone than BERT, a GPU or TPU, or several
@@ -64,16 +67,24 @@ def fused_parts(
         or tf.distribute.get_strategy().num_replicas_in_sync > 1
     ):
         return None
-    return _Fused(model, precision, generator, typical_length >= LONG_TEXT).parts(train)
+    return _Fused(model, precision, generator, typical_length >= LONG_TEXT, beside).parts(train)
 
 
 class _Fused:
-    def __init__(self, model: Classifier, precision: str, generator: Any, fuse_attention: bool) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        precision: str,
+        generator: Any,
+        fuse_attention: bool,
+        beside: keras.layers.Layer | None,
+    ) -> None:
         self.model = model
         self.backbone = model.backbone
         self.dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
         self.generator = generator
         self.fuse_attention = fuse_attention
+        self.beside = beside
         self.heads = self.backbone.num_heads
         self.width = self.backbone.hidden_dim
 
@@ -110,7 +121,10 @@ class _Fused:
 
     def _head(self, features: Any, training: bool) -> Any:
         dropout, dense = self.model.head_layers
-        return dense(dropout(features, training=training))
+        kept = dropout(features, training=training)
+        if self.beside is None:
+            return dense(kept)
+        return tf.concat([dense(kept), self.beside(kept)], axis=-1)
 
     def _pool(self, hidden: Any, mask: Any) -> Any:
         if self.model.pooling == "mean":

@@ -50,7 +50,7 @@ def first_token(hidden: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def make_head(
-    num_classes: int, dropout_rate: float, *, seed: int
+    num_classes: int, dropout_rate: float, *, seed: int, name: str = "logits"
 ) -> tuple[keras.layers.Layer, keras.layers.Layer]:
     """Makes the dropout and the dense layer between pooled features and logits, both in float32.
 
@@ -58,6 +58,7 @@ def make_head(
         num_classes: Number of logits; 2 or more.
         dropout_rate: Share of features dropped in training, from 0 up to but not including 1.
         seed: Seed of the initial weights.
+        name: Name of the dense layer.
 
     Returns:
         The dropout layer and the dense layer.
@@ -72,6 +73,6 @@ def make_head(
         num_classes,
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
         dtype="float32",
-        name="logits",
+        name=name,
     )
     return dropout, dense

