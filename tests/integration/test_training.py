@@ -134,7 +134,7 @@ def timeless(history):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history.epochs]
 
 
-@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("keep_best", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(path, make_model, data, tmp_path, keep_best):
     """Stopped after an epoch of the first phase and within an epoch of the second, dropout on."""
     options = {"keep_best": keep_best, "monitor": "val_loss"}
@@ -172,6 +172,7 @@ def test_a_checkpoint_of_another_backbone_is_not_taken_over(make_model, data, tm
     assert_equal_weights(other.get_weights(), alone.get_weights())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_head_is_not_taken_over(make_model, data, tmp_path, caplog):
     caplog.set_level("INFO", "tfapp")
     began = []
@@ -191,6 +192,7 @@ class Weighted(Standard):
         self.weight = weight
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_objective_is_not_taken_over(make_model, data, tmp_path):
     began = []
     for weight in (1.0, 1.0, 2.0):
@@ -240,7 +242,9 @@ def test_a_top_block_is_trained_alike_with_and_without_the_cache(path, make_mode
     caplog.clear()
     run(computed, data, phases=phases, feature_cache_megabytes=0)
     assert "beyond feature_cache_megabytes = 0" in caplog.text
-    top = {variable.path for variable in [*cached.blocks[1].weights, *cached.head_layers[1].weights]}
+    top = {
+        variable.path for variable in [*cached.blocks[1].layers[0].weights, *cached.head_layers[1].weights]
+    }
     moved = 0
     for before, one, other in zip(fresh.weights, cached.weights, computed.weights, strict=True):
         if before.path in top:
@@ -617,6 +621,7 @@ def test_windows_learn_their_texts_label(make_model, data, train):
     assert_equal_weights(whole.get_weights(), apart.get_weights())
 
 
+@pytest.mark.slow
 def test_an_encoder_without_segments_is_trained_through_keras(tiny_vocab, data, tmp_path):
     def make():
         keras.utils.set_random_seed(0)

@@ -31,20 +31,20 @@ class Model:
 @dataclass
 class Split:
     name: str
-    texts: tuple[str, ...]
+    features: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...] = field(default=CLASSES)
 
     def __len__(self):
-        return len(self.texts)
+        return len(self.features)
 
 
 def make_split(name: str, rows: int, seed: int) -> tuple[Split, dict[str, np.ndarray]]:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 3, rows)
     logits = 4 * (generator.normal(size=(rows, 3)) + 1.5 * np.eye(3)[labels])
-    texts = tuple(f"{SECRET} {name} {row}" for row in range(rows))
-    return Split(name, texts, labels.astype(np.int32)), dict(zip(texts, logits, strict=True))
+    features = tuple(f"{SECRET} {name} {row}" for row in range(rows))
+    return Split(name, features, labels.astype(np.int32)), dict(zip(features, logits, strict=True))
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def setting(monkeypatch):
 
     class Inference:
         @staticmethod
-        def predict_logits(model, texts, *, batch_size=128):
-            return np.array([model.logits[text] for text in texts], np.float32)
+        def predict_logits(model, features, *, batch_size=128):
+            return np.array([model.logits[text] for text in features], np.float32)
 
     monkeypatch.setitem(sys.modules, "tfapp.training.inference", Inference)
     return Model(first | second), validation, test
@@ -73,7 +73,9 @@ def some_evaluation(num_classes=3, rows=60, **options):
 def test_calibrating_sets_the_models_temperature_from_validation_alone(setting):
     model, validation, test = setting
     evaluation = evaluate(model, test, calibrate_with=validation, num_bootstrap=100)
-    expected = fit_temperature(np.array([model.logits[text] for text in validation.texts]), validation.labels)
+    expected = fit_temperature(
+        np.array([model.logits[text] for text in validation.features]), validation.labels
+    )
     assert model.temperature == evaluation.temperature == pytest.approx(expected, rel=1e-5)
     assert evaluation.calibrated_on == "validation"
     assert evaluation.log_loss_calibrated.value < evaluation.log_loss.value
@@ -220,11 +222,11 @@ def test_scores_load_neither_tensorflow_nor_matplotlib():
 def test_a_real_classifier_is_measured_on_its_own_logits(tiny_classifier, tiny_vocab):
     classes = tiny_classifier.classes
     words = [piece for piece in tiny_vocab if piece.isalpha()]
-    texts = tuple(" ".join(words[start : start + 1 + start % 9]) for start in range(30))
-    logits = predict_logits(tiny_classifier, texts)
+    features = tuple(" ".join(words[start : start + 1 + start % 9]) for start in range(30))
+    logits = predict_logits(tiny_classifier, features)
     labels = logits.argmax(axis=1).astype(np.int32)
     labels[:6] = (labels[:6] + 1) % len(classes)
-    split = TextSplit("test", texts, labels, classes)
+    split = TextSplit("test", features, labels, classes)
     evaluation = evaluate(tiny_classifier, split, calibrate_with=split, num_bootstrap=20)
     assert evaluation.accuracy.value == pytest.approx(24 / 30)
     assert tiny_classifier.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)

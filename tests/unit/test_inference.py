@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.training.inference import gather_outputs, predict_logits, token_rows
+from tfapp.training.inference import gather_outputs, input_rows, predict_logits
 
 TEXTS = ["the film was great", "", "the team won the cup and the coach said it was good", "bank", "x y z"]
 
@@ -46,7 +46,7 @@ def test_no_text_has_no_logits(tiny_classifier):
 
 def test_several_outputs_are_gathered_by_name(tiny_classifier):
     lower, _ = tiny_classifier.split("head")
-    rows = token_rows(tiny_classifier, tiny_classifier.preprocessor.encode(TEXTS))
+    rows = input_rows(tiny_classifier, tiny_classifier.preprocessor.encode(TEXTS))
     gathered = gather_outputs(lower, rows, batch_size=2)
     assert {name: values.shape for name, values in gathered.items()} == {"features": (5, 32)}
 
@@ -56,5 +56,5 @@ def test_rows_hold_what_the_model_declares(tiny_classifier):
         preprocessor = tiny_classifier.preprocessor
         input = {"padding_mask": None, "token_ids": None}  # noqa: RUF012 - read only
 
-    rows = token_rows(Model, tiny_classifier.preprocessor.encode(TEXTS))
+    rows = input_rows(Model, tiny_classifier.preprocessor.encode(TEXTS))
     assert set(rows.gather(tf.constant([0]))) == {"padding_mask", "token_ids"}

@@ -80,6 +80,32 @@ def test_labels_may_stand_in_a_column():
     np.testing.assert_array_equal(loss.call(LABELS[:, None], LOGITS), loss.call(LABELS, LOGITS))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_one_hot_labels_give_the_loss_of_their_indices(name, smoothing):
+    loss = make_loss(name, label_smoothing=smoothing)
+    np.testing.assert_allclose(loss.call(ONE_HOT, LOGITS), loss.call(LABELS, LOGITS), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(loss(ONE_HOT, LOGITS), loss(LABELS, LOGITS), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_a_mixed_label_costs_the_mean_of_its_classes(name, smoothing):
+    loss = make_loss(name, label_smoothing=smoothing)
+    others = np.roll(LABELS, 1)
+    mixed = 0.7 * ONE_HOT + 0.3 * ONE_HOT[np.arange(-1, 31)]
+    expected = 0.7 * loss.call(LABELS, LOGITS) + 0.3 * loss.call(others, LOGITS)
+    np.testing.assert_allclose(loss.call(mixed, LOGITS), expected, rtol=1e-4)
+
+
+def test_distributions_over_two_classes_are_not_indices():
+    loss = make_loss("cross_entropy")
+    labels, logits = np.array([0, 1, 1]), LOGITS[:3, :2]
+    np.testing.assert_allclose(
+        loss.call(np.eye(2)[labels], logits), loss.call(labels[:, None], logits), rtol=1e-6
+    )
+
+
 def test_weights_of_rows_count():
     loss, weights = make_loss("cross_entropy"), np.arange(32, dtype=np.float32)
     expected = (loss.call(LABELS, LOGITS).numpy() * weights).mean()

@@ -3,5 +3,7 @@
 from tfapp.evaluation.calibration import fit_temperature as fit_temperature
 from tfapp.evaluation.evaluate import evaluate as evaluate
 from tfapp.evaluation.evaluate import evaluate_logits as evaluate_logits
+from tfapp.evaluation.ledger import TransferLedger as TransferLedger
+from tfapp.evaluation.ledger_runs import transfer_ledger as transfer_ledger
 from tfapp.evaluation.metrics import Interval as Interval
 from tfapp.evaluation.report import Evaluation as Evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from tfapp.evaluation.metrics import class_scores, score
 from tfapp.evaluation.report import Evaluation
 
 if TYPE_CHECKING:
-    from tfapp.data.text import TextSplit
     from tfapp.models.classifier import Classifier
 
 logger = logging.getLogger("tfapp")
@@ -79,9 +78,9 @@ def evaluate_logits(
 
 def evaluate(
     model: Classifier,
-    split: TextSplit,
+    split: Any,
     *,
-    calibrate_with: TextSplit | None = None,
+    calibrate_with: Any | None = None,
     batch_size: int = 128,
     num_bootstrap: int = 1000,
     seed: int = 0,
@@ -90,7 +89,7 @@ def evaluate(
 
     Args:
         model: A classifier with a ``task``, ``classes`` and a ``temperature``.
-        split: The rows to measure on.
+        split: The rows to measure on, of texts or images.
         calibrate_with: Held-out rows on which the temperature is fitted; ``model.temperature`` is set to
             it, so that exported graphs carry it. Without them the model keeps the temperature that it has.
         batch_size: Rows computed at once.
@@ -125,9 +124,9 @@ def evaluate(
     from tfapp.training.inference import predict_logits  # TensorFlow loads only where a model runs
 
     if calibrate_with is not None:
-        held_out = predict_logits(model, calibrate_with.texts, batch_size=batch_size)
+        held_out = predict_logits(model, calibrate_with.features, batch_size=batch_size)
         model.temperature = fit_temperature(held_out, calibrate_with.labels)
-    logits = predict_logits(model, split.texts, batch_size=batch_size)
+    logits = predict_logits(model, split.features, batch_size=batch_size)
     return _BY_TASK[model.task](
         logits,
         split.labels,
@@ -140,7 +139,7 @@ def evaluate(
     )
 
 
-def _check_split(split: TextSplit, classes: Sequence[str]) -> None:
+def _check_split(split: Any, classes: Sequence[str]) -> None:
     """Refuses a split that has no rows, or whose label numbers mean something else to the model."""
     if not len(split):
         raise DataError(f"split {split.name!r} has no rows: give it some, or evaluate another split")

@@ -86,7 +86,7 @@ def class_scores(
     columns = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=np.nan
     )
-    sums = _resampled_sums(_class_parts(labels, predicted, len(classes)), len(labels), num_bootstrap, seed)
+    sums = resampled_sums(class_parts(labels, predicted, len(classes)), len(labels), num_bootstrap, seed)
     samples, either = _f1(sums)
     # A resample without any row of a class says nothing about it.
     intervals = [
@@ -155,7 +155,7 @@ def score(
         "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
     }
     rows = np.arange(len(truth))
-    parts = _class_parts(truth, predicted, scores.shape[1])
+    parts = class_parts(truth, predicted, scores.shape[1])
     for suffix, divisor in (("", 1.0), ("_calibrated", temperature)):
         log_probabilities = log_softmax(scores / divisor, axis=1)
         losses = -log_probabilities[rows, truth]
@@ -171,7 +171,7 @@ def score(
     return {name: _interval(name, value, samples[name]) for name, value in values.items()}
 
 
-def _class_parts(labels: IntArray, predicted: IntArray, num_classes: int) -> dict[str, sparse.csr_array]:
+def class_parts(labels: IntArray, predicted: IntArray, num_classes: int) -> dict[str, sparse.csr_array]:
     """Marks for each class the rows of it, predicted as it, and both: ``(num_classes, rows)``."""
     rows, shape = np.arange(len(labels)), (num_classes, len(labels))
     right = np.flatnonzero(labels == predicted)
@@ -182,7 +182,7 @@ def _class_parts(labels: IntArray, predicted: IntArray, num_classes: int) -> dic
     }
 
 
-def _resampled_sums(
+def resampled_sums(
     parts: dict[str, sparse.csr_array], rows: int, num_bootstrap: int, seed: int
 ) -> dict[str, FloatArray]:
     """Sums parts over resamples of the rows, ``(.., num_bootstrap)``, a row as often as it was drawn."""
@@ -209,7 +209,7 @@ def _resample(
     parts: dict[str, sparse.csr_array], rows: int, num_bootstrap: int, seed: int
 ) -> dict[str, FloatArray]:
     """Computes each scalar score for resamples of the rows."""
-    total = _resampled_sums(parts, rows, num_bootstrap, seed)
+    total = resampled_sums(parts, rows, num_bootstrap, seed)
     support, hits = total["support"], total["hits"]
     recall = hits / np.maximum(support, 1)
     f1, either = _f1(total)

@@ -114,7 +114,7 @@ class Evaluation:
         rows = f"{len(self):,} row" + ("" if len(self) == 1 else "s")
         lines = [f"{self.split}: {rows}, {len(self.classes)} classes", ""]
         scored = [(_WORDS.get(name, name.replace("_", " ")), str(it)) for name, it in self.scalars.items()]
-        lines += _table(("score", f"value [{CONFIDENCE_LEVEL:.0%} interval]"), scored)
+        lines += table_lines(("score", f"value [{CONFIDENCE_LEVEL:.0%} interval]"), scored)
         origin = f"fitted on {self.calibrated_on}" if self.calibrated_on else "as the model carries it"
         lines += ["", f"temperature {self.temperature:.4g} ({origin}); log loss in nats", ""]
         lines += self._class_lines()
@@ -154,10 +154,12 @@ class Evaluation:
         metrics = _NUMBERS.sub(lambda found: " ".join(found.group().split()), metrics)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "metrics.json", lambda path: path.write_text(metrics + "\n", encoding="utf-8"))
-            _write(folder / "predictions.parquet", self._write_predictions)
-            _write(folder / "confusion_matrix.png", lambda path: figures.draw_confusion(self, path))
-            _write(folder / "reliability.png", lambda path: figures.draw_reliability(self, path))
+            write_whole(
+                folder / "metrics.json", lambda path: path.write_text(metrics + "\n", encoding="utf-8")
+            )
+            write_whole(folder / "predictions.parquet", self._write_predictions)
+            write_whole(folder / "confusion_matrix.png", lambda path: figures.draw_confusion(self, path))
+            write_whole(folder / "reliability.png", lambda path: figures.draw_reliability(self, path))
         except OSError as error:
             raise OutputError(f"{folder}: the evaluation cannot be written there ({error})") from error
         return folder
@@ -193,7 +195,9 @@ class Evaluation:
             )
             for item in shown
         ]
-        return _table((heading, "precision", "recall", f"F1 [{CONFIDENCE_LEVEL:.0%} interval]", "rows"), body)
+        return table_lines(
+            (heading, "precision", "recall", f"F1 [{CONFIDENCE_LEVEL:.0%} interval]", "rows"), body
+        )
 
     def _confused(self) -> list[tuple[int, str, str]]:
         wrong = self.confusion.copy()
@@ -212,7 +216,7 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _table(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> list[str]:
+def table_lines(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> list[str]:
     """Sets rows in columns, the first aligned left, the others right."""
     table = [header, *body]
     widths = [max(_width(row[column]) for row in table) for column in range(len(header))]
@@ -225,7 +229,7 @@ def _table(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> list[str
     return lines
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary neighbour of ``path``, then puts it in place."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)

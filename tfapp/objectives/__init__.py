@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from tfapp.errors import ConfigError, nearest
 from tfapp.objectives._step import Objective, StepResult, TrainableModel
+from tfapp.objectives.joint import Joint
 from tfapp.objectives.standard import Standard
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {"standard": Standard}
+OBJECTIVES: dict[str, Callable[[], Objective]] = {"standard": Standard, "joint": Joint}
 
 
 def make_objective(objective: str | Objective) -> Objective:

@@ -15,11 +15,13 @@ class StepResult(NamedTuple):
         loss: The loss of this replica's share of the batch, a float32 scalar, to be shown to people.
         logits: Logits of the clean inputs, float32 ``(batch, num_classes)``, for the metrics.
         gradients: One gradient for each of the model's trainable variables, dense or `tf.IndexedSlices`.
+        labels: What the logits should have answered, ``(rows of logits, ...)``; None for the batch's labels.
     """
 
     loss: tf.Tensor
     logits: tf.Tensor
     gradients: list[Any]
+    labels: Any = None
 
 
 class TrainableModel(Protocol):
@@ -28,6 +30,14 @@ class TrainableModel(Protocol):
     @property
     def trainable_variables(self) -> Sequence[Any]:
         """The variables that get gradients."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of the target's classes; logits of other tasks stand behind theirs."""
+
+    @property
+    def progress(self) -> tf.Tensor:
+        """Share of the phase's steps that are done, a float32 scalar from 0 up to 1."""
 
     def __call__(self, inputs: Any, *, training: bool) -> tf.Tensor:
         """Logits of a batch, float32 ``(batch, num_classes)``."""

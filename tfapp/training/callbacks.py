@@ -26,8 +26,10 @@ COLUMNS = (
     "epoch",
     "loss",
     "accuracy",
+    "balanced_accuracy",
     "val_loss",
     "val_accuracy",
+    "val_balanced_accuracy",
     "learning_rate",
     "seconds",
 )
@@ -106,7 +108,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
             "phase": self.progress.phase + 1,
             "train": self.train,
             "epoch": epoch + 1,
-            **{name: numbers.get(name) for name in COLUMNS[3:7]},
+            **{name: numbers.get(name) for name in COLUMNS[3:9]},
             "learning_rate": rate,
             "seconds": round(time.perf_counter() - self._began, 3),
         }
@@ -128,7 +130,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         if self.history_path is not None:
             write_history(self.history_path, self.progress.history)
         self.save()
-        shown = ", ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[3:7] if isinstance(row[name], float))
+        shown = ", ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[3:9] if isinstance(row[name], float))
         _LOG.info(
             "phase %s (%s), epoch %d of %d: %s, %.1f s",
             row["phase"],

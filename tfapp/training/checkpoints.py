@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -118,22 +117,6 @@ class Checkpoint:
 
 def _count(names: Sequence[str], prefix: str) -> int:
     return sum(name.startswith(prefix + "/") for name in names)
-
-
-def digest(*arrays: npt.NDArray[Any]) -> str:
-    """Computes the checksum of arrays of numbers, of any type.
-
-    Args:
-        arrays: The arrays.
-
-    Returns:
-        SHA-256 of their values and shapes, hexadecimal.
-    """
-    checksum = hashlib.sha256()
-    for array in arrays:
-        checksum.update(f"{array.dtype} {array.shape} ".encode())
-        checksum.update(array.tobytes())
-    return checksum.hexdigest()
 
 
 def read_values(variables: Sequence[Any]) -> list[npt.NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.augment import Augmentation, AugmentedViews
 from tfapp.data.bucketing import Rows
-from tfapp.data.encoded import EncodedTexts
+from tfapp.data.digests import digest
 from tfapp.data.feature_cache import FeatureShape, cached_features
 from tfapp.models import Classifier
-from tfapp.training.checkpoints import digest, read_values
-from tfapp.training.inference import batch_outputs, token_rows
+from tfapp.models.architecture import architecture_of
+from tfapp.training.checkpoints import read_values
+from tfapp.training.inference import batch_outputs, input_rows
 from tfapp.training.settings import Phase
 
 _LOG = logging.getLogger("tfapp")
@@ -24,10 +27,27 @@ EVALUATION_BATCH = 128
 """Rows a batch wherever nothing is trained."""
 
 
+@dataclass(frozen=True)
+class PhaseRows:
+    """What a phase trains on.
+
+    Attributes:
+        rows: Rows by split.
+        frozen: What is to be computed below the trained part in every step, or None.
+        views: How many variants of each training row there are.
+        augmented: Whether nothing is left to be done to training images.
+    """
+
+    rows: dict[str, Rows]
+    frozen: Callable[..., Any] | None = None
+    views: int = 1
+    augmented: bool = False
+
+
 def phase_rows(
     model: Classifier,
     phase: Phase,
-    encoded: Mapping[str, EncodedTexts],
+    encoded: Mapping[str, Any],
     *,
     lower: keras.Model | None,
     forward: Callable[..., Any] | None,
@@ -35,37 +55,47 @@ def phase_rows(
     directory: Path,
     limit_megabytes: float,
     pad_to: int,
-) -> tuple[dict[str, Rows], Callable[..., Any] | None]:
+    augmentation: Augmentation | None = None,
+    views: int = 1,
+    seed: int = 0,
+) -> PhaseRows:
     """Gives the rows that a phase trains on, and what is still to be computed below them in every step.
 
     Args:
         model: The classifier.
         phase: The phase.
-        encoded: Token ids by split.
+        encoded: Encoded features by split.
         lower: The frozen part of the model, from `Classifier.split`; None where all of it is trained.
         forward: A faster function that computes what ``lower`` does, or None.
         precision: ``"float32"`` or ``"mixed_bfloat16"``, which decides how numbers are stored.
         directory: Folder of the caches.
         limit_megabytes: Largest size of all features in MB; beyond it nothing is cached.
         pad_to: Widths of training batches are rounded up to a multiple of this many tokens.
+        augmentation: What is done to training images, or None.
+        views: Of how many augmented variants of each training image features are cached.
+        seed: Decides these variants.
 
     Returns:
-        Rows by split, and the frozen part where it is not cached, else None.
+        The rows, and what is left to do with them.
 
     Raises:
         OutputError: When a cache cannot be written.
     """
-    tokens: dict[str, Rows] = {name: token_rows(model, ids, pad_to=pad_to) for name, ids in encoded.items()}
+    whole: dict[str, Rows] = {name: input_rows(model, part, pad_to=pad_to) for name, part in encoded.items()}
     if lower is None:
-        return tokens, None
+        return PhaseRows(whole)
     frozen = forward or lower
     pooled = phase.train == "head"
     output = "features" if pooled else "hidden"
-    width = int(lower.output[output].shape[-1])
+    by_token = "padding_mask" in lower.output
+    item = tuple(lower.output[output].shape[2 if by_token else 1 :])
     bfloat16 = precision == "mixed_bfloat16" and not pooled
+    sources = whole
+    if augmentation is not None:
+        sources = {**whole, "train": AugmentedViews(whole["train"], augmentation, views=views, seed=seed)}
     shapes = {
-        name: FeatureShape(len(ids), len(ids) if pooled else len(ids.values), width, bfloat16)
-        for name, ids in encoded.items()
+        name: FeatureShape(int(part.lengths.sum()) if by_token else len(sources[name]), item, bfloat16)
+        for name, part in encoded.items()
     }
     megabytes = sum(shape.megabytes for shape in shapes.values())
     if megabytes > limit_megabytes:
@@ -75,24 +105,26 @@ def phase_rows(
             megabytes,
             limit_megabytes,
         )
-        return tokens, frozen
+        return PhaseRows(whole, frozen)
     weights = digest(*read_values(lower.weights))
+    common = f"{weights}-{architecture_of(lower)}-{precision}-{model.settings}"
+    drawn = "" if augmentation is None else f"{augmentation.described()}-{views}-{seed}"
     rows: dict[str, Rows] = {}
     hits = []
-    for name, ids in encoded.items():
+    for name, part in encoded.items():
 
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
             batches = batch_outputs(
-                frozen, tokens[name], batch_size=EVALUATION_BATCH, label=f"compute features, {name}"
+                frozen, sources[name], batch_size=EVALUATION_BATCH, label=f"compute features, {name}"
             )
             for indices, outputs in batches:
                 yield indices, outputs[output]
 
         rows[name], hit = cached_features(
             directory / f"{phase.title.replace(' ', '-')}-{name}",
-            f"{weights}-{digest(ids.values, ids.row_splits)}-{precision}-{model.pooling}",
+            "-".join([common, part.fingerprint(), drawn if name == "train" else ""]),
             shapes[name],
-            None if pooled else ids.row_splits,
+            part.row_splits if by_token else None,
             compute,
             name=output,
             pad_to=pad_to,
@@ -104,4 +136,4 @@ def phase_rows(
         megabytes,
         "reused" if all(hits) else "computed",
     )
-    return rows, None
+    return PhaseRows(rows, views=1 if augmentation is None else views, augmented=True)

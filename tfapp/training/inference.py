@@ -9,42 +9,43 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.data.bucketing import Rows, TokenRows, evaluation_batches
-from tfapp.data.encoded import EncodedTexts
+from tfapp.data.bucketing import Rows, evaluation_batches
+from tfapp.data.image_rows import naming_bad_images
 from tfapp.progress import track
 
 
-def predict_logits(model: Any, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
-    """Computes the logits of texts, long ones cut or averaged over windows as the model's tokenizer says.
+def predict_logits(model: Any, features: Sequence[Any], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
+    """Computes the logits of texts or images; long texts are cut or averaged over windows as the model says.
 
     Args:
-        model: A text classifier with its preprocessor.
-        texts: The texts.
-        batch_size: Texts a batch, 1 or more.
+        model: A classifier with its preprocessor.
+        features: Texts, or encoded images.
+        batch_size: Rows a batch, 1 or more.
 
     Returns:
-        float32 ``(rows, num_classes)``, in the order of ``texts``.
+        float32 ``(rows, num_classes)``, in the order of ``features``.
     """
-    if not len(texts):
+    if not len(features):
         return np.zeros((0, model.num_classes), np.float32)
-    encoded = model.preprocessor.encode(texts)
-    logits = gather_outputs(model, token_rows(model, encoded), batch_size=batch_size)["logits"]
+    encoded = model.preprocessor.encode(features)
+    logits = gather_outputs(model, input_rows(model, encoded), batch_size=batch_size)["logits"]
     averaged: npt.NDArray[np.float32] = encoded.average(logits)
     return averaged
 
 
-def token_rows(model: Any, encoded: EncodedTexts, *, pad_to: int = 1) -> TokenRows:
-    """Makes rows of token ids that a model takes: the inputs that it declares, padded as it pads.
+def input_rows(model: Any, encoded: Any, *, pad_to: int = 1) -> Rows:
+    """Makes rows that a model takes: the inputs that it declares, padded as its preprocessor pads.
 
     Args:
-        model: A text classifier with its preprocessor.
-        encoded: The texts' ids.
-        pad_to: Widths are rounded up to a multiple of this many tokens.
+        model: A classifier with its preprocessor.
+        encoded: What the preprocessor's ``encode`` gives.
+        pad_to: Widths of texts are rounded up to a multiple of this many tokens.
 
     Returns:
         The rows.
     """
-    return TokenRows(encoded, pad_id=model.preprocessor.pad_id, pad_to=pad_to, inputs=tuple(model.input))
+    rows: Rows = model.preprocessor.make_rows(encoded, inputs=tuple(model.input), pad_to=pad_to)
+    return rows
 
 
 def gather_outputs(model: Any, rows: Rows, *, batch_size: int) -> dict[str, npt.NDArray[Any]]:
@@ -91,6 +92,7 @@ def batch_outputs(
 
     compiled = tf.function(run, input_signature=[dataset.element_spec], autograph=False)
     compiled = compiled.get_concrete_function()
-    for number, inputs in enumerate(track(dataset, batches, label)):
-        indices = order[number * batch_size : (number + 1) * batch_size]
-        yield indices, {name: value.numpy() for name, value in compiled(inputs).items()}
+    with naming_bad_images():
+        for number, inputs in enumerate(track(dataset, batches, label)):
+            indices = order[number * batch_size : (number + 1) * batch_size]
+            yield indices, {name: value.numpy() for name, value in compiled(inputs).items()}

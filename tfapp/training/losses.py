@@ -1,4 +1,4 @@
-"""Losses over logits and integer labels."""
+"""Losses over logits and labels: class indices, or distributions over the classes."""
 
 from __future__ import annotations
 
@@ -42,18 +42,24 @@ class ClassificationLoss(keras.losses.Loss):  # type: ignore[misc]
         """Computes the loss of each row.
 
         Args:
-            y_true: Class indices ``(batch,)``.
+            y_true: Class indices ``(batch,)`` or ``(batch, 1)``, or distributions ``(batch, num_classes)``.
             y_pred: Logits ``(batch, num_classes)``.
 
         Returns:
             float32 ``(batch,)``.
         """
         logits = tf.cast(y_pred, tf.float32)
-        labels = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
-        if not self.gamma and not self.label_smoothing:
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        plain = not self.gamma and not self.label_smoothing
         num_classes = tf.shape(logits)[-1]
-        targets = tf.one_hot(labels, num_classes)
+        if are_distributions(y_true):
+            targets = tf.cast(y_true, tf.float32)
+            if plain:
+                return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        else:
+            labels = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+            if plain:
+                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            targets = tf.one_hot(labels, num_classes)
         smooth = self.label_smoothing
         targets = targets * (1.0 - smooth) + smooth / tf.cast(num_classes, tf.float32)
         log_probabilities = tf.nn.log_softmax(logits)
@@ -66,6 +72,11 @@ class ClassificationLoss(keras.losses.Loss):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """The arguments that build an equal loss."""
         return {**super().get_config(), "gamma": self.gamma, "label_smoothing": self.label_smoothing}
+
+
+def are_distributions(labels: Any) -> bool:
+    """Tells distributions ``(batch, num_classes)`` from class indices ``(batch,)`` or ``(batch, 1)``."""
+    return len(labels.shape) == 2 and labels.shape[-1] != 1
 
 
 def make_loss(loss: str, *, focal_gamma: float = 2.0, label_smoothing: float = 0.0) -> ClassificationLoss:

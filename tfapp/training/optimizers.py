@@ -290,5 +290,6 @@ def layer_rate_factors(model: Any, layer_decay: float) -> dict[str, float]:
     depth = len(model.blocks)
     factors = {v.path: layer_decay ** (depth + 1) for v in model.backbone.trainable_variables}
     for number, block in enumerate(model.blocks):
-        factors |= {v.path: layer_decay ** (depth - number) for v in block.trainable_variables}
+        variables = [v for layer in block.layers for v in layer.trainable_variables]
+        factors |= {v.path: layer_decay ** (depth - number) for v in variables}
     return factors

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
-from tfapp.data.bucketing import padding_share
+from tfapp.data.augment import Augmentation, make_augmentation
+from tfapp.data.bucketing import TokenRows, padding_share
 from tfapp.data.lengths import LengthReport
 from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
 from tfapp.objectives import Objective, make_objective
+from tfapp.training.alpha_search import TriedAlpha, search_alpha
 from tfapp.training.callbacks import write_history
-from tfapp.training.encoding import encode_splits
-from tfapp.training.inference import token_rows
+from tfapp.training.inference import input_rows
 from tfapp.training.losses import make_loss
-from tfapp.training.precision import choose_precision, computing_in
-from tfapp.training.run import Run, run_phase, start_run
+from tfapp.training.precision import choose_precision
+from tfapp.training.run import Run, complete_run
 from tfapp.training.settings import Phase, TrainSettings, class_weights
+from tfapp.training.source import SourceTask, join_source, joint_objective
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,25 @@ class History:
     """What a training run did.
 
     Attributes:
-        epochs: One row a finished epoch: phase, train, epoch, loss, accuracy, val_loss, val_accuracy,
-            learning_rate, seconds.
-        lengths: Lengths of the training texts in tokens, and what ``max_length`` did to them.
-        padding_share: Share of padding among the tokens of a training epoch, 0 up to 1.
+        epochs: One row a finished epoch: phase, train, epoch, loss, accuracy, balanced_accuracy, val_loss,
+            val_accuracy, val_balanced_accuracy, learning_rate, seconds.
+        lengths: Lengths of the training texts in tokens and what became of long ones; None for images.
+        padding_share: Share of padding among the tokens of a training epoch, 0 up to 1; 0 for images.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
+        source_model: The classifier of the source's classes, with the source's head on the model's own
+            backbone, where there was a source task; `evaluate` measures it on the source's test rows.
+        alphas: The weights of the source's loss that were compared, with their scores; empty where there was
+            one.
+        alpha: The weight that was trained with, or None.
     """
 
     epochs: list[dict[str, Any]]
-    lengths: LengthReport
+    lengths: LengthReport | None
     padding_share: float
     precision: str
+    source_model: Classifier | None = None
+    alphas: tuple[TriedAlpha, ...] = ()
+    alpha: float | None = None
 
     def save_csv(self, path: str | Path) -> Path:
         """Writes the epochs as CSV and returns the path."""
@@ -65,12 +75,19 @@ def train(
     focal_gamma: float = 2.0,
     label_smoothing: float = 0.0,
     objective: str | Objective = "standard",
-    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy",
+    source: SourceTask | None = None,
+    monitor: Literal[
+        "val_accuracy", "val_balanced_accuracy", "val_loss", "accuracy", "balanced_accuracy", "loss"
+    ] = "val_accuracy",
     keep_best: bool = True,
     patience: int | None = None,
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
     max_length: int | None = None,
+    sampling: Literal["natural", "balanced"] = "natural",
+    augment: str | Mapping[str, Any] | Augmentation | None = None,
+    views: int = 2,
     feature_cache_megabytes: float = 2048.0,
+    feature_dir: str | Path | None = None,
     run_dir: str | Path | None = None,
     callbacks: Sequence[Any] = (),
     seed: int | None = None,
@@ -82,8 +99,8 @@ def train(
     on from there. With ``run_dir`` a run that was stopped goes on after its last finished epoch.
 
     Args:
-        model: From `build_text_classifier`.
-        data: `TextData` with ``train`` and ``validation``.
+        model: From `build_text_classifier` or `build_image_classifier`.
+        data: `TextData` or `ImageData` with ``train`` and ``validation``.
         phases: What to train, in order; a short linear probe, then everything, when None.
         batch_size: Rows a batch (the global batch), 1 or more.
         optimizer: ``"adamw"``, or ``"sgd"`` with Nesterov momentum 0.9.
@@ -98,6 +115,8 @@ def train(
         focal_gamma: Exponent of the focal loss.
         label_smoothing: Share of each label spread over all classes, 0 up to 1.
         objective: What a step minimises: a key of `tfapp.objectives.OBJECTIVES`, or an objective.
+        source: A second data set to learn beside the target, which makes the objective ``"joint"``; scores
+            on validation rows, the best epoch and the model stay those of the target.
         monitor: What chooses the best epoch, of all phases together.
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
         patience: Epochs without improvement on a phase's own best after which it ends; None never ends it
@@ -105,8 +124,15 @@ def train(
         precision: ``"auto"`` chooses bfloat16 where the device multiplies it faster.
         max_length: Most tokens of a text, or of a window. When None, what the model was built with, else the
             99th percentile of the training texts, at most 256.
+        sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
+        augment: What is done to training images: a preset (``"light"``, ``"medium"``, ``"strong"``), the
+            arguments of `Augmentation` by name, or None. Validation and test images stay as they are.
+        views: Of how many augmented variants of each image features are cached while the backbone, or its
+            lower part, is frozen; epochs take turns. Cached images are not mixed.
         feature_cache_megabytes: Largest feature cache in MB, on disk and, while its phase trains, in memory;
             a larger one is not written, and the frozen part is computed in every step instead.
+        feature_dir: Folder of cached features, which runs on the same data and backbone may share;
+            ``run_dir/features`` when None.
         run_dir: Folder of ``history.csv``, ``checkpoints/``, ``features/`` and ``tensorboard/``; None keeps
             nothing.
         callbacks: Further Keras callbacks.
@@ -143,7 +169,12 @@ def train(
         precision=precision,
         feature_cache_megabytes=feature_cache_megabytes,
         max_length=max_length,
+        sampling=sampling,
+        augmentation=make_augmentation(augment),
+        views=views,
     )
+    if settings.augmentation is not None and "pixels" not in model.input:
+        raise ConfigError("augment is for images; this model takes texts.")
     for phase in settings.phases:
         model.split(phase.train)  # Refuses a phase that this backbone cannot train, before any work.
     if tuple(data.classes) != tuple(model.classes):
@@ -151,7 +182,9 @@ def train(
             f"the model's classes {list(model.classes)} are not the data's {list(data.classes)}: build the "
             "model with classes=data.classes."
         )
-    objective = make_objective(objective)
+    for given in (data, *(() if source is None else (source.data,))):
+        _check_image_sizes(model, given)
+    objective = joint_objective(source, make_objective(objective))
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
     weights = class_weights(class_weight, data.train.labels, model.classes)
     chosen = choose_precision(precision)
@@ -161,9 +194,13 @@ def train(
     if run_dir is not None:
         _check_writable(Path(run_dir))
     splits = {"train": data.train, "validation": data.validation}
-    encoded, lengths = encode_splits(model, splits, max_length)
+    encoded, lengths = model.encode_splits(splits, max_length)
+    joined = None if source is None else join_source(model, data, source, seed=seed)
+    if joined is not None:
+        encoded = {**encoded, "source": joined.encoded}
     model.temperature = 1.0
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
+        directory = Path(scratch if run_dir is None else run_dir)
         run = Run(
             model=model,
             data=data,
@@ -172,24 +209,45 @@ def train(
             loss=criterion,
             class_weights=weights,
             seed=seed,
-            directory=Path(scratch if run_dir is None else run_dir),
+            directory=directory,
             keep=run_dir is not None,
             callbacks=callbacks,
             show_bar=_can_show_bar() if verbose == "auto" else bool(verbose),
             precision=chosen,
             generator=keras.random.SeedGenerator(seed),
             encoded=encoded,
+            features=directory / "features" if feature_dir is None else Path(feature_dir),
+            source=joined,
         )
-        start_run(run)
-        with computing_in(chosen, model.backbone):
-            for index in range(run.progress.phase, len(settings.phases)):
-                run_phase(run, index)
-        rows = token_rows(model, run.encoded["train"], pad_to=run.pad_to)
+        tried: tuple[TriedAlpha, ...] = ()
+        if source is not None and source.searches:
+            run, tried = search_alpha(run, source.alphas, source.alpha_schedule)
+        else:
+            complete_run(run)
+        rows = input_rows(model, run.encoded["train"], pad_to=run.pad_to)
+        padding = (
+            padding_share(rows, batch_size=batch_size, seed=seed) if isinstance(rows, TokenRows) else 0.0
+        )
         return History(
             run.progress.history,
             lengths,
-            padding_share(rows, batch_size=batch_size, seed=seed),
+            padding,
             chosen,
+            source_model=None if joined is None else joined.model_on(model),
+            alphas=tried,
+            alpha=getattr(run.objective, "alpha", None) if joined is not None else None,
+        )
+
+
+def _check_image_sizes(model: Classifier, data: Any) -> None:
+    """Refuses images that the model's decoder would refuse in the middle of an epoch."""
+    facts = getattr(getattr(data, "report", None), "images", None)
+    limit = getattr(model.preprocessor, "max_pixels", None)
+    if facts is not None and limit is not None and facts.largest[0] * facts.largest[1] > limit:
+        width, height = facts.largest
+        raise ConfigError(
+            f"the data hold an image of {width:,} x {height:,} pixels, more than the model's max_pixels = "
+            f"{limit:,}: build the model with as large a limit as the data were read with."
         )
 
 

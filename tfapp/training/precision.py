@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfapp.errors import ConfigError, nearest
+from tfapp.models.encoders import SCALING_LAYERS
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -59,8 +60,8 @@ def choose_precision(requested: str = "auto") -> str:
 def computing_in(precision: str, backbone: keras.Model) -> Iterator[None]:
     """Lets the layers of a backbone compute in a precision; afterwards they are as before.
 
-    Variables stay float32 throughout, and the head is not touched. So a model trained in bfloat16 is
-    exported from float32 layers.
+    Variables stay float32 throughout, and neither the head nor what scales raw pixels is touched. So a model
+    trained in bfloat16 is exported from float32 layers.
 
     Args:
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
@@ -69,7 +70,11 @@ def computing_in(precision: str, backbone: keras.Model) -> Iterator[None]:
     Yields:
         Nothing; the precision holds within the block.
     """
-    layers = [layer for layer in backbone._flatten_layers() if layer.dtype_policy.name != precision]
+    layers = [
+        layer
+        for layer in backbone._flatten_layers()
+        if layer.dtype_policy.name != precision and not isinstance(layer, SCALING_LAYERS)
+    ]
     before = [layer.dtype_policy for layer in layers]
     for layer in layers:
         layer.dtype_policy = precision

@@ -15,18 +15,25 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.data.bucketing import evaluation_batches, training_batches
-from tfapp.data.encoded import EncodedTexts
+from tfapp.data.bucketing import evaluation_batches
+from tfapp.data.digests import digest
+from tfapp.data.image_rows import naming_bad_images
 from tfapp.errors import TrainingError, writing_problem
 from tfapp.models import Classifier
+from tfapp.models.architecture import architecture_of
+from tfapp.models.folded import folded_parts
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
+from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, Selection
-from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, digest, read_values
+from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
+from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.precision import computing_in
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import TrainSettings
+from tfapp.training.source import JoinedSource
 from tfapp.training.trainer import TrainingModel
 
 _LOG = logging.getLogger("tfapp")
@@ -52,11 +59,13 @@ class Run:
         show_bar: Whether Keras's progress bar is shown.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
         generator: Seeds of dropout in the fused forward pass.
-        encoded: Token ids by split.
+        encoded: Encoded features by split, see `Classifier.encode_splits`.
         progress: Where the run stands.
         best: Values of the model's weights at the best epoch so far; empty when that is not kept.
         resumed: The checkpoint to go on from, until its phase has taken it over.
         pad_to: Widths of the last phase's batches were rounded up to a multiple of this many tokens.
+        source: A task that is learned beside the target, or None.
+        features: Folder of cached features.
     """
 
     model: Classifier
@@ -72,7 +81,9 @@ class Run:
     show_bar: bool
     precision: str
     generator: keras.random.SeedGenerator
-    encoded: dict[str, EncodedTexts]
+    encoded: dict[str, Any]
+    features: Path
+    source: JoinedSource | None = None
     progress: Progress = field(default_factory=lambda: Progress(""))
     best: list[npt.NDArray[Any]] = field(default_factory=list)
     resumed: Checkpoint | None = None
@@ -80,8 +91,14 @@ class Run:
 
     @property
     def variables(self) -> list[Any]:
-        """Everything that training changes in the model, dropout's random state included."""
-        return [*self.model.variables, self.generator.state]
+        """Everything that training changes, dropout's random state included."""
+        head = [] if self.source is None else self.source.head.variables
+        return [*self.model.variables, *head, self.generator.state]
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights of the model and of the source's head."""
+        return [*self.model.weights, *([] if self.source is None else self.source.head.weights)]
 
     def labels(self, split: str) -> npt.NDArray[np.int32]:
         """The label of each encoded row of a split, int32 ``(rows,)``; all windows have their text's."""
@@ -125,11 +142,29 @@ def _run_key(run: Run) -> str:
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
-        "model": [run.model.preset, run.model.pooling, run.model.dropout_rate],
-        "weights": digest(*read_values(run.model.weights)),
-        "token_ids": [digest(ids.values, ids.row_splits) for ids in run.encoded.values()],
+        "model": [run.model.preset, run.model.settings, architecture_of(run.model)],
+        "weights": digest(*read_values(run.weights)),
+        "features": [encoded.fingerprint() for encoded in run.encoded.values()],
     }
+    if run.source is not None:
+        parts["source"] = [run.source.fingerprint, run.source.classes, run.source.share]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def complete_run(run: Run) -> None:
+    """Starts a run, or goes on with it, and runs all phases that are left.
+
+    Args:
+        run: The run; its model and progress are changed in place.
+
+    Raises:
+        TrainingError: When the loss is no longer finite, or memory runs out.
+        OutputError: When the run's folder cannot be written.
+    """
+    start_run(run)
+    with computing_in(run.precision, run.model.backbone):
+        for index in range(run.progress.phase, len(run.settings.phases)):
+            run_phase(run, index)
 
 
 def run_phase(run: Run, index: int) -> None:
@@ -144,33 +179,43 @@ def run_phase(run: Run, index: int) -> None:
         OutputError: When the run's folder cannot be written.
     """
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
-    lower, upper = run.model.split(phase.train)
+    beside = None if run.source is None else run.source.head
+    lower, upper = run.model.split(phase.train, beside=beside)
     fused = fused_parts(
         run.model,
         phase.train,
         precision=run.precision,
         generator=run.generator,
         typical_length=float(np.median(run.encoded["train"].lengths)),
-    )
+        beside=beside,
+    ) or folded_parts(run.model, phase.train, precision=run.precision, beside=beside)
     run.pad_to = fused.pad_to if fused else 1
-    rows, frozen = phase_rows(
+    augmentation = settings.augmentation
+    given = phase_rows(
         run.model,
         phase,
         run.encoded,
         lower=lower,
         forward=fused.lower if fused else None,
         precision=run.precision,
-        directory=run.directory / "features",
+        directory=run.features,
         limit_megabytes=settings.feature_cache_megabytes,
         pad_to=run.pad_to,
+        augmentation=None if augmentation is None else augmentation.without_mixing(),
+        views=settings.views,
+        seed=run.seed,
     )
-    steps = -(-len(rows["train"]) // settings.batch_size)
+    rows, labels = given.rows, run.labels("train")
+    online = None if augmentation is None or given.augmented else augmentation
+    steps = -(-len(labels) // settings.batch_size)
     trainer = TrainingModel(
         upper,
         objective=run.objective,
-        frozen=frozen,
+        frozen=given.frozen,
         forward=fused.upper if fused else None,
         whole=run.model,
+        answers=None if beside is None else run.model.split(phase.train)[1],
+        total_steps=steps * phase.epochs,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
@@ -178,7 +223,7 @@ def run_phase(run: Run, index: int) -> None:
     trainer.compile(
         optimizer=optimizer,
         loss=run.loss,
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        metrics=[Accuracy(), BalancedAccuracy(run.model.num_classes)],
         jit_compile=False,
         steps_per_execution=_divisor(
             steps, _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
@@ -204,7 +249,7 @@ def run_phase(run: Run, index: int) -> None:
         train=phase.title,
         epochs=phase.epochs,
         selection=Selection(settings.monitor, settings.keep_best, settings.patience),
-        weights=run.model.weights,
+        weights=run.weights,
         best=run.best,
         save=save,
         history_path=run.directory / "history.csv" if run.keep else None,
@@ -213,36 +258,40 @@ def run_phase(run: Run, index: int) -> None:
     if progress.epochs_done < phase.epochs and not progress.stopped:
         board = run.directory / "tensorboard" / f"phase-{index + 1}"
         try:
-            trainer.fit(
-                training_batches(
-                    rows["train"],
-                    run.labels("train"),
-                    batch_size=settings.batch_size,
-                    seed=run.seed * 1000 + index,
-                    first_epoch=progress.epochs_done,
-                    class_weights=run.class_weights,
-                ),
-                epochs=phase.epochs,
-                initial_epoch=progress.epochs_done,
-                steps_per_epoch=steps,
-                validation_data=validation,
-                shuffle=False,
-                verbose=1 if run.show_bar else 0,
-                callbacks=[
-                    keeper,
-                    *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
-                    *run.callbacks,
-                ],
-            )
+            with naming_bad_images():
+                trainer.fit(
+                    phase_batches(
+                        given,
+                        labels,
+                        settings,
+                        num_classes=run.model.num_classes,
+                        class_weights=run.class_weights,
+                        augmentation=online,
+                        source=run.source,
+                        seed=run.seed * 1000 + index,
+                        first_epoch=progress.epochs_done,
+                    ),
+                    epochs=phase.epochs,
+                    initial_epoch=progress.epochs_done,
+                    steps_per_epoch=steps,
+                    validation_data=validation,
+                    shuffle=False,
+                    verbose=1 if run.show_bar else 0,
+                    callbacks=[
+                        keeper,
+                        *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
+                        *run.callbacks,
+                    ],
+                )
         except tf.errors.ResourceExhaustedError as error:
             if writing_problem(error) is not None:
                 raise
             raise TrainingError(
                 f"phase {index + 1} ({phase.title}) needs more memory than there is: lower batch_size "
-                f"(now {settings.batch_size}) or max_length (now {run.model.preprocessor.max_length})."
+                f"(now {settings.batch_size}), or the length of texts or the size of images."
             ) from error
     if run.best:
-        assign_values(run.model.weights, run.best)
+        assign_values(run.weights, run.best)
     progress.phase, progress.epochs_done = index + 1, 0
     progress.phase_best, progress.stale_epochs, progress.stopped = None, 0, False
 

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.augment import Augmentation
+from tfapp.data.balancing import SAMPLINGS
 from tfapp.errors import ConfigError, nearest
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("linear", "cosine", "constant")
-MONITORS = ("val_accuracy", "val_loss", "accuracy", "loss")
+MONITORS = ("val_accuracy", "val_balanced_accuracy", "val_loss", "accuracy", "balanced_accuracy", "loss")
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,19 @@ class TrainSettings:
     precision: str = "auto"
     feature_cache_megabytes: float = 2048.0
     max_length: int | None = None
+    sampling: str = "natural"
+    augmentation: Augmentation | None = None
+    views: int = 2
 
     def __post_init__(self) -> None:
         if not self.phases:
             raise ConfigError("phases is empty: give at least one Phase.")
-        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("monitor", MONITORS)):
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("monitor", MONITORS),
+            ("sampling", SAMPLINGS),
+        ):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
@@ -94,6 +104,7 @@ class TrainSettings:
             "weight_decay": 0.0,
             "feature_cache_megabytes": 0.0,
             "patience": 1,
+            "views": 1,
             "max_length": 3,
         }
         for name, bound in lower_bounds.items():
@@ -113,6 +124,7 @@ class TrainSettings:
         """The settings as plain values, for keys and records."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["phases"] = [[phase.train, phase.epochs, phase.learning_rate] for phase in self.phases]
+        plain["augmentation"] = None if self.augmentation is None else self.augmentation.described()
         if isinstance(self.class_weight, Mapping):
             plain["class_weight"] = dict(self.class_weight)
         return plain

@@ -21,6 +21,9 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         forward: A faster function ``(inputs, training) -> logits`` over the network's own variables, or None
             to call the network.
         whole: The model that callbacks save and load when they save this one; the network when None.
+        answers: Computes logits in inference mode, where ``network`` also has those of another task; the
+            network when None.
+        total_steps: Steps of the phase.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         frozen: Callable[..., Any] | None = None,
         forward: Callable[..., tf.Tensor] | None = None,
         whole: keras.Model | None = None,
+        answers: keras.Model | None = None,
+        total_steps: int = 1,
     ) -> None:
         super().__init__(name="training")
         self.network = network
@@ -38,6 +43,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.objective = objective
         self.forward = forward
         self.whole = network if whole is None else whole
+        self.answers = network if answers is None else answers
+        self.total_steps = total_steps
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -55,7 +62,17 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         # In inference mode Keras's own pass serves: it needs no kernel compiled for every width.
         if self.forward is not None and training:
             return self.forward(inputs, training=training)
-        return self.network(inputs, training=training)
+        return (self.network if training else self.answers)(inputs, training=training)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of the classes that the model answers in inference mode."""
+        return int(self.answers.output.shape[-1])
+
+    @property
+    def progress(self) -> tf.Tensor:
+        """Share of the phase's steps that are done, a float32 scalar from 0 up to 1."""
+        return tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -105,4 +122,5 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         result = self.objective.step(self, inputs, labels, sample_weight)
         self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
         self.optimizer.apply(result.gradients, self.trainable_variables)
-        return dict(self.compute_metrics(inputs, labels, result.logits, sample_weight=sample_weight))
+        answered = labels if result.labels is None else result.labels
+        return dict(self.compute_metrics(inputs, answered, result.logits))
