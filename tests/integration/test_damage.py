@@ -216,6 +216,7 @@ def test_a_saved_model_that_is_wrong_only_on_one_kind_of_text(
     assert word in reason
 
 
+@pytest.mark.slow
 def test_what_its_own_budget_allowed_verifies_too(decided_classifier, test_split, tmp_path, monkeypatch):
     real = exporters.EXPORTERS["saved_model"]
     monkeypatch.setitem(

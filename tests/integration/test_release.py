@@ -12,14 +12,15 @@ import pytest
 import tensorflow as tf
 
 from tfapp.data.text import TextSplit
+from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
 from tfapp.release import Budget, Release, export, verify
-from tfapp.release.artifacts import VARIANTS
 from tfapp.release.manifest import listing
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
 
+VARIANTS = WordPieceTokenizer.variants
 SERVE = """
 import json, sys
 import tensorflow as tf, tensorflow_text
@@ -131,6 +132,7 @@ def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_clas
     np.testing.assert_allclose(signatures["serve_ids"](**ids)["logits"], answers["logits"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_windows_are_averaged_in_every_artifact(decided_classifier, test_split, tmp_path):
     model = type(decided_classifier).from_config(decided_classifier.get_config())
     model.set_weights(decided_classifier.get_weights())
@@ -154,10 +156,10 @@ def test_windows_are_averaged_in_every_artifact(decided_classifier, test_split, 
     np.testing.assert_allclose([[*row.probabilities.values()] for row in answer], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_without_segments_is_released_as_every_variant(tiny_vocab, test_split, tmp_path):
     import keras_hub
 
-    from tfapp.data.tokenizers import WordPieceTokenizer
     from tfapp.models import build_text_classifier
 
     keras.utils.set_random_seed(3)
@@ -272,7 +274,7 @@ def test_with_many_cores_calls_are_still_timed_on_one_thread(release, tmp_path, 
 @pytest.mark.slow
 def test_the_real_encoder_keeps_its_sizes_and_answers(minilm, tmp_path):
     from tfapp.models import build_text_classifier
-    from tfapp.release.golden import make_golden_texts
+    from tfapp.release.golden_texts import make_golden_texts
 
     keras.utils.set_random_seed(0)
     model = build_text_classifier(str(minilm), classes=("a", "b", "c"), max_length=64)
@@ -332,7 +334,6 @@ def test_a_half_precision_model_is_exported_in_float32(tiny_vocab, tmp_path):
     import keras_hub
 
     from tfapp.data.text import TextSplit
-    from tfapp.data.tokenizers import WordPieceTokenizer
     from tfapp.models import build_text_classifier
 
     backbone = keras_hub.models.BertBackbone(

@@ -68,12 +68,13 @@ def test_answers_come_back(run):
 def test_the_process_sees_the_rows_and_no_more_of_this_one(run, probe):
     answers = run(
         "assert sys.flags.isolated and 'tfapp' not in sys.modules\n"
-        "arrays = np.load(request['inputs'])\n"
-        "splits = arrays['feature_splits']\n"
-        "text = arrays['features'].tobytes()[splits[1]:].decode()\n"
+        "index = json.loads((Path(request['inputs']) / 'index.json').read_text())\n"
+        "features, ids = index['features'], index['tensors']['token_ids']\n"
+        "text = Path(features['path']).read_bytes()[features['splits'][1]:].decode()\n"
         "assert text == 'zwölf' and os.environ['CUDA_VISIBLE_DEVICES'] == '-1'\n"
         "answered()\n"
-        "write(GOOD, probabilities=arrays['tensor:token_ids'])\n"
+        "values = np.memmap(ids['path'], ids['dtype'], 'r', shape=tuple(ids['shape']))\n"
+        "write(GOOD, probabilities=values)\n"
     )
     assert answers.error is None
     np.testing.assert_array_equal(answers.probabilities, probe.tensors["token_ids"])
@@ -158,8 +159,8 @@ def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypa
             return {"probabilities": np.eye(2)}, {}
 
     monkeypatch.setattr(runner, "_RUNTIMES", {"litert": Artifact})
-    probe.save(tmp_path / "inputs.npz")
-    request = {"runtime": "litert", "inputs": str(tmp_path / "inputs.npz"), "paths": [], "threads": 1}
+    probe.save(tmp_path / "inputs")
+    request = {"runtime": "litert", "inputs": str(tmp_path / "inputs"), "paths": [], "threads": 1}
     (tmp_path / "request.json").write_text(json.dumps(request))
     (tmp_path / "outputs.npz").symlink_to("/dev/full")
     assert runner.main(tmp_path, only_latency=False) == runner.DISK_FULL
@@ -168,7 +169,7 @@ def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypa
 @pytest.mark.parametrize("near_tie", [False, True])
 def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tmp_path, near_tie):
     tensors = {"token_ids": np.zeros((3, 4), np.int32)}
-    Probe((b"long", b"short"), tensors, np.array([0, 0, 1])).save(tmp_path / "inputs.npz")
+    Probe((b"long", b"short"), tensors, np.array([0, 0, 1])).save(tmp_path / "inputs")
     served = np.array([[0.5, 0.5], [0.5, 0.5]]) if near_tie else np.array([[0.9, 0.1], [0.2, 0.8]])
     windows = served[[0, 0, 1]]
     answers = {
@@ -181,7 +182,7 @@ def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tm
     saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
     saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
     saved_model._example = lambda feature, value: value
-    inputs = runner._Inputs(str(tmp_path / "inputs.npz"))
+    inputs = runner._Inputs(str(tmp_path / "inputs"))
     found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
     wrong = (0, 0, 0) if near_tie else (0, 2, 1)
     assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))

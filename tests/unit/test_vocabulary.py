@@ -44,15 +44,17 @@ def test_both_tokenizers_give_the_same_ids(tiny_vocab, content, text, lowercase)
     assert tokenize(content, [text], lowercase=lowercase, max_length=16) == expected
 
 
+def settings(sha256):
+    return {"vocabulary_sha256": sha256, "lowercase": True, "max_length": 16}
+
+
 def check(content, tokenizer):
     own = tokenizer.asset_files()["vocab.txt"]
     return check_vocabulary(
         content,
         TEXTS,
         ids_of(tokenizer, TEXTS),
-        sha256=hashlib.sha256(own).hexdigest(),
-        lowercase=True,
-        max_length=16,
+        settings(hashlib.sha256(own).hexdigest()),
     )
 
 
@@ -91,7 +93,7 @@ def test_the_right_file_passes_where_tokenizers_differ_and_the_share_is_told(cap
     assert tokenize(content, texts, lowercase=True, max_length=16) != ids
     digest = hashlib.sha256(content).hexdigest()
     with caplog.at_level(logging.INFO, logger="tfapp"):
-        wrong = check_vocabulary(content, texts, ids, sha256=digest, lowercase=True, max_length=16)
+        wrong = check_vocabulary(content, texts, ids, settings(digest))
     assert wrong is None
     assert "same ids on 50.00% of 2 texts" in caplog.text
 

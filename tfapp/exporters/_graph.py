@@ -51,20 +51,23 @@ class InferenceGraph:
         self.temperature = float(model.temperature)
         self.preprocessor = model.preprocessor
 
-    def specs(self, batch: int | None, length: int | None) -> dict[str, tf.TensorSpec]:
+    def specs(self, batch: int | None, length: int | None, *, wire: bool = False) -> dict[str, tf.TensorSpec]:
         """Describes the model's input tensors.
 
         Args:
             batch: Rows, or None for any number.
             length: What an open dimension after the first becomes, or None to leave it open.
+            wire: Whether the types are those that the preprocessor gives, such as 8 bits for pixels, and not
+                those that the model computes with.
 
         Returns:
             A specification for each input, by its name.
         """
+        types = self.preprocessor.tensor_dtypes if wire else {}
         return {
             name: tf.TensorSpec(
                 [batch, *(length if size is None else size for size in tensor.shape[1:])],
-                tensor.dtype,
+                types.get(name, tensor.dtype),
                 name=name,
             )
             for name, tensor in self.model.input.items()
@@ -74,12 +77,13 @@ class InferenceGraph:
         """Computes the logits.
 
         Args:
-            inputs: The model's input tensors by name.
+            inputs: The model's input tensors by name, in any type that casts to the model's.
 
         Returns:
             float32 ``(batch, num_classes)``.
         """
-        return tf.cast(self.model(inputs, training=False), tf.float32)
+        cast = {name: tf.cast(inputs[name], tensor.dtype) for name, tensor in self.model.input.items()}
+        return tf.cast(self.model(cast, training=False), tf.float32)
 
     def probabilities(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Computes the probabilities at the model's temperature.

@@ -14,11 +14,11 @@ from tfapp.exporters._graph import InferenceGraph
 def export_saved_model(model: Any, directory: str | Path) -> Path:
     """Writes a SavedModel with the preprocessor and the class names inside.
 
-    Its endpoints are ``serve`` (also ``serving_default``), which takes raw features such as strings, one
-    that takes the model's own tensors (``serve_ids`` for texts), and ``serve_examples``, which takes
-    serialized ``tf.Example`` messages. Each answers with ``logits``, ``probabilities`` (the softmax of
-    the logits divided by the temperature) and ``label``. Logits of a text's windows are averaged; the
-    endpoint for tensors answers each window by itself.
+    Its endpoints are ``serve`` (also ``serving_default``), which takes raw features (texts, or encoded
+    images), one that takes the model's own tensors (``serve_ids`` for texts, ``serve_pixels`` for images),
+    and ``serve_examples``, which takes serialized ``tf.Example`` messages. Each answers with ``logits``,
+    ``probabilities`` (the softmax of the logits divided by the temperature) and ``label``. Logits of a
+    text's windows are averaged; the endpoint for tensors answers each window by itself.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -30,7 +30,7 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     graph = InferenceGraph(model)
     preprocessor = graph.preprocessor
     feature = preprocessor.feature_name
-    specs = graph.specs(batch=None, length=None)
+    specs = graph.specs(batch=None, length=None, wire=True)
     logits = tf.function(graph.logits, input_signature=[specs], autograph=False)
 
     def serve_tensors(inputs: dict[str, tf.Tensor]) -> Any:

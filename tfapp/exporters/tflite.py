@@ -3,52 +3,72 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.errors import ConfigError, nearest
 from tfapp.exporters._graph import InferenceGraph
 from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
 
-VARIANTS = ("float32", "float16", "dynamic", "text")
+VARIANTS = ("float32", "float16", "dynamic", "int8", "text")
+_CALIBRATION_ROWS = 200
 
 
 def export_tflite(
-    model: Any, directory: str | Path, *, variant: str, scratch: str | Path | None = None
+    model: Any,
+    directory: str | Path,
+    *,
+    variant: str,
+    scratch: str | Path | None = None,
+    calibration: Sequence[Any] = (),
 ) -> Path:
     """Writes ``edge/model-<variant>.tflite``, with ``labels.txt`` and the preprocessor's files beside it.
 
     Each file has one signature, ``serving_default``, with one output, ``probabilities``, the temperature
     included. ``float32``, ``float16`` and ``dynamic`` (8-bit weights) take the model's own tensors with
-    one row and fixed lengths. ``text`` takes one string, ``(1,)``; it is quantised as ``dynamic``, works on
-    the text's own length, and needs the operators of TF.Text.
+    one row and fixed lengths. ``int8`` computes in integers: it takes pixels and gives probabilities as
+    uint8, whose scale and zero point the file says. ``text`` takes one string, ``(1,)``; it is quantised as
+    ``dynamic``, works on the text's own length, and needs the operators of TF.Text.
 
     Args:
         model: A classifier that carries its preprocessor.
         directory: The release's folder.
-        variant: ``"float32"``, ``"float16"``, ``"dynamic"`` or ``"text"``.
+        variant: ``"float32"``, ``"float16"``, ``"dynamic"``, ``"int8"`` or ``"text"``.
         scratch: A folder where the graph to be converted is kept for the next variant; by default it is
             made anew and removed.
+        calibration: Training features by which the ranges of ``int8`` are found; 200 of them, spread over
+            all, are used.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: When the variant is unknown.
+        ConfigError: When the variant is unknown, or ``int8`` comes without calibration.
         WeightsError: When the model needs operators that TFLite does not have.
     """
     if variant not in VARIANTS:
         raise ConfigError(f"TFLite variant {variant!r} is unknown; {nearest(variant, VARIANTS)}")
+    if variant not in model.preprocessor.variants:
+        raise ConfigError(
+            f"TFLite variant {variant!r} is not made of such a model; "
+            f"{nearest(variant, model.preprocessor.variants)}"
+        )
+    if variant == "int8" and not len(calibration):
+        raise ConfigError("int8 needs training features to be calibrated by: give calibration=...")
     edge = Path(directory) / "edge"
     edge.mkdir(parents=True, exist_ok=True)
     holder = (
         nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
     )
     with holder as folder:
-        content = _convert(_converted_graph(model, Path(folder), from_text=variant == "text"), variant)
+        graph = _converted_graph(model, Path(folder), from_text=variant == "text")
+        content = _convert(graph, variant, lambda: _representative(model, calibration))
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
     path = edge / f"model-{variant}.tflite"
     path.write_bytes(content)
@@ -79,13 +99,35 @@ def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
     return directory
 
 
-def _convert(saved_model: Path, variant: str) -> bytes:
+def _representative(model: Any, calibration: Sequence[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Prepares training rows, one at a time, as the exported graph takes them."""
+    count = min(_CALIBRATION_ROWS, len(calibration))
+    for number in range(count):
+        tensors, _ = model.preprocessor.fixed([calibration[number * len(calibration) // count]])
+        row = {name: tensors[name].astype(tensor.dtype) for name, tensor in model.input.items()}
+        if number == 0:
+            for values in row.values():
+                # The whole range of the inputs: one integer is then one grey level.
+                values.flat[0], values.flat[-1] = 0.0, 255.0
+        yield row
+
+
+def _convert(
+    saved_model: Path, variant: str, representative: Callable[[], Iterator[dict[str, npt.NDArray[Any]]]]
+) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if variant != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == "float16":
         converter.target_spec.supported_types = [tf.float16]
+    if variant == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = representative
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
     # TF.Text's operators are custom ones; `check_operators` looks that nothing else has come in.
     converter.allow_custom_ops = variant == "text"
-    return bytes(converter.convert())
+    with warnings.catch_warnings():
+        # The calibrator still uses the interpreter that TensorFlow tells everybody else to leave.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        return bytes(converter.convert())

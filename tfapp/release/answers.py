@@ -12,6 +12,8 @@ from scipy.special import softmax  # type: ignore[import-untyped]
 FloatArray = npt.NDArray[np.floating]
 # Classes that the model gives less than this say little about the scale; half the temperature squares them.
 _LEAST_PROBABILITY = 1e-7
+# A probability of this many steps is off by rounding by a few percent at most.
+_STEPS = 16
 # Below this mean square the model's log-probabilities are all alike, and have no scale.
 _LEAST_SPREAD = 1e-6
 
@@ -53,6 +55,7 @@ class Answers:
         endpoint_labels: Rows that an endpoint gives another class name than ``serving_default``, by endpoint.
         latency_ms: ``p50``, ``p95``, ``threads`` and ``batch``.
         libraries: Versions of the libraries that ran it.
+        step: Least difference between two probabilities where they come as integers, else 0.
     """
 
     error: str | None = None
@@ -63,6 +66,7 @@ class Answers:
     endpoint_labels: Mapping[str, int] = field(default_factory=dict)
     latency_ms: Mapping[str, float] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    step: float = 0.0
 
     def rows(self, start: int, stop: int) -> Answers:
         """Returns the answers to some of the rows.
@@ -114,7 +118,9 @@ def find_flaw(answers: Answers, reference: Reference) -> str | None:
         return f"{len(answers.labels)} labels for {len(answers.probabilities)} rows"
     if not np.all(np.isfinite(answers.probabilities)):
         return "some probabilities are not finite"
-    if np.min(answers.probabilities) < -1e-3 or np.max(np.abs(answers.probabilities.sum(axis=1) - 1)) > 0.02:
+    rounding = 0.02 + answers.step * expected[1] / 2
+    sums = answers.probabilities.sum(axis=1)
+    if np.min(answers.probabilities) < -1e-3 or np.max(np.abs(sums - 1)) > rounding:
         return "the answers are no probabilities: they do not add up to 1"
     return None
 
@@ -134,7 +140,7 @@ def differences(answers: Answers, reference: Reference) -> FloatArray:
     return largest
 
 
-def log_scale(found: FloatArray, expected: FloatArray) -> float | None:
+def log_scale(found: FloatArray, expected: FloatArray, *, step: float = 0.0) -> float | None:
     """Fits the number by which log-probabilities were multiplied; another temperature does just that.
 
     Agreement does not see it, and differences of probabilities are small where the model is sure.
@@ -142,15 +148,19 @@ def log_scale(found: FloatArray, expected: FloatArray) -> float | None:
     Args:
         found: Probabilities of an artifact ``(rows, num_classes)``.
         expected: The model's.
+        step: Least difference between two found probabilities; classes that the model gives less than a few
+            of them are not counted.
 
     Returns:
         The slope of the one on the other, each row's classes centred; None where the model's are all alike.
     """
-    counted = expected > _LEAST_PROBABILITY
+    counted = expected > max(_LEAST_PROBABILITY, _STEPS * step)
+    counted &= counted.sum(axis=1, keepdims=True) > 1
 
     def centred(probabilities: FloatArray) -> FloatArray:
-        logs = np.log(np.maximum(probabilities, _LEAST_PROBABILITY**2))
-        means = np.sum(logs * counted, axis=1, keepdims=True) / counted.sum(axis=1, keepdims=True)
+        logs = np.log(np.maximum(probabilities, max(_LEAST_PROBABILITY**2, step / 2)))
+        counts = np.maximum(counted.sum(axis=1, keepdims=True), 1)
+        means = np.sum(logs * counted, axis=1, keepdims=True) / counts
         result: FloatArray = (logs - means) * counted
         return result
 

@@ -22,6 +22,7 @@ VARIANTS: dict[str, float] = {
     "float32": 1.0,
     "float16": 0.5,
     "dynamic": 0.3,
+    "int8": 0.3,
     "text": 0.3,
 }
 _SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
@@ -29,12 +30,15 @@ _SCRATCH_SHARE = 2.0
 _SPARE_BYTES = 32_000_000
 
 
-def choose_variants(model: Any, variants: Sequence[str] | None) -> tuple[str, ...]:
+def choose_variants(
+    model: Any, variants: Sequence[str] | None, *, calibrated: bool = True
+) -> tuple[str, ...]:
     """Decides which artifacts are written.
 
     Args:
         model: A classifier with ``cannot_export``.
         variants: Names of variants; None for all that the model can be exported as.
+        calibrated: Whether there are training rows to calibrate integer artifacts by.
 
     Returns:
         The names, each once.
@@ -42,21 +46,25 @@ def choose_variants(model: Any, variants: Sequence[str] | None) -> tuple[str, ..
     Raises:
         ConfigError: When one is unknown or cannot be made of the model, or there is none.
     """
-    cannot = model.cannot_export
+    offered = model.preprocessor.variants
+    cannot = dict(model.cannot_export)
+    if not calibrated and "int8" in offered:
+        cannot["int8"] = "it is calibrated on training rows, which come with data=..."
     if variants is None:
         for name, reason in cannot.items():
             _logger.info("export: %s is left out: %s", name, reason)
-        return tuple(name for name in VARIANTS if name not in cannot)
+        return tuple(name for name in offered if name not in cannot)
     for name in variants:
-        if name not in VARIANTS:
-            raise ConfigError(f"variant {name!r} is unknown; {nearest(name, VARIANTS)}")
+        if name not in offered:
+            what = "is not made of such a model" if name in VARIANTS else "is unknown"
+            raise ConfigError(f"variant {name!r} {what}; {nearest(name, offered)}")
         if name in cannot:
             raise ConfigError(
                 f"variant {name!r} cannot be made of this model: {cannot[name]}. Leave it out; without "
                 "`variants`, all that can be made are exported."
             )
     if not variants:
-        raise ConfigError(f"variants is empty; {nearest('', VARIANTS)}")
+        raise ConfigError(f"variants is empty; {nearest('', offered)}")
     return tuple(dict.fromkeys(variants))
 
 
@@ -103,7 +111,9 @@ def artifact_bytes(directory: Path, variant: str) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> str | None:
+def write_artifact(
+    model: Any, variant: str, directory: Path, scratch: Path, calibration: Sequence[Any] = ()
+) -> str | None:
     """Writes one artifact.
 
     Args:
@@ -111,6 +121,7 @@ def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> 
         variant: What to write.
         directory: The version folder in the making.
         scratch: A folder for intermediate files.
+        calibration: Features by which integer artifacts are calibrated.
 
     Returns:
         Why it could not be made from this model, or None.
@@ -121,7 +132,7 @@ def write_artifact(model: Any, variant: str, directory: Path, scratch: Path) -> 
     started = time.monotonic()
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch)
+            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
         else:
             EXPORTERS[variant](model, directory)
     except (ConfigError, OutputError):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError, DataError, ReleaseRefused
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import check_space, choose_variants
@@ -92,7 +91,7 @@ def export(
     model: Any,
     directory: str | Path,
     *,
-    check_with: TextSplit,
+    check_with: Any,
     variants: Sequence[str] | None = None,
     budget: Budget | None = None,
     evaluation: Any = None,
@@ -108,11 +107,13 @@ def export(
             of the characters a-z, 0-9, ``_`` and ``-``.
         check_with: The rows to measure on, all of them; the test split.
         variants: Which artifacts to write: ``saved_model``, ``keras``, ``float32``, ``float16``, ``dynamic``,
-            ``text``. When None, all that this model can be exported as; what is left out is logged.
+            ``int8`` (images) and ``text`` (texts). When None, all that this model can be exported as; what is
+            left out is logged.
         budget: How far an artifact may be from the model; ``Budget()`` when None.
         evaluation: Scores of the model for the manifest: an `Evaluation`, or a mapping.
         config: The settings that the model was made with, for the manifest.
-        data: The `TextData` whose sizes and fingerprints go into the manifest; just ``check_with`` if None.
+        data: The `TextData` or `ImageData` whose sizes and fingerprints go into the manifest, and on whose
+            training rows ``int8`` is calibrated; just ``check_with`` and no ``int8`` if None.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
@@ -127,14 +128,15 @@ def export(
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
-    variants = choose_variants(model, variants)
+    variants = choose_variants(model, variants, calibrated=data is not None)
     budget = budget or Budget()
     given = {} if evaluation is None else _scores(evaluation, model)
     _check_rows(model, check_with)
     with staging(directory) as stage:
         check_space(directory, model, variants)
         _logger.info("export: %s", ", ".join(variants))
-        measured = measure(model, check_with, variants, budget, stage)
+        calibration = () if data is None else data.train.features
+        measured = measure(model, check_with, variants, budget, stage, calibration=calibration)
         reasons = measured.reasons
         content: dict[str, Any] = {
             "schema_version": 1,
@@ -158,6 +160,7 @@ def export(
             preset=getattr(model, "preset", ""),
             table=artifact_table(content),
             sources=() if data is None else tuple(data.report.sources.values()),
+            feature=model.preprocessor.feature_name,
         )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
@@ -171,7 +174,7 @@ def export(
         return Release(path, version, read_manifest(path))
 
 
-def _check_rows(model: Any, split: TextSplit) -> None:
+def _check_rows(model: Any, split: Any) -> None:
     if len(split) == 0:
         raise DataError(f"the split {split.name!r} to check with has no rows.")
     if tuple(split.classes) != tuple(model.classes):
@@ -181,7 +184,7 @@ def _check_rows(model: Any, split: TextSplit) -> None:
         )
 
 
-def _splits(data: Any, check_with: TextSplit) -> dict[str, dict[str, Any]]:
+def _splits(data: Any, check_with: Any) -> dict[str, dict[str, Any]]:
     splits = {check_with.name: check_with} if data is None else data.splits
     return {name: {"rows": len(split), "sha256": split.sha256} for name, split in splits.items()}
 
@@ -208,13 +211,12 @@ def _metrics(given: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
 
 
 def _own_config(model: Any) -> dict[str, Any]:
-    names = ("pooling", "dropout_rate", "task")
-    known = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    inputs = {name: value for name, value in model.preprocessor.get_config().items() if name != "vocabulary"}
     return {
         "model": {
             "preset": preset_name(getattr(model, "preset", "")),
-            **known,
-            "max_length": model.preprocessor.max_length,
-            "long_texts": model.preprocessor.long_texts,
+            "task": model.task,
+            **model.settings,
+            **inputs,
         }
     }

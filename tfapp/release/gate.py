@@ -129,7 +129,7 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
                 f"loses {drop:.2%} accuracy on {rows} rows, more than "
                 f"{budget.max_accuracy_drop:.2%} (max_accuracy_drop)"
             )
-    scale = log_scale(probabilities, reference.probabilities)
+    scale = log_scale(probabilities, reference.probabilities, step=answers.step)
     if scale is not None and abs(scale - 1) > budget.max_scale_error + _ROUNDING:
         factor = f": its temperature is {1 / scale:.2f} times the model's" if scale > 0 else ""
         reasons.append(

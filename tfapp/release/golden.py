@@ -1,23 +1,24 @@
 """Golden vectors: synthetic inputs with the trained model's answers, shipped with every release.
 
-They let anybody, on any device, see whether the files still answer as they did. The inputs are words of the
-vocabulary drawn at random: no text of a user's data enters a release.
+They let anybody, on any device, see whether the files still answer as they did. The inputs are drawn at
+random: nothing of a user's data enters a release.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfapp.errors import ReleaseError
 from tfapp.release.answers import Answers, FloatArray, Reference, differences, find_flaw
 from tfapp.release.gate import EXACT_VARIANTS, Budget
+from tfapp.release.golden_images import ImageInputs
+from tfapp.release.golden_texts import TextInputs
 from tfapp.release.probe import Probe
 
 # Room for another processor's rounding: of float32 arithmetic, and of quantised activations.
@@ -25,28 +26,28 @@ _TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 2e-2
 
 
-def make_golden_texts(
-    vocabulary: Sequence[str], *, max_length: int, count: int = 50, seed: int = 0
-) -> list[str]:
-    """Draws texts from a vocabulary: the empty one, one that is too long, and others of all lengths.
+class GoldenInputs(Protocol):
+    """Inputs of golden vectors, of one kind of feature."""
 
-    Args:
-        vocabulary: WordPieces.
-        max_length: Most tokens of a text, special tokens included.
-        count: How many texts, 2 or more.
-        seed: Seed of the draw.
+    @property
+    def preprocessor(self) -> dict[str, Any]:
+        """Settings of the model's preprocessor, for whoever prepares inputs on a device."""
 
-    Returns:
-        ``count`` texts, the same for the same arguments.
-    """
-    whole = [piece for piece in vocabulary if piece.isalpha()]
-    plain = [piece for piece in whole if piece.isascii() and piece.islower()]
-    # Plain words are the same to every tokenizer; other scripts are used where there are too few.
-    words = (plain if len(plain) >= 100 else whole) or list(vocabulary)
-    draw = random.Random(seed)
-    longest = min(64, max_length - 2)
-    lengths = [0, max_length + 8, *(draw.randint(1, longest) for _ in range(count - 2))]
-    return [" ".join(draw.choices(words, k=length)) for length in lengths]
+    def __len__(self) -> int:
+        """How many inputs there are."""
+
+    def probe(self, tensors: Sequence[str]) -> Probe:
+        """The inputs in the forms that artifacts take; ``tensors`` names the model's inputs."""
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A mapping for each input, as JSON takes it."""
+
+    def describe(self, row: int) -> str:
+        """Words what kind of input one is."""
+
+
+INPUTS: dict[str, Any] = {"text": TextInputs, "image_bytes": ImageInputs}
+"""For each name of a raw feature, the class of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,12 @@ class Golden:
         tensor_endpoint: Name of the SavedModel's endpoint for tensors.
         classes: Names of the classes in their order.
         temperature: What logits are divided by.
-        preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows``,
-            ``pad_id`` and ``vocabulary_sha256``, the checksum of the tokenizer's own ``vocab.txt``.
         tensors: Names of the model's input tensors.
-        texts: The inputs.
-        token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or the
-            logarithms of whose probabilities) are averaged.
+        inputs: The inputs, of the class that `INPUTS` has for the feature.
         probabilities: The trained model's answers ``(rows, num_classes)``.
         answers: What variants with rounded weights answered at export, by variant, in the same shape. Words
-            drawn at random lie near the borders between classes, where rounding moves a probability far.
+            and pixels drawn at random lie near the borders between classes, where rounding moves a
+            probability far.
         tolerance: For each variant, the difference of a probability from its ``answers``, or from
             ``probabilities`` where it has none, that is still the same answer.
     """
@@ -75,10 +73,8 @@ class Golden:
     tensor_endpoint: str
     classes: tuple[str, ...]
     temperature: float
-    preprocessor: dict[str, Any]
     tensors: tuple[str, ...]
-    texts: tuple[str, ...]
-    token_ids: tuple[tuple[tuple[int, ...], ...], ...]
+    inputs: GoldenInputs
     probabilities: FloatArray
     answers: dict[str, FloatArray] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)
@@ -105,8 +101,9 @@ class Golden:
         worst = int(gaps.argmax())
         if gaps[worst] <= limit:
             return []
+        what = self.inputs.describe(worst)
         return [
-            f"{variant}: a probability differs by {gaps[worst]:.4f} on {self._kind(worst)}, more than "
+            f"{variant}: a probability differs by {gaps[worst]:.4f} on {what}, more than "
             f"{limit:.4f} ({name}); {int(np.sum(gaps > limit))} of {len(gaps)} golden vectors are beyond that"
         ]
 
@@ -136,24 +133,8 @@ class Golden:
         return Reference(expected, None, self.classes, self.temperature)
 
     def probe(self) -> Probe:
-        """Returns the inputs in the forms that artifacts take, made without a tokenizer."""
-        windows = [ids for rows in self.token_ids for ids in rows]
-        shape = (len(windows), int(self.preprocessor["max_length"]))
-        token_ids = np.full(shape, self.preprocessor["pad_id"], np.int32)
-        padding_mask = np.zeros(shape, np.int32)
-        for row, ids in enumerate(windows):
-            token_ids[row, : len(ids)] = ids
-            padding_mask[row, : len(ids)] = 1
-        tensors = {
-            "token_ids": token_ids,
-            "padding_mask": padding_mask,
-            "segment_ids": np.zeros(shape, np.int32),
-        }
-        owners = np.repeat(np.arange(len(self.texts)), [len(rows) for rows in self.token_ids])
-        split = len(windows) > len(self.texts)
-        features = tuple(text.encode("utf-8") for text in self.texts)
-        declared = {name: tensors[name] for name in self.tensors}
-        return Probe(features, declared, owners if split else None)
+        """Returns the inputs in the forms that artifacts take."""
+        return self.inputs.probe(self.tensors)
 
     def save(self, path: Path) -> None:
         """Writes the vectors as JSON.
@@ -161,16 +142,14 @@ class Golden:
         Args:
             path: ``golden.json``.
         """
-        inputs = [
-            {"text": text, "token_ids": ids, "probabilities": row}
-            for text, ids, row in zip(self.texts, self.token_ids, _rounded(self.probabilities), strict=True)
-        ]
+        answered = zip(self.inputs.to_rows(), _rounded(self.probabilities), strict=True)
+        inputs = [{**row, "probabilities": probabilities} for row, probabilities in answered]
         content = {
             "feature": self.feature,
             "tensor_endpoint": self.tensor_endpoint,
             "classes": list(self.classes),
             "temperature": self.temperature,
-            "preprocessor": self.preprocessor,
+            "preprocessor": self.inputs.preprocessor,
             "tensors": list(self.tensors),
             "tolerance": self.tolerance,
             "inputs": inputs,
@@ -200,10 +179,8 @@ class Golden:
                 tensor_endpoint=content["tensor_endpoint"],
                 classes=tuple(content["classes"]),
                 temperature=float(content["temperature"]),
-                preprocessor=dict(content["preprocessor"]),
                 tensors=tuple(content["tensors"]),
-                texts=tuple(row["text"] for row in inputs),
-                token_ids=tuple(tuple(map(tuple, row["token_ids"])) for row in inputs),
+                inputs=INPUTS[content["feature"]].from_rows(inputs, content["preprocessor"]),
                 probabilities=np.array([row["probabilities"] for row in inputs], np.float64),
                 answers={variant: np.array(rows, np.float64) for variant, rows in content["answers"].items()},
                 tolerance=dict(content["tolerance"]),
@@ -212,13 +189,6 @@ class Golden:
             raise ReleaseError(
                 f"{path} cannot be read ({error}); copy or export the release again."
             ) from error
-
-    def _kind(self, row: int) -> str:
-        words = len(self.texts[row].split())
-        if not words:
-            return "the empty text"
-        longer = words > int(self.preprocessor["max_length"])
-        return "the text beyond max_length" if longer else f"a text of {words} words"
 
 
 def _rounded(rows: FloatArray) -> list[list[float]]:

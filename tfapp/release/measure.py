@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tfapp.data.encoded import MAX_WINDOWS, window_stride
-from tfapp.data.text import TextSplit
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
 from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
-from tfapp.release.golden import Golden, make_golden_texts
-from tfapp.release.probe import Probe
+from tfapp.release.golden import INPUTS, Golden
+from tfapp.release.golden_texts import TextInputs, token_ids
+from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.publish import Staging
 from tfapp.release.vocabulary import check_vocabulary
@@ -44,7 +42,13 @@ class Measured:
 
 
 def measure(
-    model: Any, split: TextSplit, variants: Sequence[str], budget: Budget, stage: Staging
+    model: Any,
+    split: Any,
+    variants: Sequence[str],
+    budget: Budget,
+    stage: Staging,
+    *,
+    calibration: Sequence[Any] = (),
 ) -> Measured:
     """Writes artifacts and golden vectors into a staged release and measures them.
 
@@ -54,21 +58,31 @@ def measure(
         variants: The artifacts to write.
         budget: How far they may be from the model.
         stage: Where they are written.
+        calibration: Features by which integer artifacts are calibrated.
 
     Returns:
         The measures and the reasons against a release.
     """
     model = in_float32(model)
     preprocessor = model.preprocessor
-    golden_texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length)
-    texts = [*split.texts, *golden_texts]
-    features = [text.encode("utf-8") for text in texts]
-    probe = Probe.from_features(preprocessor, features, inputs=model.input)
-    answers, probabilities = _run(model, texts, probe, variants, stage)
+    kind = INPUTS[preprocessor.feature_name]
+    features = RawFeatures(split.features, kind.draw(preprocessor))
+    folder = stage.scratch / "tensors"
+    folder.mkdir()
+    probe = Probe.from_features(preprocessor, features, inputs=model.input, folder=folder)
+    answers, probabilities = _run(model, probe, variants, stage, calibration)
 
-    rows, total = len(split), len(texts)
+    rows, total = len(split), len(features)
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
-    golden = _golden(model, golden_texts, probe, probabilities, rows)
+    golden = Golden(
+        feature=preprocessor.feature_name,
+        tensor_endpoint=preprocessor.tensor_endpoint,
+        classes=tuple(model.classes),
+        temperature=float(model.temperature),
+        tensors=tuple(model.input),
+        inputs=kind.observe(preprocessor, probe, rows),
+        probabilities=probabilities[rows:],
+    )
     judgements: dict[str, Judgement] = {}
     for name in variants:
         judged = judge(name, answers[name].rows(0, rows), reference, budget)
@@ -81,14 +95,14 @@ def measure(
 
     reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
     if set(variants) & set(TFLITE_VARIANTS):
-        reasons += _edge_reasons(model, texts, probe, stage.release / "edge")
+        reasons += _edge_reasons(model, probe, golden, stage.release / "edge")
     libraries = {key: value for name in variants for key, value in answers[name].libraries.items()}
     entries = [_entry(stage.release, name, judgements[name], answers[name]) for name in variants]
     return Measured(entries, reasons, dict(sorted(libraries.items())), reference)
 
 
 def _run(
-    model: Any, texts: Sequence[str], probe: Probe, variants: Sequence[str], stage: Staging
+    model: Any, probe: Probe, variants: Sequence[str], stage: Staging, calibration: Sequence[Any]
 ) -> tuple[dict[str, Answers], FloatArray]:
     """Writes the artifacts while finished ones already answer, and asks the model itself."""
     answers: dict[str, Answers] = {}
@@ -100,70 +114,30 @@ def _run(
         temperature=float(model.temperature),
     ) as runner:
         for variant in track(variants, len(variants), "write artifacts"):
-            error = write_artifact(model, variant, stage.release, stage.scratch)
+            error = write_artifact(model, variant, stage.release, stage.scratch, calibration)
             if error is None:
                 runner.start(variant, stage.release / artifact_path(variant))
             else:
                 answers[variant] = Answers(error=error)
         _logger.info("verify: %d rows in a fresh process for each artifact", len(probe))
-        logits = predict_logits(model, texts, batch_size=32)
+        logits = predict_logits(model, probe.features, batch_size=32)
         answers.update(runner.answers())
     return answers, probabilities_from(logits, model.temperature)
 
 
-def _golden(model: Any, texts: Sequence[str], probe: Probe, probabilities: FloatArray, first: int) -> Golden:
-    preprocessor = model.preprocessor
-    return Golden(
-        feature=preprocessor.feature_name,
-        tensor_endpoint=preprocessor.tensor_endpoint,
-        classes=tuple(model.classes),
-        temperature=float(model.temperature),
-        preprocessor={
-            "lowercase": preprocessor.lowercase,
-            "max_length": preprocessor.max_length,
-            "long_texts": preprocessor.long_texts,
-            "window_stride": window_stride(preprocessor.max_length),
-            "max_windows": MAX_WINDOWS,
-            "pad_id": preprocessor.pad_id,
-            "vocabulary_sha256": _vocabulary_sha256(model),
-        },
-        tensors=tuple(model.input),
-        texts=tuple(texts),
-        token_ids=_token_ids(probe)[first:],
-        probabilities=probabilities[first:],
-    )
-
-
-def _vocabulary_sha256(model: Any) -> str:
-    return hashlib.sha256(model.preprocessor.asset_files()["vocab.txt"]).hexdigest()
-
-
-def _token_ids(probe: Probe) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """The ids of each text's windows, not padded."""
-    lengths = probe.tensors["padding_mask"].sum(axis=1)
-    rows = zip(probe.tensors["token_ids"], lengths, strict=True)
-    ids: list[list[tuple[int, ...]]] = [[] for _ in range(len(probe))]
-    owners = range(len(probe)) if probe.owners is None else probe.owners.tolist()
-    for owner, (row, length) in zip(owners, rows, strict=True):
-        ids[owner].append(tuple(row[:length].tolist()))
-    return tuple(map(tuple, ids))
-
-
-def _edge_reasons(model: Any, texts: Sequence[str], probe: Probe, edge: Path) -> list[str]:
+def _edge_reasons(model: Any, probe: Probe, golden: Golden, edge: Path) -> list[str]:
     """Says what is wrong with the files that lie beside the TFLite models."""
     wanted = {"labels.txt": b"", **model.preprocessor.asset_files()}
     found = {name: (edge / name).read_bytes() for name in wanted if (edge / name).is_file()}
     reasons = [f"edge/{name} is missing" for name in sorted(set(wanted) - set(found))]
     if "labels.txt" in found:
         reasons.append(check_label_file(found["labels.txt"], model.classes) or "")
-    if "vocab.txt" in found:
+    if "vocab.txt" in found and isinstance(golden.inputs, TextInputs):
         wrong = check_vocabulary(
             found["vocab.txt"],
-            texts,
-            [windows[0] for windows in _token_ids(probe)],
-            lowercase=model.preprocessor.lowercase,
-            max_length=model.preprocessor.max_length,
-            sha256=_vocabulary_sha256(model),
+            [feature.decode("utf-8") for feature in probe.features],
+            [windows[0] for windows in token_ids(probe)],
+            golden.inputs.preprocessor,
         )
         reasons.append(wrong or "")
     return [f"edge: {reason}" if not reason.startswith("edge/") else reason for reason in reasons if reason]

@@ -9,6 +9,21 @@ from typing import Any
 from tfapp.data.datasets import DATASETS
 from tfapp.models.presets import BACKBONES
 
+_KINDS = {
+    "text": (
+        "A text classifier",
+        "The scores hold for texts like those of the data above; other topics, languages and styles were "
+        "not measured. Every text gets one of the classes, also one that belongs to none.",
+    ),
+    "image_bytes": (
+        "An image classifier",
+        "The scores hold for pictures like those of the data above; other cameras, light and scenes were "
+        "not measured. Every picture gets one of the classes, also one that belongs to none. On a device, "
+        "pixels must be decoded and resized as `golden.json` says; it has images with the checksums of "
+        "their pixels.",
+    ),
+}
+
 
 def model_card(
     manifest: Mapping[str, Any],
@@ -16,6 +31,7 @@ def model_card(
     preset: str,
     table: Sequence[Mapping[str, str]],
     sources: Sequence[str] = (),
+    feature: str = "text",
 ) -> str:
     """Writes the model card.
 
@@ -24,13 +40,15 @@ def model_card(
         preset: Name of the backbone's preset; may be empty.
         table: A row for each artifact, all with the same columns.
         sources: What the data was read from; packaged sets are known by name.
+        feature: What is classified: ``"text"`` or ``"image_bytes"``.
 
     Returns:
         Markdown.
     """
+    what, limits = _KINDS[feature]
     parts = [
         f"# {manifest['name']}",
-        "A text classifier, exported and measured by tfapp "
+        f"{what}, exported and measured by tfapp "
         f"{manifest['tfapp_version']}. Verdict: **{manifest['release']['verdict']}**.",
         "\n".join(f"* {reason}" for reason in manifest["release"]["reasons"]),
         "## Model",
@@ -50,8 +68,7 @@ def model_card(
             ]
         ),
         "## Limits",
-        "The scores hold for texts like those of the data above; other topics, languages and styles were "
-        "not measured. Every text gets one of the classes, also one that belongs to none.",
+        limits,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,6 +101,8 @@ def _terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> li
     if preset in BACKBONES:
         known = BACKBONES[preset]
         lines.append(f"* Backbone: {preset}, {known.origin}; licence {known.licence}.")
+        if known.description:
+            lines.append(f"  {known.description}.")
     elif preset:
         lines.append(f"* Backbone: {preset_name(preset)}; see its publisher for the licence.")
     else:

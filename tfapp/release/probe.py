@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+
+_CHUNK = 256
+
+
+class RawFeatures(Sequence[bytes]):
+    """Features of one or several sequences as bytes, read when they are asked for.
+
+    Args:
+        parts: Sequences of texts, or of encoded images.
+    """
+
+    def __init__(self, *parts: Sequence[Any]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        inside = index - int(self._ends[part]) + len(self._parts[part])
+        feature = self._parts[part][inside]
+        return feature.encode("utf-8") if isinstance(feature, str) else bytes(feature)
 
 
 @dataclass(frozen=True)
@@ -16,13 +50,13 @@ class Probe:
     """Rows in the two forms that artifacts take.
 
     Attributes:
-        features: Raw features, such as UTF-8 texts.
+        features: Raw features, such as UTF-8 texts or image files.
         tensors: The model's input tensors by name, ``(rows, ...)`` of fixed length.
         owners: The number of the feature that each row of the tensors belongs to, ascending, int64
             ``(rows,)``; None where there is a row for each.
     """
 
-    features: tuple[bytes, ...]
+    features: Sequence[bytes]
     tensors: dict[str, npt.NDArray[Any]]
     owners: npt.NDArray[np.int64] | None = None
 
@@ -35,29 +69,64 @@ class Probe:
         return len(next(iter(self.tensors.values())))
 
     @classmethod
-    def from_features(cls, preprocessor: Any, features: Sequence[bytes], *, inputs: Iterable[str]) -> Probe:
-        """Preprocesses features.
+    def from_features(
+        cls, preprocessor: Any, features: Sequence[bytes], *, inputs: Iterable[str], folder: Path
+    ) -> Probe:
+        """Preprocesses features, a few at a time, into files: images as pixels may be larger than memory.
 
         Args:
             preprocessor: A preprocessor with ``fixed``.
             features: Raw features, 1 or more.
             inputs: Names of the model's input tensors.
+            folder: An existing folder that keeps the tensors while they are used.
 
         Returns:
             The features and their tensors.
         """
-        tensors, owners = preprocessor.fixed(features)
-        return cls(tuple(features), {name: tensors[name] for name in inputs}, owners)
+        names = tuple(inputs)
+        shapes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        owners: list[npt.NDArray[np.int64]] = []
+        rows = 0
+        files = {name: (folder / f"{name}.tensor").open("wb") for name in names}
+        for start in range(0, len(features), _CHUNK):
+            tensors, owned = preprocessor.fixed(features[start : start + _CHUNK])
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(tensors[name]).data)
+                shapes[name] = tensors[name].dtype, tensors[name].shape[1:]
+            count = len(tensors[names[0]])
+            owners.append(start + (np.arange(count) if owned is None else owned))
+            rows += count
+        for file in files.values():
+            file.close()
+        mapped: dict[str, npt.NDArray[Any]] = {
+            name: np.memmap(folder / f"{name}.tensor", dtype, "r", shape=(rows, *shape))
+            for name, (dtype, shape) in shapes.items()
+        }
+        return cls(features, mapped, np.concatenate(owners) if rows > len(features) else None)
 
-    def save(self, path: Path) -> None:
-        """Writes the rows as plain arrays.
+    def save(self, folder: Path) -> None:
+        """Writes the rows as plain numbers that a process can map into memory.
 
         Args:
-            path: An ``.npz`` file.
+            folder: Gets ``index.json`` and a file for each array; it is made.
         """
-        splits = np.cumsum([0, *(len(feature) for feature in self.features)], dtype=np.int64)
-        arrays: dict[str, Any] = {f"tensor:{name}": values for name, values in self.tensors.items()}
-        if self.owners is not None:
-            arrays["owners"] = self.owners
-        blob = np.frombuffer(b"".join(self.features), np.uint8)
-        np.savez(path, features=blob, feature_splits=splits, **arrays)
+        folder.mkdir()
+        splits = [0]
+        with (folder / "features").open("wb") as file:
+            for feature in self.features:
+                splits.append(splits[-1] + file.write(feature))
+        arrays = {name: self._file(values, folder / name) for name, values in self.tensors.items()}
+        index = {
+            "features": {"path": str(folder / "features"), "splits": splits},
+            "tensors": arrays,
+            "owners": None if self.owners is None else self.owners.tolist(),
+        }
+        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+    @staticmethod
+    def _file(values: npt.NDArray[Any], path: Path) -> dict[str, Any]:
+        if isinstance(values, np.memmap) and values.filename is not None:
+            path = Path(values.filename)
+        else:
+            values.tofile(path)
+        return {"path": str(path), "dtype": values.dtype.name, "shape": list(values.shape)}

@@ -154,6 +154,7 @@ class ArtifactProcess:
             endpoints=facts.get("endpoints", {}),
             endpoint_labels=facts.get("endpoint_labels", {}),
             latency_ms=facts["latency_ms"],
+            step=facts.get("step", 0.0),
             libraries=facts["libraries"],
         )
 
@@ -195,9 +196,9 @@ class ArtifactRunner:
             "threads": cores // workers,
             "latency_calls": min(_LATENCY_CALLS, len(probe)) if time_calls else 0,
             "paths": [path for path in sys.path if path],
-            "inputs": str(folder / "inputs.npz"),
+            "inputs": str(folder / "inputs"),
         }
-        probe.save(folder / "inputs.npz")
+        probe.save(folder / "inputs")
         self._pool = ThreadPoolExecutor(workers)
         self._started: list[tuple[ArtifactProcess, Future[None]]] = []
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
-import itertools
 import json
 import os
 import sys
@@ -24,7 +23,6 @@ ANSWERED = "tfapp-runner: answered"
 DISK_FULL = 28
 _BATCH = 16
 _ENDPOINT_ROWS = 16
-# Two classes as near as this may change places by rounding alone.
 _TIE = 1e-3
 
 
@@ -79,15 +77,32 @@ def _np() -> Any:
     return numpy
 
 
+class _Features:
+    """Raw features as bytes, read from one file when they are asked for."""
+
+    def __init__(self, path: str, splits: list[int]) -> None:
+        self._splits = splits
+        self._file = os.open(path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return len(self._splits) - 1
+
+    def __getitem__(self, row: int) -> bytes:
+        start, end = self._splits[row : row + 2]
+        return os.pread(self._file, end - start, start)
+
+
 class _Inputs:
     """The rows of a request: raw features as bytes, and input tensors of fixed length."""
 
-    def __init__(self, path: str) -> None:
-        with _np().load(path, allow_pickle=False) as arrays:
-            blob, splits = arrays["features"].tobytes(), arrays["feature_splits"].tolist()
-            self.tensors = {name[7:]: arrays[name] for name in arrays.files if name.startswith("tensor:")}
-            self._owners = arrays["owners"] if "owners" in arrays.files else None
-        self.features = [blob[start:end] for start, end in itertools.pairwise(splits)]
+    def __init__(self, folder: str) -> None:
+        np, index = _np(), json.loads((Path(folder) / "index.json").read_text(encoding="utf-8"))
+        self.features = _Features(**index["features"])
+        self.tensors = {
+            name: np.memmap(array["path"], array["dtype"], "r", shape=tuple(array["shape"]))
+            for name, array in index["tensors"].items()
+        }
+        self._owners = None if index["owners"] is None else np.array(index["owners"])
 
     @property
     def num_rows(self) -> int:
@@ -153,7 +168,7 @@ class _SavedModel:
         """Compares other endpoints with ``serving_default``: probabilities, and labels where no two tie."""
         np, feature, tensors = _np(), self._request["feature"], self._request["tensor_endpoint"]
         count = min(_ENDPOINT_ROWS, len(inputs.features))
-        some, owners = inputs.features[:count], inputs.owners[inputs.owners < count]
+        some, owners = [inputs.features[row] for row in range(count)], inputs.owners[inputs.owners < count]
         examples = [self._example(feature, value) for value in some]
         answers = {
             "serve": self._serve("serve", **{feature: some}),
@@ -197,6 +212,12 @@ class _LiteRT:
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         self._run = self._interpreter(request["artifact"], threads).get_signature_runner("serving_default")
+        self._types = {name: details["dtype"] for name, details in self._run.get_input_details().items()}
+        output = self._run.get_output_details()["probabilities"]
+        # A file with integers in and out: what one step of its answer is worth, and which integer is 0.
+        exact = output["dtype"] == _np().float32
+        quantization: tuple[float, int] = (0.0, 0) if exact else output["quantization"]
+        self._step, self._zero = quantization
 
     def _interpreter(self, path: str, threads: int) -> Any:
         from ai_edge_litert.interpreter import Interpreter
@@ -205,11 +226,17 @@ class _LiteRT:
         return self._kept
 
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-        rows = [self._run(**inputs.row(row))["probabilities"] for row in range(inputs.num_rows)]
-        return {"probabilities": inputs.average(_np().concatenate(rows))}, {}
+        rows = _np().concatenate([self._one(inputs, row) for row in range(inputs.num_rows)])
+        if self._step:
+            rows = (rows.astype(float) - self._zero) * self._step
+        return {"probabilities": inputs.average(rows)}, {"step": self._step}
 
     def call(self, inputs: _Inputs, row: int) -> None:
-        self._run(**inputs.row(row))
+        self._one(inputs, row)
+
+    def _one(self, inputs: _Inputs, row: int) -> Any:
+        tensors = {name: values.astype(self._types[name]) for name, values in inputs.row(row).items()}
+        return self._run(**tensors)["probabilities"]
 
 
 class _LiteRTText(_LiteRT):
@@ -234,9 +261,6 @@ class _LiteRTText(_LiteRT):
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = [self._one(inputs, row) for row in range(len(inputs.features))]
         return {"probabilities": _np().concatenate(rows)}, {}
-
-    def call(self, inputs: _Inputs, row: int) -> None:
-        self._one(inputs, row)
 
     def _one(self, inputs: _Inputs, row: int) -> Any:
         text = _np().array([inputs.features[row]], dtype=object)

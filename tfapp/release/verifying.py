@@ -13,6 +13,8 @@ from tfapp.errors import ReleaseError
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
 from tfapp.release.golden import Golden
+from tfapp.release.golden_images import ImageInputs
+from tfapp.release.golden_texts import TextInputs
 from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.publish import writing
@@ -101,16 +103,20 @@ def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
     if labels.is_file():
         wrong = check_label_file(labels.read_bytes(), golden.classes)
         report.add("labels.txt", [wrong] if wrong else [], f"{len(golden.classes)} classes")
-    if vocabulary.is_file():
+    if isinstance(golden.inputs, ImageInputs):
+        changed = golden.inputs.changed()
+        wrong = (
+            f"golden.json: {changed} of {len(golden.inputs)} images are decoded to other pixels than noted"
+        )
+        report.add("golden images", [wrong] if changed else [], f"the pixels of {len(golden.inputs)} images")
+    if vocabulary.is_file() and isinstance(golden.inputs, TextInputs):
         wrong = check_vocabulary(
             vocabulary.read_bytes(),
-            golden.texts,
-            [windows[0] for windows in golden.token_ids],
-            lowercase=bool(golden.preprocessor["lowercase"]),
-            max_length=int(golden.preprocessor["max_length"]),
-            sha256=str(golden.preprocessor["vocabulary_sha256"]),
+            golden.inputs.texts,
+            [windows[0] for windows in golden.inputs.token_ids],
+            golden.inputs.preprocessor,
         )
-        report.add("vocab.txt", [wrong] if wrong else [], f"the ids of {len(golden.texts)} texts")
+        report.add("vocab.txt", [wrong] if wrong else [], f"the ids of {len(golden.inputs)} texts")
 
 
 def _check_answers(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +46,7 @@ def check_vocabulary(
     content: bytes,
     texts: Sequence[str],
     token_ids: Sequence[npt.NDArray[np.integer] | Sequence[int]],
-    *,
-    sha256: str,
-    lowercase: bool,
-    max_length: int,
+    settings: Mapping[str, Any],
 ) -> str | None:
     """Compares ``vocab.txt`` with the model's vocabulary, and the ids that it gives with the model's.
 
@@ -59,16 +57,20 @@ def check_vocabulary(
         content: ``vocab.txt``.
         texts: Texts to encode.
         token_ids: The model's ids of each, not padded.
-        sha256: Checksum of the model's own vocabulary file, in hexadecimal.
-        lowercase: Whether to lower-case and strip accents.
-        max_length: Most tokens of a text.
+        settings: The model's ``lowercase``, ``max_length`` and ``vocabulary_sha256``, the checksum of its
+            own vocabulary file in hexadecimal.
 
     Returns:
         What is wrong with the file, or None.
     """
-    right = hashlib.sha256(content).hexdigest() == sha256
+    right = hashlib.sha256(content).hexdigest() == settings["vocabulary_sha256"]
     try:
-        found = tokenize(content, texts, lowercase=lowercase, max_length=max_length)
+        found = tokenize(
+            content,
+            texts,
+            lowercase=bool(settings["lowercase"]),
+            max_length=int(settings["max_length"]),
+        )
     except KeyError as error:
         return f"vocab.txt lacks {error.args[0]}"
     except UnicodeDecodeError:

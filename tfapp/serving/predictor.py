@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
+from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 
 _GOLDEN = "edge/golden.json"
 _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
@@ -20,7 +22,7 @@ _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one text.
+    """The answer for one text or image.
 
     Attributes:
         label: Name of the most probable class.
@@ -32,12 +34,12 @@ class Prediction:
 
 
 class Predictor:
-    """Classifies texts with a released SavedModel.
+    """Classifies texts or images with a released SavedModel.
 
     Args:
         directory: The version folder.
         classes: Names of the classes in their order.
-        feature: Name of the SavedModel's input.
+        feature: Name of the SavedModel's input: ``"text"``, or ``"image_bytes"`` for encoded images.
 
     Raises:
         ReleaseError: When the SavedModel cannot be loaded.
@@ -46,7 +48,7 @@ class Predictor:
     def __init__(self, directory: Path, classes: Sequence[str], *, feature: str = "text") -> None:
         self.directory = directory
         self.classes = tuple(classes)
-        self._feature = feature
+        self.feature = feature
         try:
             self._loaded = tf.saved_model.load(str(directory))
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
@@ -55,38 +57,33 @@ class Predictor:
             ) from error
         self._serve = self._loaded.signatures["serving_default"]
 
-    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
-        """Classifies texts.
+    def predict(self, features: Sequence[Any], *, batch_size: int = 32) -> list[Prediction]:
+        """Classifies texts or images, as the release does.
 
         Args:
-            texts: The texts, any number of them.
-            batch_size: Texts computed at once, 1 or more.
+            features: Texts; or images as paths of files, as the bytes of files, or as uint8 arrays
+                ``(height, width, 3)``. Any number of them.
+            batch_size: Texts or images computed at once, 1 or more.
 
         Returns:
-            A prediction for each text, in their order.
+            A prediction for each, in their order.
 
         Raises:
-            DataError: When the texts are one string, or something else than strings that UTF-8 can write.
+            DataError: When something is no text that UTF-8 can write, or no image that can be read.
         """
-        if isinstance(texts, str):
-            raise DataError("predict takes a list of texts: put the one text into a list.")
-        wrong = next((index for index, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise DataError(f"text {wrong} is {type(texts[wrong]).__name__} instead of str.")
-        for index, text in enumerate(texts):
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f"text {index} ({text!r:.60}) holds half a surrogate pair, which UTF-8 cannot write; "
-                    "repair it."
-                ) from error
+        if isinstance(features, str | bytes | Path):
+            raise DataError("predict takes a list of texts or images: put the single one into a list.")
+        read = text_bytes if self.feature == "text" else image_bytes
+        encoded = [read(feature, number) for number, feature in enumerate(features)]
         # Texts of similar length together need little padding.
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
         predictions: dict[int, Prediction] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            answers = self._serve(**{self._feature: tf.constant([texts[index] for index in batch])})
+            try:
+                answers = self._serve(**{self.feature: tf.constant([encoded[index] for index in batch])})
+            except tf.errors.InvalidArgumentError as error:
+                raise self._refusal(batch, encoded, features, error) from error
             rows = answers["probabilities"].numpy()
             labels = answers["label"].numpy()
             for index, row, label in zip(batch, rows, labels, strict=True):
@@ -94,7 +91,22 @@ class Predictor:
                 predictions[index] = Prediction(
                     label.decode("utf-8"), dict(zip(self.classes, values, strict=True))
                 )
-        return [predictions[index] for index in range(len(texts))]
+        return [predictions[index] for index in range(len(encoded))]
+
+    def _refusal(
+        self,
+        batch: Sequence[int],
+        encoded: Sequence[bytes],
+        features: Sequence[Any],
+        error: tf.errors.InvalidArgumentError,
+    ) -> DataError:
+        """Finds the first of a batch that the model refuses by itself."""
+        for index in sorted(batch):
+            try:
+                self._serve(**{self.feature: tf.constant([encoded[index]])})
+            except tf.errors.InvalidArgumentError as own:
+                return DataError(f"{feature_name(features[index], index)}: {refusal_text(own)}")
+        return DataError(f"the model refuses the batch: {refusal_text(error)}")
 
 
 def load_release(path: str | Path) -> Predictor:

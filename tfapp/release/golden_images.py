@@ -1,0 +1,176 @@
+"""Images of golden vectors: blocks and gradients of colours, drawn at random."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfapp.data.image_decoding import ImageDecoder
+from tfapp.data.image_store import bmp_file
+from tfapp.release.probe import Probe
+
+_SMALLEST = 12
+_SCALES = (0.1, 0.3, 1.0, 1.6, 2.4)
+
+
+def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: int = 0) -> list[bytes]:
+    """Draws images of all shapes, from a tenth to some times the size of a model's pixels.
+
+    They are PNG in colour, grey and 16 bits, JPEG, also turned by its EXIF entry and large enough to be
+    decoded at a fraction of its size, BMP and GIF: every way that a decoder goes.
+
+    Args:
+        image_size: Height and width of the model's pixels.
+        count: How many.
+        seed: Seed of the draw.
+
+    Returns:
+        ``count`` image files of a few kB each.
+    """
+    generator = np.random.default_rng(seed)
+    return [_draw(generator, number, image_size) for number in range(count)]
+
+
+def _draw(generator: np.random.Generator, number: int, image_size: tuple[int, int]) -> bytes:
+    scale = _SCALES[number % len(_SCALES)]
+    sides = [max(_SMALLEST, round(side * scale * generator.uniform(0.8, 1.2))) for side in image_size]
+    height, width = sides
+    cells = generator.integers(0, 256, (4, 4, 3))
+    if number % 2:
+        rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+        pixels = cells[rows][:, columns]
+    else:
+        down, across = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+        top = cells[0, 0] * (1 - across) + cells[0, 1] * across
+        bottom = cells[1, 0] * (1 - across) + cells[1, 1] * across
+        pixels = top * (1 - down) + bottom * down
+    return _ENCODERS[number % len(_ENCODERS)](pixels.astype(np.uint8))
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
+
+
+def _turned_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A JPEG whose EXIF entry says that it is to be turned by a quarter."""
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    plain = _jpeg(pixels)
+    return plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return bytes(tf.io.encode_png(pixels).numpy())
+
+
+def _grey_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return _png(pixels[:, :, :1])
+
+
+def _deep_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return bytes(tf.io.encode_png(pixels.astype(np.uint16) * 257).numpy())
+
+
+_ENCODERS = (_png, _jpeg, _grey_png, _turned_jpeg, _deep_png, _jpeg, bmp_file)
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Image files with the checksums of the pixels that the model's decoder makes of them.
+
+    Attributes:
+        images: The files' bytes.
+        pixels_sha256: For each, the checksum of its decoded and resized pixels, uint8
+            ``(height, width, 3)``.
+        preprocessor: The decoder's settings.
+    """
+
+    images: tuple[bytes, ...]
+    pixels_sha256: tuple[str, ...]
+    preprocessor: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @staticmethod
+    def draw(preprocessor: Any) -> list[bytes]:
+        """Draws the inputs of a model.
+
+        Args:
+            preprocessor: Its decoder.
+
+        Returns:
+            Image files, the same every time.
+        """
+        return make_golden_images(preprocessor.image_size)
+
+    @classmethod
+    def observe(cls, preprocessor: Any, probe: Probe, first: int) -> Self:
+        """Notes what the model's decoder makes of the inputs.
+
+        Args:
+            preprocessor: The decoder.
+            probe: Rows that end with the inputs.
+            first: The row of the first of them.
+
+        Returns:
+            The inputs.
+        """
+        images = tuple(probe.features[row] for row in range(first, len(probe)))
+        return cls(images, _checksums(probe.tensors["pixels"][first:]), preprocessor.get_config())
+
+    def probe(self, tensors: Sequence[str]) -> Probe:
+        """Returns the inputs in the forms that artifacts take, decoded as the model decodes.
+
+        Args:
+            tensors: Names of the model's input tensors.
+        """
+        made, _ = ImageDecoder.from_config(self.preprocessor).fixed(self.images)
+        return Probe(self.images, {name: made[name] for name in tensors})
+
+    def changed(self) -> int:
+        """Counts the images of which the decoder here makes other pixels than at export."""
+        made, _ = ImageDecoder.from_config(self.preprocessor).fixed(self.images)
+        pairs = zip(_checksums(made["pixels"]), self.pixels_sha256, strict=True)
+        return sum(found != noted for found, noted in pairs)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns a mapping for each input, as JSON takes it."""
+        pairs = zip(self.images, self.pixels_sha256, strict=True)
+        return [
+            {"image_bytes": base64.b64encode(image).decode("ascii"), "pixels_sha256": checksum}
+            for image, checksum in pairs
+        ]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]], preprocessor: Mapping[str, Any]) -> Self:
+        """Reads what `to_rows` returned.
+
+        Args:
+            rows: A mapping for each input.
+            preprocessor: The decoder's settings.
+
+        Returns:
+            The inputs.
+        """
+        images = tuple(base64.b64decode(row["image_bytes"], validate=True) for row in rows)
+        return cls(images, tuple(row["pixels_sha256"] for row in rows), dict(preprocessor))
+
+    def describe(self, row: int) -> str:
+        """Words what kind of input one is.
+
+        Args:
+            row: Its number.
+        """
+        return f"golden image {row}, of {len(self.images[row])} bytes"
+
+
+def _checksums(pixels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in pixels)
