@@ -1,0 +1,82 @@
+"""Test accuracy on the magnetic tiles: from scratch, frozen, fine-tuned, and jointly with the solar cells.
+
+    TFAPP_DATA=/path/to/data python scripts/benchmarks/image_accuracy.py [--seeds 3] [--output FOLDER]
+
+One transfer ledger a backbone, over all seeds; an interrupted run goes on where it stood. Photographs of the
+training folder that nearly equal one of the test folder are left out, as `load_image_data` does by default;
+`--near-duplicates keep` leaves them in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from reporting import about_run, data_file, report, save
+
+from tfapp import Phase, SourceTask, build_image_classifier, load_image_data, transfer_ledger
+
+PHASES = {
+    "mobilenet-v2": [Phase("head", 10, 5e-3), Phase("all", 12, 3e-4)],
+    "resnet50-nsfw": [Phase("head", 10, 5e-3), Phase("all", 12, 1e-4)],
+}
+AUGMENT = {"horizontal_flip": True, "vertical_flip": True, "brightness": 0.2, "contrast": 0.3}
+
+
+def measure(options: argparse.Namespace, backbone: str) -> Any:
+    """Runs the ledger of one backbone."""
+    tiles = load_image_data(
+        data_file("magnetic_tile.tar.gz"),
+        validation_fraction=0.15,
+        near_duplicates=options.near_duplicates,
+        seed=7,
+    )
+    cells = load_image_data("elpv", seed=7)
+
+    def build(weights: Any, seed: int) -> Any:
+        return build_image_classifier(
+            backbone,
+            classes=tiles.classes,
+            image_size=options.image_size,
+            weights=weights,
+            train_batch_norm=weights is None,
+            seed=seed,
+        )
+
+    return transfer_ledger(
+        build,
+        tiles,
+        source=SourceTask(cells, alpha=options.alpha, source_share=0.5),
+        phases=PHASES[backbone],
+        seeds=range(options.seeds),
+        run_dir=options.output / f"image-accuracy-{backbone}-{options.near_duplicates}",
+        sampling="balanced",
+        augment=AUGMENT,
+        keep_best=False,
+        verbose=False,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbones", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--alpha", type=float, default=0.3, help="weight of the solar cells' loss")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--near-duplicates", choices=("group", "keep"), default="group")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder for all figures")
+    options = parser.parse_args()
+    about = about_run()
+    ledgers = {}
+    for backbone in options.backbones:
+        ledger = measure(options, backbone)
+        report(f"Magnetic tiles, {backbone}, {options.seeds} seeds", about, ledger.table(), ledger.lines())
+        ledgers[backbone] = ledger.to_dict()
+        save(options.output, "image-accuracy", about, {"ledgers": ledgers})
+
+
+if __name__ == "__main__":
+    main()
