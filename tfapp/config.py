@@ -10,9 +10,9 @@ import glob
 import os
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -35,6 +35,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+ImageSide = Annotated[int, Field(ge=32, le=4096)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 def _check_name(value: Any) -> Any:
@@ -82,14 +84,53 @@ def _check_dataset(value: Any) -> Any:
 PathText = Annotated[str, BeforeValidator(_check_variables), Field(min_length=1)]
 
 
+_DATA_KEYS = {
+    "text": ("text", "encoding", "max_length", "long_texts"),
+    "image": ("image", "group", "unreadable", "near_duplicates", "max_pixels", "augment"),
+}
+_BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
+_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm")}
+
+
+def _check_kind(section: BaseModel, kind: str, keys: Mapping[str, Sequence[str]]) -> None:
+    """Refuses keys that say something about the other kind of rows."""
+    for other, names in keys.items():
+        wrong = [name for name in names if name in section.model_fields_set]
+        if other != kind and wrong:
+            raise PydanticCustomError(
+                "kind",
+                "`{key}` goes with {other}s, but the rows are {kind}s; set `data.kind`, or leave it out",
+                {"key": wrong[0], "other": other, "kind": kind},
+            )
+
+
 class Section(BaseModel):
     """A section of the workflow file: unknown keys and lenient conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class DataSection(Section):
-    """``[data]``: where the texts come from, and how they are split and cut.
+class AugmentSection(Section):
+    """``[data.augment]``: what is done to training images, beside what a preset does."""
+
+    preset: Literal["light", "medium", "strong"] | None = None
+    horizontal_flip: bool | None = None
+    vertical_flip: bool | None = None
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] | None = None
+    crop: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    brightness: Fraction | None = None
+    contrast: Fraction | None = None
+    saturation: Fraction | None = None
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    rand_augment: Fraction | None = None
+    aug_mix: Fraction | None = None
+    erasing: Fraction | None = None
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+    cutmix: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+
+
+class RowsSection(Section):
+    """Where texts or images come from, and how they are split.
 
     Exactly one of ``dataset`` and ``train`` is given. Paths are relative to the workflow file, may be
     globs, and may hold environment variables such as ``${TFAPP_DATA}``.
@@ -99,17 +140,28 @@ class DataSection(Section):
     train: PathText | None = None
     validation: PathText | None = None
     test: PathText | None = None
-    format: Literal["csv", "tsv", "jsonl", "parquet", "folder"] | None = None
+    kind: Literal["text", "image"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord"] | None = None
     encoding: str = "utf-8"
     text: str = "text"
+    image: str = "path"
     label: str = "label"
+    group: str | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    max_length: Annotated[int, Field(ge=3)] | None = None
-    long_texts: Literal["truncate", "windows"] = "truncate"
+    unreadable: Literal["skip", "refuse"] = "skip"
+    near_duplicates: Literal["group", "keep"] = "group"
+    max_pixels: Annotated[int, Field(ge=1, le=2**28)] = 50_000_000
+
+    @property
+    def holds(self) -> str:
+        """What a row is: ``"text"`` or ``"image"``."""
+        if self.dataset is not None:
+            return DATASETS[self.dataset].kind
+        return self.kind or "text"
 
     @model_validator(mode="after")
-    def _check_sources(self) -> DataSection:
+    def _check_sources(self) -> Self:
         if (self.dataset is None) == (self.train is None):
             raise PydanticCustomError("sources", "give either `dataset`, a packaged set, or `train`, a path")
         if self.dataset is not None and (self.validation or self.test or self.format):
@@ -123,14 +175,37 @@ class DataSection(Section):
             raise PydanticCustomError(
                 "sources", "`validation_fraction` and `test_fraction` together leave no rows to train on"
             )
+        if self.kind is not None and self.kind != self.holds:
+            raise PydanticCustomError(
+                "sources", "`{dataset}` holds {kind}s", {"dataset": self.dataset, "kind": self.holds}
+            )
+        return self
+
+
+class DataSection(RowsSection):
+    """``[data]``: the texts or images to learn, and what is done to them."""
+
+    max_length: Annotated[int, Field(ge=3)] | None = None
+    long_texts: Literal["truncate", "windows"] = "truncate"
+    augment: Literal["light", "medium", "strong", "none"] | AugmentSection | None = None
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> DataSection:
+        _check_kind(self, self.holds, _DATA_KEYS)
         return self
 
 
 class ModelSection(Section):
-    """``[model]``: the pretrained backbone and the head on it."""
+    """``[model]``: the pretrained backbone and the head on it.
 
-    backbone: PathText = "minilm-l6"
+    Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``.
+    """
+
+    backbone: PathText | None = None
     pooling: Literal["mean", "cls", "pooler"] | None = None
+    image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = None
+    aspect: Literal["stretch", "crop", "pad"] = "stretch"
+    train_batch_norm: bool = False
     dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     allow_unsafe: bool = False
 
@@ -149,10 +224,22 @@ class PhaseSection(Section):
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+class SourceSection(RowsSection):
+    """``[transfer.source]``: a second data set, of the same kind, that is learned beside ``[data]``.
+
+    Its loss weighs ``alpha``, or the best of several on the validation rows of ``[data]``.
+    """
+
+    alpha: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = 1.0
+    alpha_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    source_share: Annotated[float, Field(gt=0.0)] = 1.0
+
+
 class TransferSection(Section):
     """``[transfer]``: the phases of the fine-tuning, in order; without them, those of `tfapp.train`."""
 
     phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
+    source: SourceSection | None = None
 
 
 class TrainSection(Section):
@@ -169,7 +256,11 @@ class TrainSection(Section):
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
+    sampling: Literal["natural", "balanced"] = "natural"
+    views: Positive = 2
+    monitor: Literal[
+        "val_accuracy", "val_balanced_accuracy", "val_loss", "accuracy", "balanced_accuracy", "loss"
+    ] = "val_accuracy"
     keep_best: bool = True
     patience: Positive | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
@@ -183,6 +274,7 @@ class EvaluateSection(Section):
     batch_size: Positive = 128
     num_bootstrap: Positive = 1000
     calibrate: bool = True
+    ledger: bool = False
 
 
 class ExportSection(Section):
@@ -190,7 +282,7 @@ class ExportSection(Section):
 
     variants: (
         Annotated[
-            list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "text"]],
+            list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "int8", "text"]],
             Field(min_length=1),
         ]
         | None
@@ -223,6 +315,25 @@ class WorkflowConfig(Section):
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
+    @model_validator(mode="after")
+    def _check_model(self) -> WorkflowConfig:
+        _check_kind(self.model, self.data.holds, _MODEL_KEYS)
+        source = self.transfer.source
+        if source is not None:
+            if (source.dataset or source.kind) and source.holds != self.data.holds:
+                raise PydanticCustomError(
+                    "kind",
+                    "`transfer.source` holds {other}s, but `data` holds {kind}s",
+                    {"other": source.holds, "kind": self.data.holds},
+                )
+            _check_kind(source, self.data.holds, _DATA_KEYS)
+        return self
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name or path as the file has it, or the default for such rows."""
+        return self.model.backbone or _BACKBONES[self.data.holds]
+
     def resolve(self, path: str) -> str:
         """Makes a path of the file absolute: variables filled in, relative to the file's folder.
 
@@ -240,15 +351,15 @@ class WorkflowConfig(Section):
         return str(Path(glob.escape(str(self._folder))) / Path(pattern).expanduser())
 
     def resolve_backbone(self) -> str:
-        """Tells a preset's name from a folder: a folder that exists beside the file is meant as such.
+        """Tells a preset's name from a path: what exists beside the workflow file is meant as such.
 
         Returns:
-            The absolute path of the folder, or the name as it stands.
+            The absolute path, or the name as it stands.
         """
-        backbone = self.model.backbone
+        backbone = self.backbone
         path = self.resolve(backbone)
         is_path = "${" in backbone or backbone.startswith((".", "/", "~"))
-        return path if is_path or Path(path).is_dir() else backbone
+        return path if is_path or Path(path).exists() else backbone
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConfig:

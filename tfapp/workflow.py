@@ -9,20 +9,22 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tfapp.config import PhaseSection, WorkflowConfig
+from tfapp.config import PhaseSection, RowsSection, WorkflowConfig
+from tfapp.errors import DataError
 from tfapp.runs import RunFolder, Stage, open_run, remove, writing_to
 
 if TYPE_CHECKING:
+    from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
     from tfapp.models import Classifier
     from tfapp.release import Release
-    from tfapp.training import Phase
+    from tfapp.training import Phase, SourceTask
 
 _logger = logging.getLogger("tfapp")
 _WEIGHTS = "model.weights.h5"
@@ -65,50 +67,97 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
     with writing_to(releases):
         releases.mkdir(parents=True, exist_ok=True)
     with open_run(output / "runs" / config.name, fresh=fresh) as run:
-        data = _prepare(config, run)
-        trained = _transfer(config, run, data)
+        data = _prepare(config, run, config.data)
+        source = _source(config, run)
+        trained = _transfer(config, run, data, source)
         evaluated = _evaluate(config, run, data, trained)
+        if config.evaluate.ledger:
+            _ledger(config, run, data, source, trained)
         release = _export(config, run, data, trained, evaluated, releases / config.name)
         return WorkflowResult(release, evaluated.result["metrics"], run.directory, tuple(run.skipped))
 
 
-def _prepare(config: WorkflowConfig, run: RunFolder) -> TextData:
-    """Reads, cleans and splits the texts."""
-    from tfapp.data.text import TextData, load_text_data
-
-    section = config.data
+def _prepare(
+    config: WorkflowConfig, run: RunFolder, section: RowsSection, name: str = "prepare"
+) -> TextData | ImageData:
+    """Reads, cleans and splits texts or images."""
     paths = {
-        name: config.resolve(path)
-        for name in ("train", "validation", "test")
-        if (path := getattr(section, name)) is not None
+        split: config.resolve(path)
+        for split in ("train", "validation", "test")
+        if (path := getattr(section, split)) is not None
     }
     inputs = {
-        "data": section.model_dump(exclude={"max_length", "long_texts"}),
+        "data": section.model_dump(include=set(RowsSection.model_fields)),
         "seed": config.seed,
-        "files": {name: _signature(path) for name, path in paths.items()},
+        "files": {split: _signature(path) for split, path in paths.items()},
     }
-    stage = run.stage("prepare", inputs)
+    stage = run.stage(name, inputs)
     if stage.finished:
-        _say_skipped(stage)
-        return TextData.load(stage.directory / "data")
-    _logger.info("prepare: reading %s", section.dataset or paths["train"])
-    data = load_text_data(
-        section.dataset or paths["train"],
-        text=section.text,
-        label=section.label,
-        validation=paths.get("validation"),
-        test=paths.get("test"),
-        format=section.format,
-        encoding=section.encoding,
-        validation_fraction=section.validation_fraction,
-        test_fraction=section.test_fraction,
-        seed=config.seed,
-    )
+        try:
+            data = _load(config, stage.directory / "data")
+        except DataError as error:
+            _logger.warning("%s: done again, for what it prepared cannot be used: %s", name, error)
+            run.skipped.remove(stage.name)
+        else:
+            _say_skipped(stage)
+            return data
+    _logger.info("%s: reading %s", name, section.dataset or paths["train"])
+    data = _read(config, section, section.dataset or paths["train"], paths)
     for line in data.report.lines():
         _logger.info("  %s", line)
     data.save(stage.directory / "data")
     stage.finish({"fingerprint": data.fingerprint}, outputs=["data"])
     return data
+
+
+def _load(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
+    """Reads data that an earlier run prepared."""
+    from tfapp.data.image import ImageData
+    from tfapp.data.text import TextData
+
+    return ImageData.load(directory) if config.data.holds == "image" else TextData.load(directory)
+
+
+def _read(
+    config: WorkflowConfig, section: RowsSection, source: str, paths: Mapping[str, str]
+) -> TextData | ImageData:
+    options: dict[str, Any] = {
+        "label": section.label,
+        "validation": paths.get("validation"),
+        "test": paths.get("test"),
+        "format": section.format,
+        "validation_fraction": section.validation_fraction,
+        "test_fraction": section.test_fraction,
+        "seed": config.seed,
+    }
+    if config.data.holds == "image":
+        from tfapp.data.image import load_image_data
+
+        return load_image_data(
+            source,
+            image=section.image,
+            group=section.group,
+            unreadable=section.unreadable,
+            near_duplicates=section.near_duplicates,
+            max_pixels=section.max_pixels,
+            **options,
+        )
+
+    from tfapp.data.text import load_text_data
+
+    return load_text_data(source, text=section.text, encoding=section.encoding, **options)
+
+
+def _source(config: WorkflowConfig, run: RunFolder) -> SourceTask | None:
+    """Prepares the task that is learned beside the target, if there is one."""
+    section = config.transfer.source
+    if section is None:
+        return None
+    data = _prepare(config, run, section, "prepare-source")
+
+    from tfapp.training import SourceTask
+
+    return SourceTask(data, section.alpha, section.alpha_schedule, section.source_share)
 
 
 class _Trained:
@@ -123,20 +172,27 @@ class _Trained:
     def model(self) -> Classifier:
         model = _build(self._config, self._classes)
         model.load_weights(self.stage.directory / _WEIGHTS)
-        model.preprocessor.max_length = self.stage.result["lengths"]["max_length"]
+        lengths = self.stage.result["lengths"]
+        if lengths is not None:
+            model.preprocessor.max_length = lengths["max_length"]
         return model
 
 
-def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Trained:
-    """Fine-tunes the backbone in phases."""
+def _transfer(
+    config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, source: SourceTask | None
+) -> _Trained:
+    """Fine-tunes the backbone in phases, beside a source task where there is one."""
     inputs = {
         "data": data.fingerprint,
         "seed": config.seed,
         "max_length": config.data.max_length,
         "long_texts": config.data.long_texts,
-        "model": config.model.model_dump(),
+        "augment": _augment(config),
+        "max_pixels": config.data.max_pixels,
+        "model": {**config.model.model_dump(), "backbone": config.backbone},
         "files": _signature(config.resolve_backbone()),
-        "transfer": config.transfer.model_dump(),
+        "transfer": config.transfer.model_dump(exclude={"source": set(RowsSection.model_fields)}),
+        "source": None if source is None else source.data.fingerprint,
         "train": config.train.model_dump(),
     }
     stage = run.stage("transfer", inputs)
@@ -150,36 +206,30 @@ def _transfer(config: WorkflowConfig, run: RunFolder, data: TextData) -> _Traine
     from tfapp.release.artifacts import choose_variants
     from tfapp.training import train
 
-    _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.model.backbone)
+    _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
     model = _build(config, data.classes)
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)  # refused before the work, not after it
-    phases = config.transfer.phases
-    history = train(
-        model,
-        data,
-        phases=None if phases is None else [_phase(phase) for phase in phases],
-        max_length=config.data.max_length,
-        run_dir=stage.directory,
-        seed=config.seed,
-        **config.train.model_dump(),
-    )
+    options = _train_options(config)
+    history = train(model, data, source=source, run_dir=stage.directory, seed=config.seed, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
-    result = {"lengths": dict(vars(history.lengths)), "precision": history.precision}
+    lengths = None if history.lengths is None else dict(vars(history.lengths))
+    result = {"lengths": lengths, "precision": history.precision, "alpha": history.alpha}
     stage.finish(result, outputs=[_WEIGHTS])
-    for name in ("checkpoints", "features"):
-        remove(stage.directory / name)
+    _remove_working_files(stage.directory)
     trained.model = model
     return trained
 
 
-def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData, trained: _Trained) -> Stage:
+def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, trained: _Trained) -> Stage:
     """Calibrates the model on the validation split and measures it on the test split."""
     section = config.evaluate
-    stage = run.stage("evaluate", {"upstream": trained.stage.key, "evaluate": section.model_dump()})
+    stage = run.stage(
+        "evaluate", {"upstream": trained.stage.key, "evaluate": section.model_dump(exclude={"ledger"})}
+    )
     if stage.finished:
         _say_skipped(stage)
         return stage
@@ -202,10 +252,43 @@ def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData, trained: _
     return stage
 
 
+def _ledger(
+    config: WorkflowConfig,
+    run: RunFolder,
+    data: TextData | ImageData,
+    source: SourceTask | None,
+    trained: _Trained,
+) -> None:
+    """Compares the ways of training: from scratch, frozen, fine-tuned, and beside the source task."""
+    section = config.evaluate
+    inputs = {"upstream": trained.stage.key, "num_bootstrap": section.num_bootstrap}
+    stage = run.stage("ledger", inputs)
+    if stage.finished:
+        _say_skipped(stage)
+        return
+
+    from tfapp.evaluation import transfer_ledger
+
+    ledger = transfer_ledger(
+        lambda weights, seed: _build(config, data.classes, weights=weights, seed=seed),
+        data,
+        source=source,
+        seeds=(config.seed,),
+        num_bootstrap=section.num_bootstrap,
+        run_dir=stage.directory,
+        **_train_options(config),
+    )
+    for line in ledger.lines():
+        _logger.info("%s", f"  {line}".rstrip())
+    ledger.save(stage.directory)
+    stage.finish(ledger.to_dict(), outputs=["ledger.json"])
+    _remove_working_files(stage.directory)
+
+
 def _export(
     config: WorkflowConfig,
     run: RunFolder,
-    data: TextData,
+    data: TextData | ImageData,
     trained: _Trained,
     evaluated: Stage,
     target: Path,
@@ -245,18 +328,67 @@ def _export(
     return release
 
 
-def _build(config: WorkflowConfig, classes: Iterable[str]) -> Classifier:
-    """Builds the classifier on its pretrained backbone."""
+def _build(
+    config: WorkflowConfig,
+    classes: Iterable[str],
+    *,
+    weights: Literal["pretrained"] | None = "pretrained",
+    seed: int | None = None,
+) -> Classifier:
+    """Builds the classifier on its pretrained backbone, or on one with random weights."""
+    section, backbone = config.model, config.resolve_backbone()
+    options: dict[str, Any] = {
+        "classes": tuple(classes),
+        "dropout_rate": section.dropout_rate,
+        "allow_unsafe": section.allow_unsafe,
+        "weights": weights,
+        "seed": config.seed if seed is None else seed,
+    }
+    if config.data.holds == "image":
+        from tfapp.models import build_image_classifier
+
+        return build_image_classifier(
+            backbone,
+            image_size=(size[0], size[1]) if isinstance(size := section.image_size, list) else size,
+            aspect=section.aspect,
+            max_pixels=config.data.max_pixels,
+            # Random weights have no statistics worth keeping.
+            train_batch_norm=section.train_batch_norm or weights is None,
+            **options,
+        )
+
     from tfapp.models import build_text_classifier
 
     return build_text_classifier(
-        config.resolve_backbone(),
-        classes=tuple(classes),
+        backbone,
+        pooling=section.pooling,
         max_length=config.data.max_length,
         long_texts=config.data.long_texts,
-        seed=config.seed,
-        **config.model.model_dump(exclude={"backbone"}),
+        **options,
     )
+
+
+def _train_options(config: WorkflowConfig) -> dict[str, Any]:
+    """The settings of every training run, by the arguments of `tfapp.train`."""
+    phases = config.transfer.phases
+    return {
+        "phases": None if phases is None else [_phase(phase) for phase in phases],
+        "max_length": config.data.max_length,
+        "augment": _augment(config),
+        **config.train.model_dump(),
+    }
+
+
+def _remove_working_files(directory: Path) -> None:
+    """Removes what was kept to go on from."""
+    for name in ("checkpoints", "features*"):
+        for path in list(directory.rglob(name)):
+            remove(path)
+
+
+def _augment(config: WorkflowConfig) -> str | dict[str, Any] | None:
+    setting = config.data.augment
+    return setting if setting is None or isinstance(setting, str) else setting.model_dump(exclude_none=True)
 
 
 def _phase(section: PhaseSection) -> Phase:

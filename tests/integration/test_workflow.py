@@ -148,6 +148,7 @@ def test_a_broken_budget_refuses_and_only_export_is_done_again(released, workpla
     assert str(again.release.version) == "2"
 
 
+@pytest.mark.slow
 def test_a_damaged_release_is_exported_again(workplace, tmp_path, caplog):
     config = load_config(workplace / "workflow.toml")
     first = run_workflow(config, output=tmp_path).release
@@ -243,3 +244,37 @@ def test_an_output_that_cannot_be_a_folder_is_refused_at_once(workplace, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
         run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path / "file" / "below")
+
+
+SOURCE = """
+[transfer.source]
+train = "moods.csv"
+alpha = [0.2, 1]
+source_share = 0.5
+"""
+
+
+@pytest.mark.slow
+def test_a_source_task_and_a_ledger_are_stages_of_their_own(workplace, tmp_path, caplog):
+    caplog.set_level("INFO", "tfapp")
+    lines = [
+        f"{mood} film {word},{mood}" for mood in ("good", "bad") for word in " ".join(WORDS.values()).split()
+    ]
+    (workplace / "moods.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    (workplace / "joint.toml").write_text(WORKFLOW + SOURCE)
+    settings = ["export.variants=['float32']", "verify.max_accuracy_drop=1.0", "verify.min_agreement=0.0"]
+    plain = run_workflow(load_config(workplace / "joint.toml", settings), output=tmp_path)
+    assert plain.skipped == ()
+    result = run_workflow(
+        load_config(workplace / "joint.toml", [*settings, "evaluate.ledger=true"]), output=tmp_path
+    )
+    # The ledger is one more stage, on which nothing else depends.
+    assert result.skipped == ("prepare", "prepare-source", "transfer", "evaluate", "export")
+    ledger = json.loads((result.run_directory / "ledger" / "ledger.json").read_text())
+    assert [row["way"] for row in ledger["rows"]] == ["from scratch", "frozen", "fine-tuned", "joint"]
+    assert ledger["rows"][3]["alphas"][0] in (0.2, 1.0)
+    assert "ledger: joint, seed 3" in caplog.text
+    assert not list(result.run_directory.rglob("checkpoints"))
+    assert not list(result.run_directory.rglob("features*"))
+    changed = load_config(workplace / "joint.toml", [*settings, "transfer.source.alpha=0.2"])
+    assert run_workflow(changed, output=tmp_path).skipped == ("prepare", "prepare-source")

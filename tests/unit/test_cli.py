@@ -156,7 +156,9 @@ def fake_release(monkeypatch):
             for text in texts
         ]
 
-    monkeypatch.setattr(tfapp.serving, "load_release", lambda path: SimpleNamespace(predict=predict))
+    monkeypatch.setattr(
+        tfapp.serving, "load_release", lambda path: SimpleNamespace(predict=predict, feature="text")
+    )
 
 
 def test_predict_writes_a_json_line_a_text_when_piped(capsys, tmp_path, fake_release):
@@ -226,7 +228,7 @@ def test_predict_names_the_line_that_is_not_utf8(capsys, tmp_path, fake_release)
 def test_predict_without_any_text_is_refused(capsys, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     assert run_cli("predict", "release", "--file", tmp_path / "empty.txt") == 2
-    assert "no text to classify" in capsys.readouterr().err
+    assert "nothing to classify" in capsys.readouterr().err
 
 
 def test_presets_tells_origin_licence_size_and_cache(capsys, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from tfapp.config import (
     ExportSection,
     ModelSection,
     PhaseSection,
+    SourceSection,
     TrainSection,
     VerifySection,
     load_config,
@@ -247,23 +248,24 @@ def defaults_of(function) -> dict[str, object]:
 
 def test_defaults_are_those_of_the_functions_behind_the_keys():
     import tfapp
-    from tfapp.data.text import load_text_data
+    from tfapp.training import SourceTask
 
+    readers = (tfapp.load_text_data, tfapp.load_image_data)
+    builders = (tfapp.build_text_classifier, tfapp.build_image_classifier, tfapp.load_backbone)
     pairs = [
-        (DataSection, load_text_data, {"dataset", "train", "max_length", "long_texts"}),
-        (ModelSection, tfapp.build_text_classifier, {"backbone"}),
-        (ModelSection, tfapp.load_backbone, {"backbone", "pooling", "dropout_rate"}),
-        (TrainSection, tfapp.train, set()),
-        (EvaluateSection, tfapp.evaluate, {"calibrate"}),
-        (ExportSection, tfapp.export, set()),
-        (VerifySection, tfapp.Budget, set()),
+        (DataSection, readers, {"dataset", "train", "kind", "max_length", "long_texts", "augment"}),
+        (SourceSection, (*readers, SourceTask), {"dataset", "train", "kind"}),
+        (ModelSection, builders, {"backbone"}),
+        (TrainSection, (tfapp.train,), set()),
+        (EvaluateSection, (tfapp.evaluate,), {"calibrate", "ledger"}),
+        (ExportSection, (tfapp.export,), set()),
+        (VerifySection, (tfapp.Budget,), set()),
     ]
-    for section, function, elsewhere in pairs:
-        defaults = defaults_of(function)
+    for section, functions, elsewhere in pairs:
         for key, field in section.model_fields.items():
-            if key not in elsewhere:
-                default = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
-                assert field.default == default, f"{section.__name__}.{key}"
+            found = [defaults[key] for function in functions if key in (defaults := defaults_of(function))]
+            assert bool(found) == (key not in elsewhere), f"{section.__name__}.{key}"
+            assert all(field.default == default for default in found), f"{section.__name__}.{key}"
     assert set(PhaseSection.model_fields) == set(inspect.signature(tfapp.Phase).parameters)
 
 
@@ -274,3 +276,19 @@ def test_the_variants_are_those_that_there_are(tmp_path):
     assert config.export.variants == list(VARIANTS)
     choices = refusal(tmp_path, MINIMAL, 'export.variants=["?"]')
     assert choices.count("'") == 2 * (len(VARIANTS) + 1)
+
+
+def test_a_source_is_read_and_checked(tmp_path):
+    source = "[transfer.source]\ntrain = 'other.csv'\nalpha = [0.1, 1]\n[evaluate]\nledger = true\n"
+    config = load_config(write(tmp_path, MINIMAL + source))
+    assert config.transfer.source.alpha == [0.1, 1.0]
+    assert config.transfer.source.source_share == 1.0
+    assert config.evaluate.ledger
+    text = MINIMAL + source
+    assert "transfer.source.alhpa: unknown key" in refusal(tmp_path, text.replace("alpha", "alhpa"))
+    assert "greater than or equal to 0" in refusal(tmp_path, text.replace("0.1", "-0.1"))
+    assert "must not be empty" in refusal(tmp_path, text.replace("[0.1, 1]", "[]"))
+    assert "`group` goes with images" in refusal(tmp_path, text, "transfer.source.group=tile")
+    assert "give either `dataset`" in refusal(tmp_path, text.replace("train = 'other.csv'", ""))
+    message = refusal(tmp_path, text, "transfer.source.kind=image")
+    assert "`transfer.source` holds images, but `data` holds texts" in message

@@ -23,7 +23,8 @@ def write_workflow(folder: Path, train: str) -> Path:
 def prepare(workflow: Path, output: Path) -> tuple[list[str], int]:
     """Runs the first stage; returns the stages that it skipped, and how many rows it read."""
     with open_run(output) as run:
-        data = _prepare(load_config(workflow), run)
+        config = load_config(workflow)
+        data = _prepare(config, run, config.data)
         return run.skipped, sum(data.report.rows_read.values())
 
 
@@ -59,3 +60,14 @@ def test_a_folder_of_class_folders_whose_name_looks_like_a_pattern(tmp_path):
     (workflow.parent / "set[a]" / "pos" / "more.txt").write_text("one more")
     assert prepare(workflow, tmp_path / "run") == ([], 11)
     assert prepare(workflow, tmp_path / "run") == (["prepare"], 11)
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_packaged_set(tmp_path, monkeypatch):
+    from tfapp.data.datasets import DATASETS
+    from tfapp.data.readers.images import _folder
+
+    monkeypatch.chdir(tmp_path)
+    for name in DATASETS:
+        (tmp_path / name).mkdir()
+        assert _folder(name, "source", None) is None
+    assert _folder("./elpv", "source", None) == Path("elpv")

@@ -1,0 +1,210 @@
+"""Images on the same path as texts: train, evaluate, export, verify, predict, on a tiny network."""
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfapp.cli import main
+from tfapp.data.archives import unpack
+from tfapp.data.image import load_image_data
+from tfapp.data.image_store import bmp_file
+from tfapp.errors import ConfigError, DataError
+from tfapp.evaluation import evaluate
+from tfapp.models import build_image_classifier
+from tfapp.release import Budget, export, verify
+from tfapp.release.golden import Golden
+from tfapp.serving import load_release
+from tfapp.training import Phase, train
+
+SIZE = 32
+
+
+def tiny_network():
+    """Two convolutions with batch normalisation, on raw pixels."""
+    pixels = keras.Input((SIZE, SIZE, 3), name="pixels")
+    hidden = keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
+    for number, filters in enumerate((8, 16), 1):
+        hidden = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(hidden)
+        hidden = keras.layers.BatchNormalization(name=f"norm_{number}")(hidden)
+        hidden = keras.layers.ReLU()(hidden)
+    return keras.Model(pixels, hidden, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Stripes that lie or stand, in noise."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    wave = np.where(np.arange(SIZE) // 4 % 2, 180, 70)[None, :, None]
+    images = np.where(labels[:, None, None, None] == 0, wave[:, :, None], wave[:, None, :])
+    images = np.clip(images + generator.normal(0, 25, (240, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+    names = np.array(["lying", "standing"])[labels]
+    return load_image_data((images, names), validation_fraction=0.2, test_fraction=0.3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    keras.utils.set_random_seed(0)
+    model = build_image_classifier(tiny_network(), classes=data.classes, image_size=SIZE)
+    phases = [Phase("head", 3, 1e-2), Phase("all", 3, 1e-2)]
+    history = train(model, data, phases=phases, augment="light", batch_size=16, verbose=False, seed=0)
+    evaluation = evaluate(model, data.test, calibrate_with=data.validation, num_bootstrap=50)
+    return model, history, evaluation
+
+
+@pytest.fixture(scope="module")
+def release(trained, data, tmp_path_factory):
+    model, _, evaluation = trained
+    folder = tmp_path_factory.mktemp("releases") / "stripes"
+    return export(
+        model,
+        folder,
+        check_with=data.test,
+        data=data,
+        evaluation=evaluation,
+        budget=Budget(min_agreement=0.95, max_accuracy_drop=0.05),
+    )
+
+
+def test_a_network_learns_from_images(trained):
+    _, history, evaluation = trained
+    assert evaluation.accuracy.value > 0.9
+    assert [row["train"] for row in history.epochs] == ["head"] * 3 + ["all"] * 3
+    assert history.lengths is None
+    assert history.padding_share == 0.0
+
+
+def test_every_variant_is_measured_on_the_whole_test_split(release, data):
+    rows = {row["variant"]: row for row in release.manifest["artifacts"]}
+    assert list(rows) == ["saved_model", "keras", "float32", "float16", "dynamic", "int8"]
+    assert {row["examples"] for row in rows.values()} == {len(data.test)}
+    for variant in ("saved_model", "keras", "float32"):
+        assert rows[variant]["max_abs_difference"] < 1e-4
+    assert rows["int8"]["agreement"] >= 0.95
+    assert rows["int8"]["bytes"] < rows["float32"]["bytes"]
+
+
+def test_the_integer_file_takes_raw_pixels(release):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(release.path / "edge" / "model-int8.tflite"))
+    (given,) = interpreter.get_input_details()
+    assert given["dtype"] == np.uint8
+    assert given["quantization"] == (1.0, 0)
+
+
+def test_golden_vectors_hold_images_and_the_checksums_of_their_pixels(release):
+    golden = json.loads((release.path / "edge" / "golden.json").read_text())
+    assert golden["feature"] == "image_bytes"
+    assert golden["preprocessor"]["image_size"] == [SIZE, SIZE]
+    assert {"image_bytes", "pixels_sha256", "probabilities"} == set(golden["inputs"][0])
+    report = verify(release.path)
+    assert report.ok
+    assert "golden images" in [row["part"] for row in report.rows]
+
+
+def test_a_decoder_that_makes_other_pixels_is_noticed(release):
+    golden = Golden.load(release.path / "edge" / "golden.json")
+    assert golden.inputs.changed() == 0
+    other = replace(golden.inputs, preprocessor={**golden.inputs.preprocessor, "aspect": "crop"})
+    assert other.changed() > 10
+    formats = {image[:2] for image in golden.inputs.images}
+    assert formats == {b"\x89P", b"\xff\xd8", b"BM"}
+    assert (release.path / "edge" / "golden.json").stat().st_size < 1_000_000
+
+
+def test_a_release_classifies_files_bytes_and_arrays(release, trained, data, tmp_path):
+    predictor = load_release(release.path)
+    image = data.test.images[0]
+    (tmp_path / "one.bmp").write_bytes(image)
+    by_path, by_bytes = predictor.predict([str(tmp_path / "one.bmp"), image])
+    assert by_path == by_bytes
+    assert by_path.label == data.classes[int(data.test.labels[0])]
+    assert len(predictor.predict([np.zeros((5, 9, 3), np.uint8)])) == 1
+
+
+def test_the_command_line_names_the_image_that_cannot_be_read(release, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no image at all")
+    with pytest.raises(SystemExit) as status:
+        main(["predict", str(release.path), str(tmp_path / "broken.jpg")])
+    assert status.value.code == 2
+    assert "broken.jpg" in capsys.readouterr().err
+
+
+def test_a_workflow_file_runs_on_a_folder_of_images(data, tmp_path, capsys):
+    from tfapp.config import load_config
+    from tfapp.workflow import run_workflow
+
+    for split, name in ((data.train, "train"), (data.test, "test")):
+        for row in range(24):
+            folder = tmp_path / "photos" / name / split.classes[int(split.labels[row])]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{row}.bmp").write_bytes(split.images[row])
+    (tmp_path / "photos/train/lying/damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    tiny_network().save(tmp_path / "tiny.keras")
+    Path(tmp_path / "workflow.toml").write_text(
+        """
+name = "stripes"
+[data]
+kind = "image"
+train = "photos"
+[data.augment]
+vertical_flip = true
+[model]
+backbone = "./tiny.keras"
+[[transfer.phases]]
+train = "head"
+epochs = 1
+learning_rate = 1e-3
+[train]
+sampling = "balanced"
+monitor = "val_balanced_accuracy"
+[evaluate]
+num_bootstrap = 20
+[export]
+variants = ["float32"]
+"""
+    )
+    config = load_config(tmp_path / "workflow.toml")
+    result = run_workflow(config, output=tmp_path)
+    assert result.release.version == 1
+    assert run_workflow(config, output=tmp_path).skipped == ("prepare", "transfer", "evaluate", "export")
+
+
+def test_images_beyond_the_models_limit_are_refused_before_training(data):
+    model = build_image_classifier(
+        tiny_network(), classes=data.classes, image_size=SIZE, max_pixels=SIZE * SIZE - 1
+    )
+    with pytest.raises(ConfigError, match=r"an image of 32 x 32 pixels, more than .* max_pixels = 1,023"):
+        train(model, data, verbose=False)
+
+
+def test_groups_that_no_source_has_are_refused(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for row in range(3):
+            pixels = np.full((8, 8, 3), 40 * row + len(label), np.uint8)
+            (tmp_path / label / f"{row}.bmp").write_bytes(bmp_file(pixels))
+    with pytest.raises(DataError, match="no column 'object' of groups"):
+        load_image_data(tmp_path, group="object")
+
+
+def test_an_archive_that_lost_a_file_is_unpacked_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for label in ("cat", "dog"):
+            content = io.BytesIO(label.encode())
+            member = tarfile.TarInfo(f"photos/{label}/1.bmp")
+            member.size = len(label)
+            archive.addfile(member, content)
+    folder = unpack(tmp_path / "photos.tar")
+    lost = next(folder.rglob("*.bmp"))
+    lost.unlink()
+    assert unpack(tmp_path / "photos.tar") == folder
+    assert lost.read_bytes() in (b"cat", b"dog")
