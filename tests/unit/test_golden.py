@@ -125,6 +125,17 @@ def test_one_wrong_row_is_refused_by_its_kind(golden, row, kind, variant, allowe
     assert "1 of 3 golden vectors" in reason
 
 
+@pytest.mark.parametrize(("rows", "refused"), [(2, False), (3, True)])
+def test_integer_arithmetic_may_move_one_input_in_ten(golden, rows, refused):
+    texts = tuple(f"good film {row}" for row in range(20))
+    right = np.tile([0.9, 0.1], (20, 1))
+    golden = replace(golden, inputs=replace(golden.inputs, texts=texts), probabilities=right)
+    found = right.copy()
+    found[:rows] = [0.1, 0.9]
+    assert bool(golden.judge("int8", Answers(probabilities=found, step=1 / 256), Budget())) == refused
+    assert golden.judge("dynamic", Answers(probabilities=found), Budget())
+
+
 def test_rows_that_cannot_be_measured_are_refused(golden):
     (reason,) = golden.judge("text", Answers(probabilities=np.array([[np.nan, 0.5], [0.1, 0.9]])), Budget())
     assert "on golden vectors, some probabilities are not finite" in reason

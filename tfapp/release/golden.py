@@ -24,6 +24,8 @@ from tfapp.release.probe import Probe
 # Room for another processor's rounding: of float32 arithmetic, and of quantised activations.
 _TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 2e-2
+# Integer arithmetic moves a few inputs that are unlike any of training; each kind of them has more than that.
+_INTEGER_SHARE = 0.1
 
 
 class GoldenInputs(Protocol):
@@ -99,7 +101,8 @@ class Golden:
         name = "max_exact_difference" if variant in EXACT_VARIANTS else "max_golden_difference"
         limit = getattr(budget, name)
         worst = int(gaps.argmax())
-        if gaps[worst] <= limit:
+        tolerated = _INTEGER_SHARE * len(gaps) if answers.step else 0
+        if gaps[worst] <= limit or int(np.sum(gaps > limit)) <= tolerated:
             return []
         what = self.inputs.describe(worst)
         return [
