@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -27,62 +26,19 @@ from pydantic_core import PydanticCustomError
 
 from tfapp.config_errors import describe
 from tfapp.config_overrides import apply_override
+from tfapp.config_values import (
+    VARIABLE,
+    Fraction,
+    ImageSide,
+    NotNegative,
+    PathText,
+    Positive,
+    check_dataset,
+    check_name,
+    check_trained_part,
+)
 from tfapp.data.datasets import DATASETS
 from tfapp.errors import ConfigError, nearest
-
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-ImageSide = Annotated[int, Field(ge=32, le=4096)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-
-
-def _check_name(value: Any) -> Any:
-    if isinstance(value, str) and not _NAME.fullmatch(value):
-        raise PydanticCustomError(
-            "name",
-            "it becomes a folder and a model name: 1 to 64 of a-z, 0-9, '_', '-', first a letter or digit",
-        )
-    return value
-
-
-def _check_variables(value: Any) -> Any:
-    for variable in _VARIABLE.findall(value) if isinstance(value, str) else ():
-        if not os.environ.get(variable):
-            raise PydanticCustomError(
-                "variable",
-                "the environment variable {variable} is not set; set it to the folder that is meant, such as "
-                "`export {variable}=/path/to/data`",
-                {"variable": variable},
-            )
-    return value
-
-
-def _check_trained_part(value: Any) -> Any:
-    if value in ("head", "all"):
-        return value
-    top = value.get("top") if isinstance(value, dict) and set(value) == {"top"} else None
-    if isinstance(top, int) and not isinstance(top, bool) and top >= 1:
-        return value
-    raise PydanticCustomError(
-        "trained_part", "choices: 'head', 'all', or { top = k } for the top k blocks, k a whole number from 1"
-    )
-
-
-def _check_dataset(value: Any) -> Any:
-    if isinstance(value, str) and value not in DATASETS:
-        raise PydanticCustomError(
-            "dataset",
-            "no packaged data set (a path goes with `train`); {choices}",
-            {"choices": nearest(value, DATASETS)},
-        )
-    return value
-
-
-PathText = Annotated[str, BeforeValidator(_check_variables), Field(min_length=1)]
-
 
 _DATA_KEYS = {
     "text": ("text", "encoding", "max_length", "long_texts"),
@@ -136,7 +92,7 @@ class RowsSection(Section):
     globs, and may hold environment variables such as ``${TFAPP_DATA}``.
     """
 
-    dataset: Annotated[str, BeforeValidator(_check_dataset)] | None = None
+    dataset: Annotated[str, BeforeValidator(check_dataset)] | None = None
     train: PathText | None = None
     validation: PathText | None = None
     test: PathText | None = None
@@ -219,7 +175,7 @@ class Top(Section):
 class PhaseSection(Section):
     """``[[transfer.phases]]``: what is trained, for how long, at which peak learning rate."""
 
-    train: Annotated[Literal["head", "all"] | Top, BeforeValidator(_check_trained_part)]
+    train: Annotated[Literal["head", "all"] | Top, BeforeValidator(check_trained_part)]
     epochs: Positive
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -303,7 +259,7 @@ class VerifySection(Section):
 class WorkflowConfig(Section):
     """A whole workflow file."""
 
-    name: Annotated[str, BeforeValidator(_check_name)]
+    name: Annotated[str, BeforeValidator(check_name)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataSection
     model: ModelSection = ModelSection()
@@ -401,4 +357,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConf
 
 
 def _fill(path: str, value: Callable[[str], str]) -> str:
-    return _VARIABLE.sub(lambda match: value(match[1]), path)
+    return VARIABLE.sub(lambda match: value(match[1]), path)

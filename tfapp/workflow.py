@@ -6,25 +6,32 @@ has changed, so a killed run continues at the stage, and within training at the 
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tfapp.config import PhaseSection, RowsSection, WorkflowConfig
+from tfapp.config import RowsSection, WorkflowConfig
 from tfapp.errors import DataError
 from tfapp.runs import RunFolder, Stage, open_run, remove, writing_to
+from tfapp.workflow_calls import (
+    augment_setting,
+    build_classifier,
+    file_signature,
+    load_prepared,
+    read_data,
+    train_options,
+)
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
     from tfapp.models import Classifier
     from tfapp.release import Release
-    from tfapp.training import Phase, SourceTask
+    from tfapp.training import SourceTask
 
 _logger = logging.getLogger("tfapp")
 _WEIGHTS = "model.weights.h5"
@@ -89,12 +96,12 @@ def _prepare(
     inputs = {
         "data": section.model_dump(include=set(RowsSection.model_fields)),
         "seed": config.seed,
-        "files": {split: _signature(path) for split, path in paths.items()},
+        "files": {split: file_signature(path) for split, path in paths.items()},
     }
     stage = run.stage(name, inputs)
     if stage.finished:
         try:
-            data = _load(config, stage.directory / "data")
+            data = load_prepared(config, stage.directory / "data")
         except DataError as error:
             _logger.warning("%s: done again, for what it prepared cannot be used: %s", name, error)
             run.skipped.remove(stage.name)
@@ -102,50 +109,12 @@ def _prepare(
             _say_skipped(stage)
             return data
     _logger.info("%s: reading %s", name, section.dataset or paths["train"])
-    data = _read(config, section, section.dataset or paths["train"], paths)
+    data = read_data(config, section, section.dataset or paths["train"], paths)
     for line in data.report.lines():
         _logger.info("  %s", line)
     data.save(stage.directory / "data")
     stage.finish({"fingerprint": data.fingerprint}, outputs=["data"])
     return data
-
-
-def _load(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
-    """Reads data that an earlier run prepared."""
-    from tfapp.data.image import ImageData
-    from tfapp.data.text import TextData
-
-    return ImageData.load(directory) if config.data.holds == "image" else TextData.load(directory)
-
-
-def _read(
-    config: WorkflowConfig, section: RowsSection, source: str, paths: Mapping[str, str]
-) -> TextData | ImageData:
-    options: dict[str, Any] = {
-        "label": section.label,
-        "validation": paths.get("validation"),
-        "test": paths.get("test"),
-        "format": section.format,
-        "validation_fraction": section.validation_fraction,
-        "test_fraction": section.test_fraction,
-        "seed": config.seed,
-    }
-    if config.data.holds == "image":
-        from tfapp.data.image import load_image_data
-
-        return load_image_data(
-            source,
-            image=section.image,
-            group=section.group,
-            unreadable=section.unreadable,
-            near_duplicates=section.near_duplicates,
-            max_pixels=section.max_pixels,
-            **options,
-        )
-
-    from tfapp.data.text import load_text_data
-
-    return load_text_data(source, text=section.text, encoding=section.encoding, **options)
 
 
 def _source(config: WorkflowConfig, run: RunFolder) -> SourceTask | None:
@@ -170,7 +139,7 @@ class _Trained:
 
     @cached_property
     def model(self) -> Classifier:
-        model = _build(self._config, self._classes)
+        model = build_classifier(self._config, self._classes)
         model.load_weights(self.stage.directory / _WEIGHTS)
         lengths = self.stage.result["lengths"]
         if lengths is not None:
@@ -187,10 +156,10 @@ def _transfer(
         "seed": config.seed,
         "max_length": config.data.max_length,
         "long_texts": config.data.long_texts,
-        "augment": _augment(config),
+        "augment": augment_setting(config),
         "max_pixels": config.data.max_pixels,
         "model": {**config.model.model_dump(), "backbone": config.backbone},
-        "files": _signature(config.resolve_backbone()),
+        "files": file_signature(config.resolve_backbone()),
         "transfer": config.transfer.model_dump(exclude={"source": set(RowsSection.model_fields)}),
         "source": None if source is None else source.data.fingerprint,
         "train": config.train.model_dump(),
@@ -208,10 +177,10 @@ def _transfer(
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
-    model = _build(config, data.classes)
+    model = build_classifier(config, data.classes)
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)  # refused before the work, not after it
-    options = _train_options(config)
+    options = train_options(config)
     history = train(model, data, source=source, run_dir=stage.directory, seed=config.seed, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
@@ -270,13 +239,13 @@ def _ledger(
     from tfapp.evaluation import transfer_ledger
 
     ledger = transfer_ledger(
-        lambda weights, seed: _build(config, data.classes, weights=weights, seed=seed),
+        lambda weights, seed: build_classifier(config, data.classes, weights=weights, seed=seed),
         data,
         source=source,
         seeds=(config.seed,),
         num_bootstrap=section.num_bootstrap,
         run_dir=stage.directory,
-        **_train_options(config),
+        **train_options(config),
     )
     for line in ledger.lines():
         _logger.info("%s", f"  {line}".rstrip())
@@ -328,85 +297,11 @@ def _export(
     return release
 
 
-def _build(
-    config: WorkflowConfig,
-    classes: Iterable[str],
-    *,
-    weights: Literal["pretrained"] | None = "pretrained",
-    seed: int | None = None,
-) -> Classifier:
-    """Builds the classifier on its pretrained backbone, or on one with random weights."""
-    section, backbone = config.model, config.resolve_backbone()
-    options: dict[str, Any] = {
-        "classes": tuple(classes),
-        "dropout_rate": section.dropout_rate,
-        "allow_unsafe": section.allow_unsafe,
-        "weights": weights,
-        "seed": config.seed if seed is None else seed,
-    }
-    if config.data.holds == "image":
-        from tfapp.models import build_image_classifier
-
-        return build_image_classifier(
-            backbone,
-            image_size=(size[0], size[1]) if isinstance(size := section.image_size, list) else size,
-            aspect=section.aspect,
-            max_pixels=config.data.max_pixels,
-            # Random weights have no statistics worth keeping.
-            train_batch_norm=section.train_batch_norm or weights is None,
-            **options,
-        )
-
-    from tfapp.models import build_text_classifier
-
-    return build_text_classifier(
-        backbone,
-        pooling=section.pooling,
-        max_length=config.data.max_length,
-        long_texts=config.data.long_texts,
-        **options,
-    )
-
-
-def _train_options(config: WorkflowConfig) -> dict[str, Any]:
-    """The settings of every training run, by the arguments of `tfapp.train`."""
-    phases = config.transfer.phases
-    return {
-        "phases": None if phases is None else [_phase(phase) for phase in phases],
-        "max_length": config.data.max_length,
-        "augment": _augment(config),
-        **config.train.model_dump(),
-    }
-
-
 def _remove_working_files(directory: Path) -> None:
     """Removes what was kept to go on from."""
     for name in ("checkpoints", "features*"):
         for path in list(directory.rglob(name)):
             remove(path)
-
-
-def _augment(config: WorkflowConfig) -> str | dict[str, Any] | None:
-    setting = config.data.augment
-    return setting if setting is None or isinstance(setting, str) else setting.model_dump(exclude_none=True)
-
-
-def _phase(section: PhaseSection) -> Phase:
-    from tfapp.training import Phase
-
-    part = section.train if isinstance(section.train, str) else section.train.top
-    return Phase(train=part, epochs=section.epochs, learning_rate=section.learning_rate)
-
-
-def _signature(path: str) -> list[tuple[str, int, int]]:
-    """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed.
-
-    As for the readers, what exists is meant as such, though its name may hold signs of a pattern.
-    """
-    found = [Path(path)] if Path(path).exists() else map(Path, glob.glob(path, recursive=True))
-    files = [inner for match in found for inner in (match.rglob("*") if match.is_dir() else [match])]
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
-    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _say_skipped(stage: Stage) -> None:

@@ -12,15 +12,14 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peers import PeerError, peer_python, run_json
 from reporting import about_run, data_file, markdown_table, report, save
+from rounds import Run, medians, run_rounds, values_of
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-Run = Callable[[int], dict[str, Any]]
 
 
 def participants(options: argparse.Namespace) -> dict[str, Run]:
@@ -59,28 +58,6 @@ def head_participants(options: argparse.Namespace) -> dict[str, Run]:
     }
 
 
-def run_rounds(
-    runs: dict[str, Run], rounds: int, results: list[dict[str, Any]], keep: Callable[[], Path]
-) -> None:
-    """Runs every participant once a round, in turn, and saves all answers after each."""
-    for number in range(rounds):
-        for name, run in runs.items():
-            answer = run(number)
-            results.append({"participant": name, "round": number, "load": os.getloadavg()[0], **answer})
-            figure = answer.get("images_per_second") or answer["seconds"]
-            print(f"round {number + 1}/{rounds}  {name}: {figure:.2f}", file=sys.stderr, flush=True)
-            keep()
-
-
-def values_of(results: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
-    """Collects a figure of every participant over the rounds."""
-    collected: dict[str, list[float]] = {}
-    for row in results:
-        if row.get(key) is not None:
-            collected.setdefault(row["participant"], []).append(row[key])
-    return collected
-
-
 def speed_table(results: list[dict[str, Any]]) -> str:
     speeds = values_of(results, "images_per_second")
     rows = []
@@ -93,7 +70,7 @@ def speed_table(results: list[dict[str, Any]]) -> str:
 
 
 def head_table(results: list[dict[str, Any]]) -> str:
-    seconds = {name: statistics.median(values) for name, values in values_of(results, "seconds").items()}
+    seconds = medians(results, "seconds")
     accuracy = {name: statistics.mean(values) for name, values in values_of(results, "accuracy").items()}
     rows = []
     for precision in PRECISIONS:

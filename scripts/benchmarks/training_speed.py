@@ -11,19 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peers import PeerError, peer_python, run_json
 from reporting import about_run, data_file, markdown_table, report, save
+from rounds import Run, medians, run_rounds
 
 from tfapp.assets import ASSETS, fetch
 
 OURS = {"float32": "tfapp float32", "bfloat16": "tfapp bfloat16"}
-Run = Callable[[int], dict[str, Any]]
 
 
 def participants(options: argparse.Namespace) -> dict[str, Run]:
@@ -79,27 +77,6 @@ def head_participants(options: argparse.Namespace) -> dict[str, Run]:
         for precision in ("float32", "bfloat16")
         for mode in ("head", "frozen")
     }
-
-
-def run_rounds(
-    runs: dict[str, Run], rounds: int, results: list[dict[str, Any]], keep: Callable[[], Path]
-) -> None:
-    """Runs every participant once a round, in turn, and saves all answers after each."""
-    for number in range(rounds):
-        for name, run in runs.items():
-            answer = run(number)
-            results.append({"participant": name, "round": number, "load": os.getloadavg()[0], **answer})
-            figure = answer.get("examples_per_second") or answer.get("gflops_per_second") or answer["seconds"]
-            print(f"round {number + 1}/{rounds}  {name}: {figure:.1f}", file=sys.stderr, flush=True)
-            keep()
-
-
-def medians(results: list[dict[str, Any]], key: str) -> dict[str, float]:
-    collected: dict[str, list[float]] = {}
-    for row in results:
-        if row.get(key) is not None:
-            collected.setdefault(row["participant"], []).append(row[key])
-    return {name: statistics.median(values) for name, values in collected.items()}
 
 
 def spread(results: list[dict[str, Any]], name: str, key: str) -> str:

@@ -74,14 +74,7 @@ class ImageSplit:
 class ImageData(SplitData[ImageSplit]):
     """Training, validation and test images, and the report of how they came about.
 
-    Attributes:
-        train: The rows to train on.
-        validation: The rows to choose by.
-        test: The rows to measure on.
-        classes: The class names in their order.
-        report: What was read and left out.
-        seed: The seed of the drawn splits.
-        task: What a label is: ``"single_label"``.
+    The attributes are those of `SplitData`.
     """
 
     kind: ClassVar[str] = "image"

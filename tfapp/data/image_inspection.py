@@ -13,12 +13,10 @@ import tensorflow as tf
 
 from tfapp.data.augment.colour import LUMA
 from tfapp.data.image_decoding import ImageDecoder, compiled_when_called
+from tfapp.data.image_duplicates import SIDE
 from tfapp.data.image_headers import FORMATS, ImageHeader, problem_text
 
 _CHUNK = 64
-
-THUMBNAIL_SIZE = 32
-"""Height and width of the thumbnails, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,19 @@ class _Inspector:
     @staticmethod
     def _mapped(function: Callable[[tf.Tensor], Any], contents: tf.Tensor) -> Any:
         numbers = tf.TensorSpec((3,), tf.int64)
-        thumbnail = tf.TensorSpec((THUMBNAIL_SIZE, THUMBNAIL_SIZE), tf.uint8)
+        thumbnail = tf.TensorSpec((SIDE, SIDE), tf.uint8)
         words = tf.TensorSpec((), tf.string)
         return tf.map_fn(function, contents, fn_output_signature=(numbers, words, thumbnail))
 
     def _about(self, contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Format, width and height; what is wrong; and no thumbnail."""
-        return self._described(self._decoder.header(contents), tf.zeros((THUMBNAIL_SIZE,) * 2, tf.uint8))
+        return self._described(self._decoder.header(contents), tf.zeros((SIDE,) * 2, tf.uint8))
 
     def _one(self, contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """As `_about`, with the thumbnail; refuses bad images."""
         header = self._decoder.header(contents)
         pixels = self._decoder.decode_after(header, contents)
-        small = tf.image.resize(pixels, (THUMBNAIL_SIZE, THUMBNAIL_SIZE), method="area")
+        small = tf.image.resize(pixels, (SIDE, SIDE), method="area")
         grey = tf.linalg.matvec(small, tf.constant(LUMA))
         return self._described(header, tf.cast(tf.round(grey), tf.uint8))
 

@@ -239,7 +239,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
         if train == "all":
             if beside is None:
                 return None, self
-            return None, keras.Model(self.input, self._logits(self.features, beside), name="upper")
+            return None, keras.Model(self.input, self.head_logits(self.features, beside=beside), name="upper")
         if train == "head":
             features = keras.Input(self.features.shape[1:], dtype=self.features.dtype, name="features")
             cut = Cut({"features": self.features}, {"features": features}, features)
@@ -249,11 +249,23 @@ class Classifier(keras.Model):  # type: ignore[misc]
         else:
             cut = self.cut(train)
         lower = keras.Model(self.input, cut.below, name="lower")
-        return lower, keras.Model(cut.inputs, self._logits(cut.features, beside), name="upper")
+        return lower, keras.Model(cut.inputs, self.head_logits(cut.features, beside=beside), name="upper")
 
-    def _logits(self, features: keras.KerasTensor, beside: keras.layers.Layer | None) -> keras.KerasTensor:
+    def head_logits(
+        self, features: Any, *, beside: keras.layers.Layer | None = None, training: bool | None = None
+    ) -> Any:
+        """Computes what the head makes of features, symbolic or not.
+
+        Args:
+            features: Pooled features ``(batch, hidden)``.
+            beside: As in `split`.
+            training: Whether dropout is on; None leaves it to the call of the model.
+
+        Returns:
+            float32 ``(batch, num_classes)``, with the logits of ``beside`` behind.
+        """
         dropout, dense = self._parts.head
-        kept = dropout(features)
+        kept = dropout(features, training=training)
         return dense(kept) if beside is None else keras.ops.concatenate([dense(kept), beside(kept)], axis=-1)
 
     @property

@@ -53,9 +53,7 @@ def folded_parts(
     name, pixels, features = names[0], model.input[names[0]], model.features
 
     def head(values: Any, training: bool) -> Any:
-        dropout, dense = model.head_layers
-        kept = dropout(values, training=training)
-        return dense(kept) if beside is None else tf.concat([dense(kept), beside(kept)], axis=-1)
+        return model.head_logits(values, beside=beside, training=training)
 
     if train == "all":
         everything = _forward(pixels, features, dtype)

@@ -120,11 +120,7 @@ class _Fused:
         return FusedParts(lower, upper)
 
     def _head(self, features: Any, training: bool) -> Any:
-        dropout, dense = self.model.head_layers
-        kept = dropout(features, training=training)
-        if self.beside is None:
-            return dense(kept)
-        return tf.concat([dense(kept), self.beside(kept)], axis=-1)
+        return self.model.head_logits(features, beside=self.beside, training=training)
 
     def _pool(self, hidden: Any, mask: Any) -> Any:
         if self.model.pooling == "mean":

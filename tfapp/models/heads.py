@@ -1,4 +1,4 @@
-"""What stands on a text backbone: pooling over tokens, dropout, and the layer that gives the logits."""
+"""What stands on a backbone: pooling over tokens, dropout, and the layer that gives the logits."""
 
 from __future__ import annotations
 

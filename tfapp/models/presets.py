@@ -32,8 +32,6 @@ class Preset:
     Attributes:
         name: The name.
         asset: The pinned package file that carries the weights.
-        origin: Who published the weights, and where.
-        licence: Licence of the weights.
         pooling: How its hidden states, or its map of features, become one vector by default.
         kind: What it takes: ``"text"`` or ``"image"``.
         description: What it is, where its name does not say it.
@@ -41,26 +39,30 @@ class Preset:
 
     name: str
     asset: Asset
-    origin: str
-    licence: str
     pooling: str
     kind: Literal["text", "image"] = "text"
     description: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Who published the weights, and where."""
+        return self.asset.origin
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights."""
+        return self.asset.licence
 
 
 BACKBONES: dict[str, Preset] = {
     "minilm-l6": Preset(
         name="minilm-l6",
         asset=ASSETS["minilm-l6"],
-        origin=ASSETS["minilm-l6"].origin,
-        licence=ASSETS["minilm-l6"].licence,
         pooling="mean",
     ),
     "mobilenet-v2": Preset(
         name="mobilenet-v2",
         asset=ASSETS["mobilenet-v2"],
-        origin=ASSETS["mobilenet-v2"].origin,
-        licence=ASSETS["mobilenet-v2"].licence,
         pooling="mean",
         kind="image",
         description="MobileNetV2 with torchvision's ImageNet weights and torch's padding",
@@ -68,8 +70,6 @@ BACKBONES: dict[str, Preset] = {
     "resnet50-nsfw": Preset(
         name="resnet50-nsfw",
         asset=ASSETS["resnet50-nsfw"],
-        origin=ASSETS["resnet50-nsfw"].origin,
-        licence=ASSETS["resnet50-nsfw"].licence,
         pooling="mean",
         kind="image",
         description=(

@@ -20,7 +20,7 @@ class Standard:
         Args:
             model: The model in training.
             inputs: Its inputs, each ``(batch, ...)``.
-            labels: Class indices, int32 ``(batch,)``.
+            labels: Class indices, int32 ``(batch,)``, or distributions, float32 ``(batch, num_classes)``.
             sample_weight: float32 ``(batch,)`` or None.
 
         Returns:

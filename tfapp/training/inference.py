@@ -1,4 +1,4 @@
-"""Logits of many texts, in batches of similar length."""
+"""Logits of many texts or images, in batches of similar length."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         model: The classifier in training.
-        data: `TextData` with ``train`` and ``validation``.
+        data: `TextData` or `ImageData` with ``train`` and ``validation``.
         settings: How it trains.
         objective: What a step minimises.
         loss: The loss that the objective is given.

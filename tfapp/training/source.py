@@ -1,4 +1,4 @@
-"""A source task beside the target: what it is, how it joins a run, and the search for its weight."""
+"""A source task beside the target: what it is, and how it joins a run."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 
         Args:
             inputs: The batch's inputs.
-            labels: int32 ``(batch,)``.
+            labels: Class indices, int32 ``(batch,)``, or distributions, float32 ``(batch, num_classes)``.
             logits: float32 ``(batch, num_classes)``.
             sample_weight: float32 ``(batch,)`` or None.
 

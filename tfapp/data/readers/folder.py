@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tfapp.errors import DataError
 
 _SHARD_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet"}
 _SUFFIXES = ("", ".txt", ".text")
+_TEXTS = ".txt files"
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _HIDDEN = (".", "__MACOSX")  # the second is what macOS adds to archives
 
@@ -43,7 +45,7 @@ def read_folder(path: Path, columns: Columns, *, encoding: str) -> Table:
     labels: list[str] = []
     files_read: list[str] = []
     for folder in class_folders:
-        for file in _text_files(folder):
+        for file in class_files(folder, _SUFFIXES, _TEXTS)[0]:
             texts.append(read_utf8(file, encoding).decode("utf-8").strip())
             labels.append(folder.name)
             files_read.append(str(file))
@@ -75,24 +77,36 @@ def visible(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
-def _text_files(folder: Path) -> list[Path]:
+def class_files(folder: Path, suffixes: Collection[str], kind: str) -> tuple[list[Path], list[Path]]:
+    """Lists the files of a class folder.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes of the files that are wanted, in lower case.
+        kind: What these files are called in messages.
+
+    Returns:
+        The files that are wanted, and the others.
+
+    Raises:
+        DataError: If the folder holds folders, or none of the files that are wanted.
+    """
     entries = visible(folder)
     nested = [entry.name for entry in entries if entry.is_dir()]
     if nested:
         raise DataError(
-            f"the class folder {folder} holds folders ({quoted(nested, 5)}), not only text files. "
+            f"the class folder {folder} holds folders ({quoted(nested, 5)}), not only {kind}. "
             f"If {folder.name!r} is a split and not a class, pass it by itself, as {str(folder)!r}; "
             "else move the files up."
         )
-    files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
-    if not files:
-        others = f"only {quoted([entry.name for entry in entries], 3)}" if entries else "no files at all"
-        if {entry.suffix.lower() for entry in entries} & _IMAGE_SUFFIXES:
-            raise DataError(
-                f"the class folder {folder} holds images; load_image_data reads them (in a workflow: "
-                '`kind = "image"` in [data]).'
-            )
+    wanted = [entry for entry in entries if entry.suffix.lower() in suffixes]
+    others = [entry for entry in entries if entry.suffix.lower() not in suffixes]
+    if wanted:
+        return wanted, others
+    if kind == _TEXTS and {entry.suffix.lower() for entry in others} & _IMAGE_SUFFIXES:
         raise DataError(
-            f"the class folder {folder} holds no .txt files ({others}); add texts or remove the folder."
+            f"the class folder {folder} holds images; load_image_data reads them (in a workflow: "
+            '`kind = "image"` in [data]).'
         )
-    return files
+    found = f"only {quoted([entry.name for entry in others], 3)}" if others else "no files at all"
+    raise DataError(f"the class folder {folder} holds no {kind} ({found}); add some or remove the folder.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tfapp.data.readers.folder import visible
+from tfapp.data.readers.folder import class_files, visible
 from tfapp.data.readers.image_table import ImageTable, table_of_files
 from tfapp.data.readers.table import counted, quoted
 from tfapp.errors import DataError
@@ -82,7 +82,7 @@ def read_image_folder(folder: Path, origin: str) -> ImageTable:
     labels: list[str] = []
     strangers: list[Path] = []
     for class_folder in class_folders:
-        files, others = _image_files(class_folder)
+        files, others = class_files(class_folder, _SUFFIXES, "images")
         paths += files
         labels += [class_folder.name] * len(files)
         strangers += others
@@ -94,24 +94,6 @@ def read_image_folder(folder: Path, origin: str) -> ImageTable:
             strangers[0],
         )
     return table_of_files(paths, labels, origin)
-
-
-def _image_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    entries = visible(folder)
-    nested = [entry.name for entry in entries if entry.is_dir()]
-    if nested:
-        raise DataError(
-            f"the class folder {folder} holds folders ({quoted(nested, 5)}), not only images. "
-            f"If {folder.name!r} is a split and not a class, pass it by itself, as {str(folder)!r}; "
-            "else move the files up."
-        )
-    files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
-    if not files:
-        others = f"only {quoted([entry.name for entry in entries], 3)}" if entries else "no files at all"
-        raise DataError(
-            f"the class folder {folder} holds no images ({others}); add images or remove the folder."
-        )
-    return files, [entry for entry in entries if entry.suffix.lower() not in _SUFFIXES]
 
 
 def _holds_folders(folder: Path) -> bool:

@@ -1,0 +1,190 @@
+"""What a workflow file asks for, as the arguments of the functions that do it."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tfapp.config import PhaseSection, RowsSection, WorkflowConfig
+
+if TYPE_CHECKING:
+    from tfapp.data.image import ImageData
+    from tfapp.data.text import TextData
+    from tfapp.models import Classifier
+    from tfapp.training import Phase
+
+
+def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
+    """Reads data that an earlier run prepared.
+
+    Args:
+        config: The workflow, which says whether they are texts or images.
+        directory: The folder that they were saved into.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: When it is missing or damaged.
+    """
+    from tfapp.data.image import ImageData
+    from tfapp.data.text import TextData
+
+    return ImageData.load(directory) if config.data.holds == "image" else TextData.load(directory)
+
+
+def read_data(
+    config: WorkflowConfig, section: RowsSection, source: str, paths: Mapping[str, str]
+) -> TextData | ImageData:
+    """Reads, cleans and splits the texts or images of a section.
+
+    Args:
+        config: The workflow, which says whether they are texts or images.
+        section: Where they come from, and how they are split.
+        source: The training rows: a packaged set's name, or a resolved path.
+        paths: Resolved paths by split.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: When something cannot be used.
+        AssetError: When a packaged set cannot be fetched.
+    """
+    options: dict[str, Any] = {
+        "label": section.label,
+        "validation": paths.get("validation"),
+        "test": paths.get("test"),
+        "format": section.format,
+        "validation_fraction": section.validation_fraction,
+        "test_fraction": section.test_fraction,
+        "seed": config.seed,
+    }
+    if config.data.holds == "image":
+        from tfapp.data.image import load_image_data
+
+        return load_image_data(
+            source,
+            image=section.image,
+            group=section.group,
+            unreadable=section.unreadable,
+            near_duplicates=section.near_duplicates,
+            max_pixels=section.max_pixels,
+            **options,
+        )
+
+    from tfapp.data.text import load_text_data
+
+    return load_text_data(source, text=section.text, encoding=section.encoding, **options)
+
+
+def build_classifier(
+    config: WorkflowConfig,
+    classes: Iterable[str],
+    *,
+    weights: Literal["pretrained"] | None = "pretrained",
+    seed: int | None = None,
+) -> Classifier:
+    """Builds the classifier on its pretrained backbone, or on one with random weights.
+
+    Args:
+        config: The workflow.
+        classes: Names of the classes in their order.
+        weights: ``"pretrained"``, or None for random weights.
+        seed: Seed of random weights; the workflow's when None.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        ConfigError: When settings do not fit the backbone.
+        WeightsError: When the backbone cannot be loaded.
+        AssetError: When a packaged backbone cannot be fetched.
+    """
+    section, backbone = config.model, config.resolve_backbone()
+    options: dict[str, Any] = {
+        "classes": tuple(classes),
+        "dropout_rate": section.dropout_rate,
+        "allow_unsafe": section.allow_unsafe,
+        "weights": weights,
+        "seed": config.seed if seed is None else seed,
+    }
+    if config.data.holds == "image":
+        from tfapp.models import build_image_classifier
+
+        return build_image_classifier(
+            backbone,
+            image_size=(size[0], size[1]) if isinstance(size := section.image_size, list) else size,
+            aspect=section.aspect,
+            max_pixels=config.data.max_pixels,
+            # Random weights have no statistics worth keeping.
+            train_batch_norm=section.train_batch_norm or weights is None,
+            **options,
+        )
+
+    from tfapp.models import build_text_classifier
+
+    return build_text_classifier(
+        backbone,
+        pooling=section.pooling,
+        max_length=config.data.max_length,
+        long_texts=config.data.long_texts,
+        **options,
+    )
+
+
+def train_options(config: WorkflowConfig) -> dict[str, Any]:
+    """Gives the settings of every training run.
+
+    Args:
+        config: The workflow.
+
+    Returns:
+        Arguments of `tfapp.train` by name.
+    """
+    phases = config.transfer.phases
+    return {
+        "phases": None if phases is None else [_phase(phase) for phase in phases],
+        "max_length": config.data.max_length,
+        "augment": augment_setting(config),
+        **config.train.model_dump(),
+    }
+
+
+def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
+    """Gives what is done to training images.
+
+    Args:
+        config: The workflow.
+
+    Returns:
+        The argument ``augment`` of `tfapp.train`.
+    """
+    setting = config.data.augment
+    return setting if setting is None or isinstance(setting, str) else setting.model_dump(exclude_none=True)
+
+
+def _phase(section: PhaseSection) -> Phase:
+    from tfapp.training import Phase
+
+    part = section.train if isinstance(section.train, str) else section.train.top
+    return Phase(train=part, epochs=section.epochs, learning_rate=section.learning_rate)
+
+
+def file_signature(path: str) -> list[tuple[str, int, int]]:
+    """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed.
+
+    As for the readers, what exists is meant as such, though its name may hold signs of a pattern.
+
+    Args:
+        path: A resolved path or glob, or a name that is no path.
+
+    Returns:
+        Name, bytes and time of change in nanoseconds of each file, sorted; empty where there is none.
+    """
+    found = [Path(path)] if Path(path).exists() else map(Path, glob.glob(path, recursive=True))
+    files = [inner for match in found for inner in (match.rglob("*") if match.is_dir() else [match])]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
