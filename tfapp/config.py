@@ -28,13 +28,13 @@ from tfapp.config_errors import describe
 from tfapp.config_overrides import apply_override
 from tfapp.config_values import (
     VARIABLE,
+    DatasetName,
     Fraction,
     ImageSide,
+    Name,
     NotNegative,
     PathText,
     Positive,
-    check_dataset,
-    check_name,
     check_trained_part,
 )
 from tfapp.data.datasets import DATASETS
@@ -92,7 +92,7 @@ class RowsSection(Section):
     globs, and may hold environment variables such as ``${TFAPP_DATA}``.
     """
 
-    dataset: Annotated[str, BeforeValidator(check_dataset)] | None = None
+    dataset: DatasetName | None = None
     train: PathText | None = None
     validation: PathText | None = None
     test: PathText | None = None
@@ -259,7 +259,7 @@ class VerifySection(Section):
 class WorkflowConfig(Section):
     """A whole workflow file."""
 
-    name: Annotated[str, BeforeValidator(check_name)]
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataSection
     model: ModelSection = ModelSection()

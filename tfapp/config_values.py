@@ -21,18 +21,7 @@ ImageSide = Annotated[int, Field(ge=32, le=4096)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
-def check_name(value: Any) -> Any:
-    """Refuses a name that cannot become a folder and a model name.
-
-    Args:
-        value: What the file has.
-
-    Returns:
-        The same value.
-
-    Raises:
-        PydanticCustomError: If it cannot be used; the message says what would be right.
-    """
+def _check_name(value: Any) -> Any:
     if isinstance(value, str) and not _NAME.fullmatch(value):
         raise PydanticCustomError(
             "name",
@@ -41,18 +30,7 @@ def check_name(value: Any) -> Any:
     return value
 
 
-def check_variables(value: Any) -> Any:
-    """Refuses a path with an environment variable that is not set.
-
-    Args:
-        value: What the file has.
-
-    Returns:
-        The same value.
-
-    Raises:
-        PydanticCustomError: If it cannot be used; the message says what would be right.
-    """
+def _check_variables(value: Any) -> Any:
     for variable in VARIABLE.findall(value) if isinstance(value, str) else ():
         if not os.environ.get(variable):
             raise PydanticCustomError(
@@ -86,18 +64,7 @@ def check_trained_part(value: Any) -> Any:
     )
 
 
-def check_dataset(value: Any) -> Any:
-    """Refuses what is no packaged data set's name.
-
-    Args:
-        value: What the file has.
-
-    Returns:
-        The same value.
-
-    Raises:
-        PydanticCustomError: If it cannot be used; the message says what would be right.
-    """
+def _check_dataset(value: Any) -> Any:
     if isinstance(value, str) and value not in DATASETS:
         raise PydanticCustomError(
             "dataset",
@@ -107,4 +74,6 @@ def check_dataset(value: Any) -> Any:
     return value
 
 
-PathText = Annotated[str, BeforeValidator(check_variables), Field(min_length=1)]
+PathText = Annotated[str, BeforeValidator(_check_variables), Field(min_length=1)]
+Name = Annotated[str, BeforeValidator(_check_name)]
+DatasetName = Annotated[str, BeforeValidator(_check_dataset)]
