@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.errors import ConfigError, nearest
+from tfapp.exporters._calibration import ready_for_integers
 from tfapp.exporters._graph import InferenceGraph
 from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
 
@@ -43,7 +44,7 @@ def export_tflite(
         scratch: A folder where the graph to be converted is kept for the next variant; by default it is
             made anew and removed.
         calibration: Training features by which the ranges of ``int8`` are found; 200 of them, spread over
-            all, are used.
+            all, are looked at, and the half that is most ordinary decides.
 
     Returns:
         The file.
@@ -66,9 +67,14 @@ def export_tflite(
     holder = (
         nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
     )
+    count = min(_CALIBRATION_ROWS, len(calibration))
+    rows = [number * len(calibration) // count for number in range(count)]
     with holder as folder:
-        graph = _converted_graph(model, Path(folder), from_text=variant == "text")
-        content = _convert(graph, variant, lambda: _representative(model, calibration))
+        if variant == "int8":
+            model, typical = ready_for_integers(model, (_tensors(model, calibration[row]) for row in rows))
+            rows = [rows[number] for number in typical]
+        graph = _converted_graph(model, Path(folder), variant)
+        content = _convert(graph, variant, lambda: _representative(model, (calibration[row] for row in rows)))
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
     path = edge / f"model-{variant}.tflite"
     path.write_bytes(content)
@@ -78,9 +84,10 @@ def export_tflite(
     return path
 
 
-def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
+def _converted_graph(model: Any, scratch: Path, variant: str) -> Path:
     """Returns the SavedModel that the converter reads, one row at a time; written when it is not there."""
-    directory = scratch / ("features" if from_text else "tensors")
+    from_text = variant == "text"
+    directory = scratch / {"text": "features", "int8": "integers"}.get(variant, "tensors")
     if (directory / "saved_model.pb").exists():
         return directory
     graph = InferenceGraph(model)
@@ -99,17 +106,21 @@ def _converted_graph(model: Any, scratch: Path, *, from_text: bool) -> Path:
     return directory
 
 
-def _representative(model: Any, calibration: Sequence[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Prepares training rows, one at a time, as the exported graph takes them."""
-    count = min(_CALIBRATION_ROWS, len(calibration))
-    for number in range(count):
-        tensors, _ = model.preprocessor.fixed([calibration[number * len(calibration) // count]])
-        row = {name: tensors[name].astype(tensor.dtype) for name, tensor in model.input.items()}
+def _tensors(model: Any, row: Any) -> dict[str, npt.NDArray[Any]]:
+    """Prepares one row as the exported graph takes it."""
+    tensors, _ = model.preprocessor.fixed([row])
+    return {name: tensors[name].astype(tensor.dtype) for name, tensor in model.input.items()}
+
+
+def _representative(model: Any, rows: Iterable[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Prepares training rows, one at a time."""
+    for number, row in enumerate(rows):
+        tensors = _tensors(model, row)
         if number == 0:
-            for values in row.values():
+            for values in tensors.values():
                 # The whole range of the inputs: one integer is then one grey level.
                 values.flat[0], values.flat[-1] = 0.0, 255.0
-        yield row
+        yield tensors
 
 
 def _convert(
