@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.data.feature_cache import FeatureShape, cached_features
+from tfapp.data import feature_cache
+from tfapp.data.bucketing import training_batches
+from tfapp.data.feature_cache import FeatureShape, StoredRows, cached_features
 from tfapp.errors import OutputError
 
 LENGTHS = np.array([3, 1, 4])
@@ -74,6 +76,26 @@ def test_another_shape_or_type_is_another_cache(tmp_path):
     cached(tmp_path / "cache", Computer())
     assert not cached(tmp_path / "cache", Computer(), bfloat16=True)[1]
     assert not cached(tmp_path / "cache", Computer(pooled=False), bfloat16=True)[1]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_large_features_are_read_from_disk_alike(tmp_path, monkeypatch, pooled, bfloat16):
+    compute = Computer(pooled=pooled)
+    held, _ = cached(tmp_path / "cache", compute, bfloat16=bfloat16)
+    monkeypatch.setattr(feature_cache, "IN_MEMORY_MEGABYTES", 0.0)
+    stored, hit = cached(tmp_path / "cache", compute, bfloat16=bfloat16)
+    assert hit
+    assert isinstance(stored, StoredRows)
+    np.testing.assert_array_equal(stored.lengths, held.lengths)
+    labels = np.arange(3, dtype=np.int32)
+    expected, given = (
+        training_batches(rows, labels, batch_size=2, seed=0).take(4) for rows in (held, stored)
+    )
+    assert given.element_spec[0]["features"].shape[-1] == 2
+    for (inputs, truth), (others, same) in zip(expected, given, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, inputs, others)
+        np.testing.assert_array_equal(truth, same)
 
 
 def damage_truncated(path):

@@ -76,7 +76,7 @@ class TokenRows:
         """Gathers the declared ones of `TOKEN_INPUTS`, each int32 ``(batch, length)``."""
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        width = _round_up(tf.reduce_max(lengths), self.pad_to)
+        width = round_up(tf.reduce_max(lengths), self.pad_to)
         position = tf.range(tf.minimum(width, self.limit))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
@@ -123,7 +123,7 @@ class FeatureRows:
             }
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        position = tf.range(_round_up(tf.reduce_max(lengths), self.pad_to))[tf.newaxis]
+        position = tf.range(round_up(tf.reduce_max(lengths), self.pad_to))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
         gathered = {
@@ -133,7 +133,16 @@ class FeatureRows:
         return {**gathered, "padding_mask": tf.cast(mask, tf.int32)}
 
 
-def _round_up(length: Any, multiple: int) -> Any:
+def round_up(length: Any, multiple: int) -> Any:
+    """Rounds a length up to a multiple.
+
+    Args:
+        length: An integer or a tensor of integers.
+        multiple: 1 or more.
+
+    Returns:
+        The like of ``length``.
+    """
     return -(-length // multiple) * multiple
 
 
