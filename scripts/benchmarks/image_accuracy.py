@@ -16,12 +16,19 @@ from typing import Any
 from reporting import about_run, data_file, report, save
 
 from tfapp import Phase, SourceTask, build_image_classifier, load_image_data, transfer_ledger
+from tfapp.evaluation.ledger import WAYS
 
 PHASES = {
     "mobilenet-v2": [Phase("head", 10, 5e-3), Phase("all", 12, 3e-4)],
-    "resnet50-nsfw": [Phase("head", 10, 5e-3), Phase("all", 12, 1e-4)],
+    "resnet50-nsfw": [Phase("head", 10, 5e-3), Phase("all", 8, 1e-4)],
 }
-AUGMENT = {"horizontal_flip": True, "vertical_flip": True, "brightness": 0.2, "contrast": 0.3}
+AUGMENT = {
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "brightness": 0.2,
+    "contrast": 0.3,
+    "mixup": 0.2,
+}
 
 
 def measure(options: argparse.Namespace, backbone: str) -> Any:
@@ -47,9 +54,10 @@ def measure(options: argparse.Namespace, backbone: str) -> Any:
     return transfer_ledger(
         build,
         tiles,
-        source=SourceTask(cells, alpha=options.alpha, source_share=0.5),
+        source=SourceTask(cells, alpha=options.alpha, source_share=0.25),
         phases=PHASES[backbone],
         seeds=range(options.seeds),
+        ways=options.ways,
         run_dir=options.output / f"image-accuracy-{backbone}-{options.near_duplicates}",
         sampling="balanced",
         augment=AUGMENT,
@@ -65,7 +73,8 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alpha", type=float, default=0.3, help="weight of the solar cells' loss")
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="of training")
+    parser.add_argument("--image-size", type=int, default=288)
     parser.add_argument("--near-duplicates", choices=("group", "keep"), default="group")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder for all figures")
     options = parser.parse_args()

@@ -133,7 +133,25 @@ def test_without_a_source_nothing_is_joint(calls, tmp_path):
     assert len(calls) == 3
 
 
+def test_only_chosen_ways_are_trained(calls, tmp_path):
+    ledger = transfer_ledger(
+        lambda weights, seed: Model(weights),
+        TARGET_DATA,
+        source=SimpleNamespace(data=SOURCE_DATA),
+        ways=["joint", "fine-tuned"],
+        run_dir=tmp_path,
+    )
+    assert [row.way for row in ledger.rows] == ["fine-tuned", "joint"]
+    assert [row.source_after for row in ledger.rows] == [None, None]  # without frozen nothing is known before
+    assert ledger.verdict("joint", "fine-tuned")
+    assert len(calls) == 2
+
+
 def test_impossible_ledgers_are_refused(calls):
+    with pytest.raises(ConfigError, match="'tuned' is unknown"):
+        transfer_ledger(Model, TARGET_DATA, ways=["frozen", "tuned"])
+    with pytest.raises(ConfigError, match=r"\['joint'\]: nothing is left to train"):
+        transfer_ledger(Model, TARGET_DATA, ways=["joint"])
     with pytest.raises(ConfigError, match="all different"):
         transfer_ledger(Model, TARGET_DATA, seeds=(1, 1))
     with pytest.raises(ConfigError, match="num_bootstrap = 0"):

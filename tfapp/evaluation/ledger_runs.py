@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from tfapp.errors import ConfigError, DataError
+from tfapp.errors import ConfigError, DataError, nearest
 from tfapp.evaluation.calibration import IntArray
 from tfapp.evaluation.ledger import WAYS, Outcome, TransferLedger, make_ledger
 
@@ -32,6 +32,7 @@ def transfer_ledger(
     phases: Sequence[Phase] | None = None,
     scratch_phases: Sequence[Phase] | None = None,
     seeds: Sequence[int] = (0,),
+    ways: Sequence[str] = WAYS,
     num_bootstrap: int = 1000,
     run_dir: str | Path | None = None,
     **options: Any,
@@ -53,6 +54,8 @@ def transfer_ledger(
         scratch_phases: How the model from scratch is trained; by default everything, for as many epochs, at
             a learning rate of 5e-4 or more. More epochs may serve it better: the verdict is on equal epochs.
         seeds: Seeds of weights, order and dropout; each trains all ways.
+        ways: Which of `WAYS` to train; joint ones need a source. What the source task forgot is only known
+            where ``"frozen"`` is among them.
         num_bootstrap: Resamples behind each interval, at least 1.
         run_dir: Folder of the runs, each of which goes on where it was stopped; None keeps nothing.
         **options: Further arguments of `tfapp.train`, for all runs.
@@ -68,6 +71,9 @@ def transfer_ledger(
 
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds = {list(seeds)}: give at least one, all different.")
+    for way in ways:
+        if way not in WAYS:
+            raise ConfigError(f"ways: {way!r} is unknown; {nearest(way, WAYS)}")
     if num_bootstrap < 1:
         raise ConfigError(f"num_bootstrap = {num_bootstrap}: it must be at least 1 (1000 is usual)")
     for name, measured in {"target": data, **({} if source is None else {"source": source.data})}.items():
@@ -75,6 +81,9 @@ def transfer_ledger(
             raise DataError(f"the {name} has no test rows to measure on.")
     chosen = tuple(phases) if phases is not None else TrainSettings().phases
     plans = {"fine-tuned": chosen, "joint": chosen, **_other_plans(chosen, scratch_phases)}
+    plans = {way: plans[way] for way in WAYS if way in ways and (way != "joint" or source is not None)}
+    if not plans:
+        raise ConfigError(f"ways = {list(ways)}: nothing is left to train; joint ways need source=....")
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
         folder = None if run_dir is None else Path(run_dir)
         runs = _Runs(build, data, source, plans, folder, Path(scratch) if folder is None else folder, options)
@@ -140,11 +149,9 @@ class _Runs:
     def answers(self, seed: int) -> dict[str, _Answers]:
         """Trains each way with one seed and gives what it answers."""
         answers: dict[str, _Answers] = {}
-        head: list[Any] = []
+        head: list[Any] | None = None
         before: IntArray | None = None
-        for way in WAYS:
-            if way == "joint" and self.source is None:
-                continue
+        for way in self.plans:
             _logger.info("ledger: %s, seed %d", way, seed)
             model = self.build(None if way == "from scratch" else "pretrained", seed)
             extra: dict[str, Any] = {"source": self.source} if way == "joint" else {}
@@ -158,9 +165,10 @@ class _Runs:
                     self._train_probe(twin, self.source.data, seed)
                     head = twin.head_layers[1].get_weights()
                     before = _predicted(twin, self.source.data.test)
-                elif way == "fine-tuned":
+                elif way == "fine-tuned" and head is not None:
                     twin.head_layers[1].set_weights(head)
-                after = _predicted(twin, self.source.data.test)
+                if before is not None:
+                    after = _predicted(twin, self.source.data.test)
             earlier = None if after is None else before
             answers[way] = _Answers(_predicted(model, self.data.test), earlier, after, history.alpha)
         return answers
