@@ -44,8 +44,11 @@ _DATA_KEYS = {
     "text": ("text", "encoding", "max_length", "long_texts"),
     "image": ("image", "group", "unreadable", "near_duplicates", "max_pixels", "augment"),
 }
+PRETRAINED = "pretrained"
+"""The ``weights`` of a backbone that come with its name."""
+
 _BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
-_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm")}
+_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
 
 
 def _check_kind(section: BaseModel, kind: str, keys: Mapping[str, Sequence[str]]) -> None:
@@ -154,10 +157,12 @@ class DataSection(RowsSection):
 class ModelSection(Section):
     """``[model]``: the pretrained backbone and the head on it.
 
-    Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``.
+    Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``. ``weights`` is the path of a
+    file of weights for an image network given by name, relative to the workflow file.
     """
 
     backbone: PathText | None = None
+    weights: PathText = PRETRAINED
     pooling: Literal["mean", "cls", "pooler"] | None = None
     image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = None
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
@@ -316,6 +321,26 @@ class WorkflowConfig(Section):
         path = self.resolve(backbone)
         is_path = "${" in backbone or backbone.startswith((".", "/", "~"))
         return path if is_path or Path(path).exists() else backbone
+
+    def resolve_weights(self) -> str:
+        """Finds the file of the backbone's weights, if one is named.
+
+        Returns:
+            Its absolute path, or ``"pretrained"``.
+
+        Raises:
+            ConfigError: There is no such file.
+        """
+        weights = self.model.weights
+        if weights == PRETRAINED:
+            return weights
+        path = self.resolve(weights)
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"model.weights = {weights!r}: there is no file {path}; name a .h5 or .safetensors file, or "
+                f"leave the key out for the weights of {self.backbone!r}."
+            )
+        return path
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConfig:

@@ -19,6 +19,7 @@ from tfapp.errors import DataError
 from tfapp.runs import RunFolder, Stage, open_run, remove, writing_to
 from tfapp.workflow_calls import (
     augment_setting,
+    backbone_files,
     build_classifier,
     file_signature,
     load_prepared,
@@ -66,9 +67,10 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         The release and where everything lies.
 
     Raises:
-        TfappError: The data, the backbone, or the output folder cannot be used.
+        TfappError: The data, the backbone, its weights, or the output folder cannot be used.
         ReleaseRefused: An artifact went beyond its budget.
     """
+    config.resolve_weights()  # refused before the work, not after it
     output = Path(output).expanduser().resolve()
     releases = output / "saved_models"
     with writing_to(releases):
@@ -159,7 +161,7 @@ def _transfer(
         "augment": augment_setting(config),
         "max_pixels": config.data.max_pixels,
         "model": {**config.model.model_dump(), "backbone": config.backbone},
-        "files": file_signature(config.resolve_backbone()),
+        "files": backbone_files(config),
         "transfer": config.transfer.model_dump(exclude={"source": set(RowsSection.model_fields)}),
         "source": None if source is None else source.data.fingerprint,
         "train": config.train.model_dump(),

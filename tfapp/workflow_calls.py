@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfapp.config import PhaseSection, RowsSection, WorkflowConfig
+from tfapp.config import PRETRAINED, PhaseSection, RowsSection, WorkflowConfig
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
@@ -92,14 +92,14 @@ def build_classifier(
     Args:
         config: The workflow.
         classes: Names of the classes in their order.
-        weights: ``"pretrained"``, or None for random weights.
+        weights: ``"pretrained"`` for those that the workflow names, or None for random weights.
         seed: Seed of random weights; the workflow's when None.
 
     Returns:
         The classifier.
 
     Raises:
-        ConfigError: When settings do not fit the backbone.
+        ConfigError: When settings do not fit the backbone, or there is no file of the weights.
         WeightsError: When the backbone cannot be loaded.
         AssetError: When a packaged backbone cannot be fetched.
     """
@@ -108,7 +108,7 @@ def build_classifier(
         "classes": tuple(classes),
         "dropout_rate": section.dropout_rate,
         "allow_unsafe": section.allow_unsafe,
-        "weights": weights,
+        "weights": None if weights is None else config.resolve_weights(),
         "seed": config.seed if seed is None else seed,
     }
     if config.data.holds == "image":
@@ -171,6 +171,28 @@ def _phase(section: PhaseSection) -> Phase:
 
     part = section.train if isinstance(section.train, str) else section.train.top
     return Phase(train=part, epochs=section.epochs, learning_rate=section.learning_rate)
+
+
+def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
+    """Tells the files that a backbone is loaded from, so that a changed one is noticed.
+
+    Args:
+        config: The workflow.
+
+    Returns:
+        Names, bytes and times of change of the backbone's own files, where they lie here; and the checksum of
+        the file of weights, None where none is named.
+
+    Raises:
+        ConfigError: When there is no file of the weights.
+    """
+    from tfapp.release.manifest import sha256
+
+    weights = config.resolve_weights()
+    return {
+        "backbone": file_signature(config.resolve_backbone()),
+        "weights": None if weights == PRETRAINED else sha256(Path(weights)),
+    }
 
 
 def file_signature(path: str) -> list[tuple[str, int, int]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tfapp.config import load_config
+from tfapp.errors import ConfigError
 from tfapp.runs import open_run
-from tfapp.workflow import _prepare
+from tfapp.workflow import _prepare, run_workflow
+from tfapp.workflow_calls import backbone_files, build_classifier
 
 ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
 
@@ -71,3 +74,42 @@ def test_a_folder_of_the_same_name_does_not_hide_a_packaged_set(tmp_path, monkey
         (tmp_path / name).mkdir()
         assert _folder(name, "source", None) is None
     assert _folder("./elpv", "source", None) == Path("elpv")
+
+
+@pytest.fixture
+def image_workflow(tmp_path) -> Path:
+    path = tmp_path / "workflow.toml"
+    path.write_text(
+        'name = "photos"\n[data]\nkind = "image"\ntrain = "photos"\n'
+        '[model]\nimage_size = 32\nweights = "own.weights.h5"\n'
+    )
+    return path
+
+
+def test_missing_weights_are_refused_before_the_work(tmp_path, image_workflow):
+    with pytest.raises(ConfigError, match=r"model\.weights = 'own\.weights\.h5': there is no file"):
+        run_workflow(load_config(image_workflow), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_weights_is_loaded_and_noticed_when_its_content_changes(tmp_path, image_workflow):
+    import keras
+    import numpy as np
+
+    from tfapp.models.image_presets import load_image_backbone
+
+    network = load_image_backbone("mobilenet-v2", image_size=32, weights=None, seed=3).backbone
+    (inner,) = [layer for layer in network.layers if isinstance(layer, keras.Model)] or [network]
+    file = tmp_path / "own.weights.h5"
+    inner.save_weights(file)
+    config = load_config(image_workflow)
+    built = build_classifier(config, ("cat", "dog")).backbone
+    for found, expected in zip(built.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+    before, times = backbone_files(config), file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert backbone_files(config) != before
