@@ -38,6 +38,7 @@ from tfapp.config_values import (
     check_trained_part,
 )
 from tfapp.data.datasets import DATASETS
+from tfapp.data.image_limits import MAX_PIXELS, MOST_MAX_PIXELS
 from tfapp.errors import ConfigError, nearest
 
 _DATA_KEYS = {
@@ -110,7 +111,7 @@ class RowsSection(Section):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     unreadable: Literal["skip", "refuse"] = "skip"
     near_duplicates: Literal["group", "keep"] = "group"
-    max_pixels: Annotated[int, Field(ge=1, le=2**28)] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=MOST_MAX_PIXELS)] = MAX_PIXELS
 
     @property
     def holds(self) -> str:

@@ -14,6 +14,7 @@ from tfapp.data.cleaning import CleanRows, Unusable
 from tfapp.data.grouped_splits import draw_splits
 from tfapp.data.image_duplicates import Thumbnails
 from tfapp.data.image_examination import Examination, check_readable, examine_images, summarise
+from tfapp.data.image_limits import MAX_PIXELS
 from tfapp.data.image_store import ImageStore
 from tfapp.data.labels import check_class_sizes
 from tfapp.data.near_duplicates import find_near_duplicates, remove_near_leaks
@@ -110,7 +111,7 @@ def load_image_data(
     test_fraction: float = 0.2,
     unreadable: Literal["skip", "refuse"] = "skip",
     near_duplicates: Literal["group", "keep"] = "group",
-    max_pixels: int = 50_000_000,
+    max_pixels: int = MAX_PIXELS,
     seed: int = 0,
 ) -> ImageData:
     """Finds images with labels, checks and cleans them, and splits them for training, validation and test.
