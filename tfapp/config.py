@@ -101,7 +101,7 @@ class RowsSection(Section):
     validation: PathText | None = None
     test: PathText | None = None
     kind: Literal["text", "image"] | None = None
-    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord", "archive"] | None = None
     encoding: str = "utf-8"
     text: str = "text"
     image: str = "path"

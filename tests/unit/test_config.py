@@ -287,6 +287,19 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
     assert set(PhaseSection.model_fields) == set(inspect.signature(tfapp.Phase).parameters)
 
 
+def test_the_formats_are_those_that_there_are(tmp_path):
+    from typing import get_args
+
+    from tfapp.data.readers import READERS
+    from tfapp.data.readers.images import ImageFormat
+
+    formats = get_args(ImageFormat)
+    assert formats == (*READERS, "tfrecord", "archive")
+    for format in formats:
+        assert load_config(write(tmp_path, MINIMAL), [f"data.format={format}"]).data.format == format
+    assert refusal(tmp_path, MINIMAL, "data.format=?").count("'") == 2 * (len(formats) + 1)
+
+
 def test_the_variants_are_those_that_there_are(tmp_path):
     from tfapp.release.artifacts import VARIANTS
 

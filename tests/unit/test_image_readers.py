@@ -321,6 +321,21 @@ def test_archives_are_unpacked_once(name, classes, tmp_path, cache):
     assert folder.stat().st_mtime_ns == before
 
 
+def test_an_archive_is_meant_by_its_format_or_by_a_pattern_that_matches_one(classes, tmp_path, cache):
+    path = archive_of(classes, tmp_path / "pets-1.tar")
+    assert listed(read(str(tmp_path / "pets-*.tar"))["train"]) == EXPECTED
+    unnamed = path.rename(tmp_path / "pets")
+    assert listed(read(unnamed, format="archive")["train"]) == EXPECTED
+    for number in range(2):
+        archive_of(classes, tmp_path / f"pets-{number}.tar")
+    for format in (None, "archive"):
+        message = refusal(str(tmp_path / "pets-*.tar"), format=format)
+        assert "matches 2 archives; give one of them, or unpack them into one folder" in message
+    assert "is no folder, but format='folder'" in refusal(tmp_path / "pets-0.tar", format="folder")
+    assert "is a folder, but format='archive'; leave format out" in refusal(classes, format="archive")
+    assert "does not exist. Did you mean 'pets-" in refusal(tmp_path / "pets-3.tar")
+
+
 def hostile(path: Path, name: str, kind: bytes) -> Path:
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo(name)

@@ -40,16 +40,16 @@ _DAMAGED = (
 )
 
 
-def is_archive(path: Path) -> bool:
-    """Tells by its suffix whether a file is an archive that can be unpacked.
+def names_archive(path: str | Path) -> bool:
+    """Tells by the suffix whether a path or a pattern means archives that can be unpacked.
 
     Args:
-        path: The file.
+        path: The path or pattern.
 
     Returns:
-        True for ``.tar``, ``.tar.gz``, ``.tgz`` and ``.zip``.
+        True for ``.tar``, ``.tar.gz``, ``.tgz`` and ``.zip``, unless it is a folder.
     """
-    return path.name.lower().endswith(_SUFFIXES) and path.is_file()
+    return str(path).lower().endswith(_SUFFIXES) and not Path(path).is_dir()
 
 
 def unpack(archive: Path) -> Path:

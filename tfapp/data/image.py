@@ -19,7 +19,7 @@ from tfapp.data.image_store import ImageStore
 from tfapp.data.labels import check_class_sizes
 from tfapp.data.near_duplicates import find_near_duplicates, remove_near_leaks
 from tfapp.data.preparing import clean_sources, number_classes, refuse_empty, report_facts, words_of
-from tfapp.data.readers.images import read_image_sources
+from tfapp.data.readers.images import ImageFormat, read_image_sources
 from tfapp.data.readers.table import Columns
 from tfapp.data.report import UNREADABLE, DataReport
 from tfapp.data.split_data import SplitData, checked_labels, fingerprint_rows
@@ -106,7 +106,7 @@ def load_image_data(
     group: str | None = None,
     validation: Any = None,
     test: Any = None,
-    format: str | None = None,
+    format: ImageFormat | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
     unreadable: Literal["skip", "refuse"] = "skip",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from tfapp.data.archives import is_archive, unpack
+from tfapp.data.archives import names_archive, unpack
 from tfapp.data.datasets import DATASETS
-from tfapp.data.readers import READERS, find_paths, read_source
+from tfapp.data.readers import find_paths, read_source
 from tfapp.data.readers.arrays import is_array, read_arrays
 from tfapp.data.readers.image_folder import find_split_folders, read_image_folder
 from tfapp.data.readers.image_table import ImageTable, resolve_paths
@@ -18,8 +18,8 @@ from tfapp.data.readers.table import Columns
 from tfapp.data.readers.tfrecord import read_tfrecords
 from tfapp.errors import DataError, nearest
 
-FORMATS = (*READERS, "tfrecord", "archive")
-"""What ``format`` may be for images."""
+ImageFormat = Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord", "archive"]
+"""What ``format`` may be for images: a reader of tables, or where the images themselves lie."""
 
 _TFRECORD = re.compile(r"\.(tfrecords?|tfrec)($|-)")
 
@@ -32,7 +32,7 @@ def read_image_sources(
     Args:
         given: For each split its source or None; ``train`` has one, which may hold others in folders.
         columns: The columns of paths, labels and groups.
-        format: One of ``FORMATS``; by the suffix when None.
+        format: One of ``ImageFormat``; by the suffix when None.
 
     Returns:
         A table for each split that is given.
@@ -40,8 +40,8 @@ def read_image_sources(
     Raises:
         DataError: If a source cannot be used, holds no images, or a split is given twice.
     """
-    if format is not None and format not in FORMATS:
-        raise DataError(f"format={format!r} is unknown; {nearest(format, FORMATS)}")
+    if format is not None and format not in get_args(ImageFormat):
+        raise DataError(f"format={format!r} is unknown; {nearest(format, get_args(ImageFormat))}")
     tables: dict[str, ImageTable] = {}
     folder = _folder(given["train"], "source", format)
     if folder is not None:
@@ -110,10 +110,22 @@ def _folder(source: Any, name: str, format: str | None) -> Path | None:
     if not named or format not in (None, "folder", "archive"):
         return None
     path = Path(source).expanduser()
-    if is_archive(path) or format == "archive":
-        return unpack(find_paths(source, name)[0])
+    if format == "archive" or (format is None and names_archive(path)):
+        return unpack(_archive(source, name))
     if path.is_dir() and str(source):
         return path
     if format == "folder":
         raise DataError(f"{name}={str(source)!r} is no folder, but format='folder'.")
     return None
+
+
+def _archive(source: str | Path, name: str) -> Path:
+    paths = find_paths(source, name)
+    if len(paths) > 1:
+        raise DataError(
+            f"{name}={str(source)!r} matches {len(paths)} archives; give one of them, or unpack them into "
+            "one folder and pass that."
+        )
+    if paths[0].is_dir():
+        raise DataError(f"{paths[0]} is a folder, but format='archive'; leave format out.")
+    return paths[0]
