@@ -21,9 +21,9 @@ from tfapp.workflow_calls import (
     augment_setting,
     backbone_files,
     build_classifier,
-    file_signature,
     load_prepared,
     read_data,
+    source_files,
     train_options,
 )
 
@@ -98,7 +98,7 @@ def _prepare(
     inputs = {
         "data": section.model_dump(include=set(RowsSection.model_fields)),
         "seed": config.seed,
-        "files": {split: file_signature(path) for split, path in paths.items()},
+        **source_files(config, section, paths),
     }
     stage = run.stage(name, inputs)
     if stage.finished:

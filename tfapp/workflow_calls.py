@@ -195,6 +195,36 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
     }
 
 
+def source_files(config: WorkflowConfig, section: RowsSection, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Tells the files that rows are read from, so that a changed one is noticed.
+
+    Args:
+        config: The workflow, which says whether they are texts or images.
+        section: Where the rows come from.
+        paths: Resolved paths by split.
+
+    Returns:
+        ``files``, and for images ``images``, those that tables name and that lie elsewhere: by split names,
+        bytes and times of change.
+
+    Raises:
+        DataError: When a table of paths cannot be read.
+    """
+    files = {split: file_signature(path) for split, path in paths.items()}
+    if config.data.holds != "image":
+        return {"files": files}
+
+    from tfapp.data.readers.images import find_named_files
+    from tfapp.data.readers.table import Columns
+
+    columns = Columns(section.image, section.label, section.group, keyword="image")
+    named = {
+        split: find_named_files(path, columns, name=split, format=section.format)
+        for split, path in paths.items()
+    }
+    return {"files": files, "images": {split: _signature(map(Path, found)) for split, found in named.items()}}
+
+
 def file_signature(path: str) -> list[tuple[str, int, int]]:
     """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed.
 
@@ -208,5 +238,9 @@ def file_signature(path: str) -> list[tuple[str, int, int]]:
     """
     found = [Path(path)] if Path(path).exists() else map(Path, glob.glob(path, recursive=True))
     files = [inner for match in found for inner in (match.rglob("*") if match.is_dir() else [match])]
+    return _signature(files)
+
+
+def _signature(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     stats = [(str(file), file.stat()) for file in files if file.is_file()]
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

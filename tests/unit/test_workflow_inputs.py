@@ -113,3 +113,40 @@ def test_a_file_of_weights_is_loaded_and_noticed_when_its_content_changes(tmp_pa
     file.write_bytes(content)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert backbone_files(config) != before
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_images_that_a_table_names_are_read_again_when_they_change(tmp_path, kind):
+    from photographs import photograph
+
+    from tfapp.data.image_store import bmp_file
+
+    images = [tmp_path / "elsewhere" / f"{number}.bmp" for number in range(13)]
+    images[0].parent.mkdir()
+    for number, image in enumerate(images[:12]):
+        image.write_bytes(bmp_file(photograph(number, 8, 8)))
+    workflow = write_workflow(tmp_path / "place", f"list.{kind}")
+    workflow.write_text(f'{workflow.read_text()}kind = "image"\n')
+    rows = [(f"../elsewhere/{image.name}", f"class {number % 2}") for number, image in enumerate(images)]
+    lines = {
+        "csv": ["path,label", *(f"{path},{label}" for path, label in rows)],
+        "jsonl": [f'{{"path": "{path}", "label": "{label}"}}' for path, label in rows],
+    }
+    (workflow.parent / f"list.{kind}").write_text("\n".join(lines[kind]))
+
+    def prepared() -> tuple[list[str], set[str]]:
+        with open_run(tmp_path / "run") as run:
+            config = load_config(workflow)
+            data = _prepare(config, run, config.data)
+        return run.skipped, {digest for split in data.splits.values() for digest in split.digests}
+
+    skipped, first = prepared()
+    assert (skipped, len(first)) == ([], 12)
+    assert prepared() == (["prepare"], first)
+    images[3].write_bytes(bmp_file(photograph(99, 8, 8)))  # of the same size
+    skipped, second = prepared()
+    assert (skipped, len(first - second)) == ([], 1)
+    images[12].write_bytes(bmp_file(photograph(12, 8, 8)))
+    skipped, third = prepared()
+    assert (skipped, len(third)) == ([], 13)
+    assert prepared() == (["prepare"], third)

@@ -13,7 +13,7 @@ from tfapp.data.datasets import DATASETS
 from tfapp.data.readers import find_paths, read_source
 from tfapp.data.readers.arrays import is_array, read_arrays
 from tfapp.data.readers.image_folder import find_split_folders, read_image_folder
-from tfapp.data.readers.image_table import ImageTable, resolve_paths
+from tfapp.data.readers.image_table import ImageTable, image_paths, resolve_paths
 from tfapp.data.readers.table import Columns
 from tfapp.data.readers.tfrecord import read_tfrecords
 from tfapp.errors import DataError, nearest
@@ -68,6 +68,30 @@ def read_image_sources(
     return {split: tables[split] for split in given if split in tables}
 
 
+def find_named_files(source: str, columns: Columns, *, name: str, format: str | None) -> list[str]:
+    """Finds the image files that tables of paths name.
+
+    Args:
+        source: A path or pattern.
+        columns: The columns of paths, labels and groups.
+        name: The argument it was given as, for messages.
+        format: One of ``ImageFormat``; by the suffix when None.
+
+    Returns:
+        Absolute paths, each once, whether there is such a file or not; none where the images lie at the
+        source itself, as in folders, archives and TFRecord shards.
+
+    Raises:
+        DataError: If a table cannot be read.
+    """
+    path = Path(source).expanduser()
+    holds_them = path.is_dir() or names_archive(path) if format is None else format in ("folder", "archive")
+    if holds_them or _is_shards(source, format):
+        return []
+    table = read_source(source, columns, name=name, format=format, encoding="utf-8")
+    return sorted({path for path in image_paths(table, relative_to_files=True) if path})
+
+
 def _read(source: Any, columns: Columns, *, name: str, format: str | None) -> ImageTable:
     folder = _folder(source, name, format)
     if folder is not None:
@@ -91,17 +115,16 @@ def _read(source: Any, columns: Columns, *, name: str, format: str | None) -> Im
 
 def _read_files(source: str | Path, columns: Columns, name: str, format: str | None) -> ImageTable:
     """Reads TFRecord shards, files of paths and labels, and packaged data sets."""
-    shards = format == "tfrecord" or (format is None and _names_tfrecords(str(source)))
-    if shards:
+    if _is_shards(str(source), format):
         return read_tfrecords(find_paths(source, name), columns, origin=str(source))
     table = read_source(source, columns, name=name, format=format, encoding="utf-8")
     return resolve_paths(table, str(source), relative_to_files=source not in DATASETS)
 
 
-def _names_tfrecords(source: str) -> bool:
-    """Tells TFRecord shards by their name; ``train.tfrecord-00000-of-00008`` is one too."""
+def _is_shards(source: str, format: str | None) -> bool:
+    """Tells TFRecord shards by format or name; ``train.tfrecord-00000-of-00008`` is one too."""
     name = source.rsplit("/", 1)[-1].lower()
-    return bool(_TFRECORD.search(name))
+    return format == "tfrecord" or (format is None and bool(_TFRECORD.search(name)))
 
 
 def _folder(source: Any, name: str, format: str | None) -> Path | None:
