@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from photographs import photograph, write_classes, write_image
 
 from tfapp.data.image import ImageData, ImageSplit, load_image_data
@@ -343,3 +344,25 @@ def test_splits_check_what_they_are_made_of(pets):
     other = ImageSplit("test", data.test.images, 1 - data.test.labels, data.classes, data.test.digests)
     assert other.sha256 != data.test.sha256
     assert repr(data) == "ImageData(train 21, validation 3, test 6 rows; 2 classes)"
+
+
+def test_a_record_with_another_checksum_is_left_out_or_refused_as_a_damaged_image(tmp_path):
+    path = tmp_path / "pets.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number in range(12):
+            image = png_file(photograph(number, 8, 8))
+            feature = {
+                "image_bytes": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 2])),
+            }
+            features = tf.train.Features(feature=feature)
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    content = bytearray(path.read_bytes())
+    content[content.index(png_file(photograph(5, 8, 8))) + 60] ^= 1  # a pixel
+    path.write_bytes(content)
+    data = load_image_data(path)
+    reason = "its record is damaged: the checksum differs"
+    assert data.report.unreadable == {reason: 1}
+    assert data.report.dropped[0].examples == (f"{path}, record 5",)
+    assert sum(map(len, data.splits.values())) == 11
+    assert f"{path}, record 5: {reason}" in refusal(path, unreadable="refuse")

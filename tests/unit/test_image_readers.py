@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from photographs import photograph, write_classes, write_image
 
+from tfapp.data.readers.image_table import DAMAGED
 from tfapp.data.readers.images import read_image_sources
 from tfapp.data.readers.table import Columns
 from tfapp.errors import DataError
@@ -210,6 +211,38 @@ def test_tfrecord_shards_give_ranges_of_their_files(tmp_path):
 def test_tfrecord_features_of_several_makers(tmp_path, features):
     found = read(write_shard(tmp_path / "a.tfrecords-00000-of-00001", [example(**features)]))["train"]
     assert (list(found.images), found.table.labels.tolist()) == ([b"pixels"], [b"cat"])
+
+
+def test_the_first_record_chooses_the_features_of_all(tmp_path):
+    first = example(image_bytes=b"one", image=b"other", label=b"cat", tile=b"a")
+    path = write_shard(tmp_path / "a.tfrecord", [first, example(image=b"two", label=b"dog")])
+    assert "a.tfrecord, record 1 has no feature 'image_bytes'; its features are" in refusal(path)
+    assert list(read(path, Columns("image", "label", keyword="image"))["train"].images) == [b"other", b"two"]
+    write_shard(tmp_path / "b.tfrecord", [example(image_bytes=b"one", image__class__label=1)])
+    write_shard(path, [first])
+    message = refusal(str(tmp_path / "*.tfrecord"))
+    assert "b.tfrecord, record 0 has no feature 'label'" in message
+
+
+@pytest.mark.parametrize(("image", "label"), [("pixels", "label"), ("path", "kind")])
+def test_a_feature_that_is_named_is_required(tmp_path, image, label):
+    path = write_shard(tmp_path / "a.tfrecord", [example(image_bytes=b"one", label=b"cat")])
+    message = refusal(path, Columns(image, label, keyword="image"))
+    named = image if image != "path" else label
+    assert f"record 0 has no feature {named!r}; its features are '" in message
+
+
+def test_a_record_whose_data_is_damaged_has_no_image_and_no_label(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_shard(path, [example(image_bytes=bytes([n]) * 50, label=n, tile=b"t%d" % n) for n in range(4)])
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes([2]) * 50) + 7] ^= 1
+    path.write_bytes(content)
+    found = read(path, Columns("path", "label", "tile", "image"))["train"]
+    assert found.images.lengths.tolist() == [50, 50, DAMAGED, 50]
+    assert found.table.labels.tolist() == [0, 1, None, 3]
+    assert found.table.groups.tolist() == ["t0", "t1", None, "t3"]
+    assert [found.images[row] for row in (0, 1, 3)] == [bytes([row]) * 50 for row in (0, 1, 3)]
 
 
 @pytest.mark.parametrize(

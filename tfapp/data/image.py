@@ -128,8 +128,10 @@ def load_image_data(
 
     Args:
         source: The training images, and those of every split that is not given otherwise.
-        image: The column or key of the paths; of TFRecords the feature with the bytes of the image.
-        label: The column or key of the labels: strings, integers, booleans or floats.
+        image: The column or key of the paths; of TFRecords the feature with the bytes of the image, where
+            ``"path"`` stands for the usual names, of which the first record has one.
+        label: The column or key of the labels: strings, integers, booleans or floats; of TFRecords
+            ``"label"`` stands for the usual names too.
         group: The column or key of the groups, such as the object that was photographed several times: a
             group stays in one split. Rows without one are groups by themselves.
         validation: A source of the validation images; drawn from ``source`` when None.

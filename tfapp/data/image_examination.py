@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tfapp.data.image_duplicates import Thumbnails
 from tfapp.data.image_store import FileImages, ImageStore
-from tfapp.data.readers.image_table import ABSENT, ImageTable
+from tfapp.data.readers.image_table import ABSENT, DAMAGED, ImageTable
 from tfapp.data.readers.table import Array, counted
 from tfapp.data.report import ImageSummary, NearDuplicates
 from tfapp.errors import DataError
@@ -186,6 +186,9 @@ def _read(images: ImageStore, row: int, faults: Array, max_pixels: int) -> bytes
             faults[row] = (
                 "there is no such file" if images.files[images.file_index[row]] else "no path is given"
             )
+            return None
+        if length == DAMAGED:
+            faults[row] = "its record is damaged: the checksum differs"
             return None
         if length > _BYTES_PER_PIXEL * max_pixels + _SPARE_BYTES:
             faults[row] = "the file is larger than any image of max_pixels"

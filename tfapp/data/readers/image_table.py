@@ -13,6 +13,10 @@ from tfapp.data.image_store import FileImages, ImageStore, file_images
 from tfapp.data.readers.table import Array, Table
 
 ABSENT = -1
+"""The size of an image whose file is absent."""
+
+DAMAGED = -2
+"""The size of an image whose record in its file does not have the checksum that it was written with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,8 @@ class ImageTable:
 
     Attributes:
         table: Labels, groups, and the names by which messages speak of the images.
-        images: The encoded images, one for each row; a file that is absent has the size ``ABSENT``.
+        images: The encoded images, one for each row; ``ABSENT`` or ``DAMAGED`` takes the place of the size
+            where there is none.
         origin: What they were read from, in words.
     """
 
