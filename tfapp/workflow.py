@@ -77,7 +77,7 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         releases.mkdir(parents=True, exist_ok=True)
     with open_run(output / "runs" / config.name, fresh=fresh) as run:
         data = _prepare(config, run, config.data)
-        source = _source(config, run)
+        source = _source(config, run, data)
         trained = _transfer(config, run, data, source)
         evaluated = _evaluate(config, run, data, trained)
         if config.evaluate.ledger:
@@ -87,19 +87,25 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
 
 
 def _prepare(
-    config: WorkflowConfig, run: RunFolder, section: RowsSection, name: str = "prepare"
+    config: WorkflowConfig,
+    run: RunFolder,
+    section: RowsSection,
+    name: str = "prepare",
+    target: ImageData | None = None,
 ) -> TextData | ImageData:
-    """Reads, cleans and splits texts or images."""
+    """Reads, cleans and splits texts or images; those of a source task apart from their target's."""
     paths = {
         split: config.resolve(path)
         for split in ("train", "validation", "test")
         if (path := getattr(section, split)) is not None
     }
-    inputs = {
+    inputs: dict[str, Any] = {
         "data": section.model_dump(include=set(RowsSection.model_fields)),
         "seed": config.seed,
         **source_files(config, section, paths),
     }
+    if target is not None:
+        inputs["target"] = target.fingerprint
     stage = run.stage(name, inputs)
     if stage.finished:
         try:
@@ -111,7 +117,7 @@ def _prepare(
             _say_skipped(stage)
             return data
     _logger.info("%s: reading %s", name, section.dataset or paths["train"])
-    data = read_data(config, section, section.dataset or paths["train"], paths)
+    data = read_data(config, section, section.dataset or paths["train"], paths, target)
     for line in data.report.lines():
         _logger.info("  %s", line)
     data.save(stage.directory / "data")
@@ -119,12 +125,16 @@ def _prepare(
     return data
 
 
-def _source(config: WorkflowConfig, run: RunFolder) -> SourceTask | None:
+def _source(config: WorkflowConfig, run: RunFolder, target: TextData | ImageData) -> SourceTask | None:
     """Prepares the task that is learned beside the target, if there is one."""
     section = config.transfer.source
     if section is None:
         return None
-    data = _prepare(config, run, section, "prepare-source")
+
+    from tfapp.data.image import ImageData
+
+    images = target if isinstance(target, ImageData) else None
+    data = _prepare(config, run, section, "prepare-source", images)
 
     from tfapp.training import SourceTask
 

@@ -36,7 +36,11 @@ def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageDa
 
 
 def read_data(
-    config: WorkflowConfig, section: RowsSection, source: str, paths: Mapping[str, str]
+    config: WorkflowConfig,
+    section: RowsSection,
+    source: str,
+    paths: Mapping[str, str],
+    target: ImageData | None,
 ) -> TextData | ImageData:
     """Reads, cleans and splits the texts or images of a section.
 
@@ -45,6 +49,7 @@ def read_data(
         section: Where they come from, and how they are split.
         source: The training rows: a packaged set's name, or a resolved path.
         paths: Resolved paths by split.
+        target: The target's data, for images of a source task.
 
     Returns:
         The data.
@@ -72,6 +77,7 @@ def read_data(
             unreadable=section.unreadable,
             near_duplicates=section.near_duplicates,
             max_pixels=section.max_pixels,
+            target=target,
             **options,
         )
 

@@ -366,3 +366,55 @@ def test_a_record_with_another_checksum_is_left_out_or_refused_as_a_damaged_imag
     assert data.report.dropped[0].examples == (f"{path}, record 5",)
     assert sum(map(len, data.splits.values())) == 11
     assert f"{path}, record 5: {reason}" in refusal(path, unreadable="refuse")
+
+
+@pytest.fixture(scope="module")
+def target(pets):
+    return load_image_data(pets)
+
+
+@pytest.fixture
+def other(target, tmp_path):
+    """Images of other classes, among them an equal and changed copies of images of the target."""
+    folder = write_classes(tmp_path / "other", {"fox": 12, "owl": 12}, first=500)
+    (folder / "fox" / "equal.jpg").write_bytes(target.test.images[0])
+    for name, split, row in (
+        ("test", target.test, 1),
+        ("validation", target.validation, 0),
+        ("train", target.train, 3),
+    ):
+        pixels = tf.io.decode_jpeg(split.images[row]).numpy()
+        write_image(folder / "owl" / f"like-{name}.jpg", pixels, quality=90)
+    return folder
+
+
+def test_a_source_loses_what_its_target_holds_out_and_nothing_else(target, other):
+    data = load_image_data(other, target=target)
+    assert dropped(data) == {
+        ("train", "also in the target's held-out images"): 1,
+        ("train", "nearly in the target's held-out images"): 2,
+    }
+    kept = {Path(split.images.name(row)).name for split in data.splits.values() for row in range(len(split))}
+    assert {name for name in kept if name.startswith(("equal", "like"))} == {"like-train.jpg"}
+    (alike,) = data.report.images.near_duplicates
+    assert (alike.split, alike.other, alike.pairs) == ("train", "the target's held-out images", 2)
+    assert {(Path(one).name, two) for one, two in alike.examples} == {
+        ("like-test.jpg", target.test.images.name(1)),
+        ("like-validation.jpg", target.validation.images.name(0)),
+    }
+    assert (data.report.leaks, data.report.near_leaks) == (1, 2)
+
+
+def test_near_duplicates_of_held_out_images_are_kept_on_request_and_told(target, other):
+    data = load_image_data(other, target=target, near_duplicates="keep")
+    assert dropped(data) == {("train", "also in the target's held-out images"): 1}
+    assert any(
+        "2 pairs of near duplicates across train and the target's" in line for line in data.report.lines()
+    )
+
+
+def test_a_target_whose_images_are_gone_is_named(copy, other):
+    target = load_image_data(copy)
+    gone = target.validation.images.name(0)
+    Path(gone).unlink()
+    assert f"{gone}, a validation image of the target: it cannot be read" in refusal(other, target=target)

@@ -150,3 +150,34 @@ def test_images_that_a_table_names_are_read_again_when_they_change(tmp_path, kin
     skipped, third = prepared()
     assert (skipped, len(third)) == ([], 13)
     assert prepared() == (["prepare"], third)
+
+
+def test_a_source_is_prepared_apart_from_its_target_and_again_when_that_changes(tmp_path):
+    from photographs import write_classes
+
+    from tfapp.workflow import _source
+
+    write_classes(tmp_path / "photos", {"cat": 9, "dog": 9})
+    write_classes(tmp_path / "others", {"fox": 9, "owl": 9}, first=9)  # the foxes are the dogs
+    workflow = tmp_path / "workflow.toml"
+    workflow.write_text(
+        'name = "photos"\n[data]\nkind = "image"\ntrain = "photos"\n[transfer.source]\ntrain = "others"\n'
+    )
+
+    def prepared(*overrides: str) -> tuple[list[str], set[str]]:
+        with open_run(tmp_path / "run") as run:
+            config = load_config(workflow, overrides)
+            data = _prepare(config, run, config.data)
+            source = _source(config, run, data).data
+        learned = {digest for split in source.splits.values() for digest in split.digests}
+        dogs = sum((split.labels == 1).sum() for split in (data.validation, data.test))
+        assert not learned & {*data.validation.digests, *data.test.digests}
+        assert len(learned) == 18 - dogs < 18
+        return run.skipped, learned
+
+    skipped, learned = prepared()
+    assert skipped == []
+    assert prepared() == (["prepare", "prepare-source"], learned)
+    skipped, others = prepared("data.validation_fraction=0.3")
+    assert skipped == []
+    assert others < learned

@@ -65,11 +65,11 @@ class Examination:
         return np.array([fault is None for fault in self.faults], bool)
 
 
-def examine_images(source: ImageTable, thumbnails: Thumbnails, *, max_pixels: int) -> Examination:
+def examine_images(images: ImageStore, thumbnails: Thumbnails, *, max_pixels: int) -> Examination:
     """Reads and decodes every image once, a few at a time.
 
     Args:
-        source: The images.
+        images: The images.
         thumbnails: Takes the thumbnails.
         max_pixels: Most pixels that an image may have.
 
@@ -78,7 +78,7 @@ def examine_images(source: ImageTable, thumbnails: Thumbnails, *, max_pixels: in
     """
     from tfapp.data.image_inspection import inspect_images
 
-    rows, images = len(source), source.images
+    rows = len(images)
     decoder = _decoder(max_pixels)
     keys, faults, formats = (np.full(rows, None, dtype=object) for _ in range(3))
     sizes, places = np.zeros((rows, 2), np.int64), np.full(rows, -1, np.int64)

@@ -21,7 +21,8 @@ class Dropped:
         split: The split that they came from.
         reason: ``"empty text"``, ``"missing label"``, ``"conflicting labels"``, ``"duplicate"``,
             ``"also in test"`` or ``"also in validation"``; of images also ``"unreadable: ..."``,
-            ``"group also in ..."`` and ``"nearly in ..."``.
+            ``"group also in ..."`` and ``"nearly in ..."``, and of those of a source task ``"the target's
+            held-out images"`` in place of a split.
         rows: How many.
         examples: Where the first thousand of them stand.
     """
@@ -38,7 +39,8 @@ class NearDuplicates:
 
     Attributes:
         split: The split of the first of each pair.
-        other: The split of the second; the same one for pairs within a split.
+        other: The split of the second, the same one for pairs within a split; or the target's held-out
+            images.
         pairs: How many.
         examples: The names of the first few pairs.
     """
