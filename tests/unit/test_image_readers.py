@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import io
 import json
+import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -422,6 +426,89 @@ def test_archives_that_grow_too_much(tmp_path, cache, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/b.png", b"\0" * 10_000_000)
     assert "holds far more than its size lets expect" in refusal(tmp_path / "bomb.zip")
+
+
+def refused_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w") -> str:
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        for member, content in members:
+            archive.addfile(member, io.BytesIO(content))
+    message = refusal(path)
+    assert message.startswith(f"{path} ")
+    return message
+
+
+def member(name: str, content: bytes = b"", **fields) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def test_archives_of_too_many_members(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("tfapp.data.archive_members._MOST_MEMBERS", 50)
+    empty = [member(f"a/{number}.png") for number in range(51)]
+    folders = [member(f"a/{number}", type=tarfile.DIRTYPE) for number in range(51)]
+    for members in (empty, folders):
+        said = refused_tar(tmp_path / "many.tar", members)
+        assert "holds more than 50 members; it was not unpacked" in said
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(51):
+            archive.writestr(f"a/{number}.png", b"")
+    assert "holds more than 50 members" in refusal(tmp_path / "many.zip")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_headers_that_would_fill_the_memory(tmp_path, cache, suffix):
+    path, mode = tmp_path / f"bad.{suffix}", "w:gz" if suffix != "tar" else "w"
+    comment = member("a/1.png", b"x", pax_headers={"comment": "x" * 3_000_000})
+    assert "holds a header of more than 1 MB" in refused_tar(path, [member("a/0.png", b"x"), comment], mode)
+    long = member("a" * 3_000_000, b"x")
+    assert "holds a header of more than 1 MB" in refused_tar(path, [long], mode)
+
+
+def test_many_small_headers_are_no_long_one(classes, tmp_path, cache):
+    with tarfile.open(tmp_path / "pets.tar.xz", "w:xz") as archive:
+        for number in range(3000):  # each takes 512 bytes
+            archive.addfile(*member(f"pets/cat/{number}.tmp")[:1])
+        archive.add(classes, "pets")
+    assert listed(read(tmp_path / "pets.tar.xz", format="archive")["train"]) == EXPECTED
+
+
+@pytest.mark.parametrize("names", [["a/b.png", "a/b.png/c.png"], ["a/" + "x" * 300 + ".png"]])
+def test_members_that_cannot_be_files(tmp_path, cache, names):
+    said = refused_tar(tmp_path / "bad.tar", [member(name, b"x") for name in names])
+    assert f"holds {names[-1][:200]!r}, which cannot be a file here (" in said
+    assert "rename it, or unpack the archive yourself and pass the folder" in said
+
+
+def test_an_archive_or_a_cache_that_cannot_be_used(classes, tmp_path, monkeypatch):
+    path = archive_of(classes, tmp_path / "pets.tar")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "file"))
+    message = refusal(path)
+    assert f"{path} cannot be unpacked into the cache {tmp_path / 'file'}: " in message
+    assert "make the cache writable, set TFAPP_CACHE to another folder" in message
+
+
+def test_an_archive_on_a_broken_disk(classes, tmp_path, cache, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    path = archive_of(classes, tmp_path / "pets.tar")
+    assert refusal(path) == (
+        f"the archive {path} cannot be read: Input/output error; make it readable, or copy it again."
+    )
+
+
+@pytest.mark.parametrize("opener", [bz2.compress, lzma.compress])
+def test_damage_within_a_compressed_archive(classes, tmp_path, cache, opener):
+    path = tmp_path / "pets"
+    content = bytearray(opener(archive_of(classes, tmp_path / "pets.tar").read_bytes()))
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert "is damaged or no such archive" in refusal(path, format="archive")
 
 
 def test_json_lines_name_the_line_of_a_bad_path(tmp_path):
