@@ -116,11 +116,14 @@ def _prepare(
         else:
             _say_skipped(stage)
             return data
+
+    from tfapp.data.storage import REPORT
+
     _logger.info("%s: reading %s", name, section.dataset or paths["train"])
     data = read_data(config, section, section.dataset or paths["train"], paths, target)
-    for line in data.report.lines():
+    saved = data.save(stage.directory / "data")
+    for line in data.report.lines(saved / REPORT):
         _logger.info("  %s", line)
-    data.save(stage.directory / "data")
     stage.finish({"fingerprint": data.fingerprint}, outputs=["data"])
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from photographs import photograph, write_classes, write_image
 
 from tfapp.data.image import ImageData, ImageSplit, load_image_data
 from tfapp.data.image_store import png_file
-from tfapp.data.report import DataReport
+from tfapp.data.report import DataReport, Dropped
 from tfapp.data.text import TextData, load_text_data
 from tfapp.errors import DataError
 
@@ -418,3 +419,21 @@ def test_a_target_whose_images_are_gone_is_named(copy, other):
     gone = target.validation.images.name(0)
     Path(gone).unlink()
     assert f"{gone}, a validation image of the target: it cannot be read" in refusal(other, target=target)
+
+
+def test_lines_say_how_many_more_were_left_out_and_where_they_are_named(target, tmp_path):
+    def said(*counts: int) -> list[str]:
+        dropped = tuple(
+            Dropped("train", f"reason {rows}", rows, tuple(f"pets/{n}.jpg" for n in range(min(rows, 1000))))
+            for rows in counts
+        )
+        lines = replace(target.report, dropped=dropped).lines(tmp_path / "report.json")
+        return [line for line in lines if line.startswith("left out") or "named in" in line]
+
+    three = "left out   3 rows of train, reason 3 (pets/0.jpg, pets/1.jpg, pets/2.jpg)"
+    four = "left out   4 rows of train, reason 4 (pets/0.jpg, pets/1.jpg, pets/2.jpg and 1 more)"
+    assert said(3) == [three]
+    assert said(3, 4) == [three, four, f"           all of them are named in {tmp_path / 'report.json'}"]
+    many = said(2500)
+    assert many[0].endswith("pets/2.jpg and 2,497 more)")
+    assert many[1].endswith(f"the first 1,000 for each reason are named in {tmp_path / 'report.json'}")
