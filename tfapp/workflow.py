@@ -19,10 +19,11 @@ from tfapp.errors import DataError
 from tfapp.runs import RunFolder, Stage, open_run, remove, writing_to
 from tfapp.workflow_calls import (
     augment_setting,
+    backbone_files,
     build_classifier,
-    file_signature,
     load_prepared,
     read_data,
+    source_files,
     train_options,
 )
 
@@ -66,16 +67,17 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         The release and where everything lies.
 
     Raises:
-        TfappError: The data, the backbone, or the output folder cannot be used.
+        TfappError: The data, the backbone, its weights, or the output folder cannot be used.
         ReleaseRefused: An artifact went beyond its budget.
     """
+    config.resolve_weights()  # refused before the work, not after it
     output = Path(output).expanduser().resolve()
     releases = output / "saved_models"
     with writing_to(releases):
         releases.mkdir(parents=True, exist_ok=True)
     with open_run(output / "runs" / config.name, fresh=fresh) as run:
         data = _prepare(config, run, config.data)
-        source = _source(config, run)
+        source = _source(config, run, data)
         trained = _transfer(config, run, data, source)
         evaluated = _evaluate(config, run, data, trained)
         if config.evaluate.ledger:
@@ -85,19 +87,25 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
 
 
 def _prepare(
-    config: WorkflowConfig, run: RunFolder, section: RowsSection, name: str = "prepare"
+    config: WorkflowConfig,
+    run: RunFolder,
+    section: RowsSection,
+    name: str = "prepare",
+    target: ImageData | None = None,
 ) -> TextData | ImageData:
-    """Reads, cleans and splits texts or images."""
+    """Reads, cleans and splits texts or images; those of a source task apart from their target's."""
     paths = {
         split: config.resolve(path)
         for split in ("train", "validation", "test")
         if (path := getattr(section, split)) is not None
     }
-    inputs = {
+    inputs: dict[str, Any] = {
         "data": section.model_dump(include=set(RowsSection.model_fields)),
         "seed": config.seed,
-        "files": {split: file_signature(path) for split, path in paths.items()},
+        **source_files(config, section, paths),
     }
+    if target is not None:
+        inputs["target"] = target.fingerprint
     stage = run.stage(name, inputs)
     if stage.finished:
         try:
@@ -108,21 +116,28 @@ def _prepare(
         else:
             _say_skipped(stage)
             return data
+
+    from tfapp.data.storage import REPORT
+
     _logger.info("%s: reading %s", name, section.dataset or paths["train"])
-    data = read_data(config, section, section.dataset or paths["train"], paths)
-    for line in data.report.lines():
+    data = read_data(config, section, section.dataset or paths["train"], paths, target)
+    saved = data.save(stage.directory / "data")
+    for line in data.report.lines(saved / REPORT):
         _logger.info("  %s", line)
-    data.save(stage.directory / "data")
     stage.finish({"fingerprint": data.fingerprint}, outputs=["data"])
     return data
 
 
-def _source(config: WorkflowConfig, run: RunFolder) -> SourceTask | None:
+def _source(config: WorkflowConfig, run: RunFolder, target: TextData | ImageData) -> SourceTask | None:
     """Prepares the task that is learned beside the target, if there is one."""
     section = config.transfer.source
     if section is None:
         return None
-    data = _prepare(config, run, section, "prepare-source")
+
+    from tfapp.data.image import ImageData
+
+    images = target if isinstance(target, ImageData) else None
+    data = _prepare(config, run, section, "prepare-source", images)
 
     from tfapp.training import SourceTask
 
@@ -159,7 +174,7 @@ def _transfer(
         "augment": augment_setting(config),
         "max_pixels": config.data.max_pixels,
         "model": {**config.model.model_dump(), "backbone": config.backbone},
-        "files": file_signature(config.resolve_backbone()),
+        "files": backbone_files(config),
         "transfer": config.transfer.model_dump(exclude={"source": set(RowsSection.model_fields)}),
         "source": None if source is None else source.data.fingerprint,
         "train": config.train.model_dump(),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfapp.config import PhaseSection, RowsSection, WorkflowConfig
+from tfapp.config import PRETRAINED, PhaseSection, RowsSection, WorkflowConfig
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
@@ -36,7 +36,11 @@ def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageDa
 
 
 def read_data(
-    config: WorkflowConfig, section: RowsSection, source: str, paths: Mapping[str, str]
+    config: WorkflowConfig,
+    section: RowsSection,
+    source: str,
+    paths: Mapping[str, str],
+    target: ImageData | None,
 ) -> TextData | ImageData:
     """Reads, cleans and splits the texts or images of a section.
 
@@ -45,6 +49,7 @@ def read_data(
         section: Where they come from, and how they are split.
         source: The training rows: a packaged set's name, or a resolved path.
         paths: Resolved paths by split.
+        target: The target's data, for images of a source task.
 
     Returns:
         The data.
@@ -72,6 +77,7 @@ def read_data(
             unreadable=section.unreadable,
             near_duplicates=section.near_duplicates,
             max_pixels=section.max_pixels,
+            target=target,
             **options,
         )
 
@@ -92,14 +98,14 @@ def build_classifier(
     Args:
         config: The workflow.
         classes: Names of the classes in their order.
-        weights: ``"pretrained"``, or None for random weights.
+        weights: ``"pretrained"`` for those that the workflow names, or None for random weights.
         seed: Seed of random weights; the workflow's when None.
 
     Returns:
         The classifier.
 
     Raises:
-        ConfigError: When settings do not fit the backbone.
+        ConfigError: When settings do not fit the backbone, or there is no file of the weights.
         WeightsError: When the backbone cannot be loaded.
         AssetError: When a packaged backbone cannot be fetched.
     """
@@ -108,7 +114,7 @@ def build_classifier(
         "classes": tuple(classes),
         "dropout_rate": section.dropout_rate,
         "allow_unsafe": section.allow_unsafe,
-        "weights": weights,
+        "weights": None if weights is None else config.resolve_weights(),
         "seed": config.seed if seed is None else seed,
     }
     if config.data.holds == "image":
@@ -173,6 +179,58 @@ def _phase(section: PhaseSection) -> Phase:
     return Phase(train=part, epochs=section.epochs, learning_rate=section.learning_rate)
 
 
+def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
+    """Tells the files that a backbone is loaded from, so that a changed one is noticed.
+
+    Args:
+        config: The workflow.
+
+    Returns:
+        Names, bytes and times of change of the backbone's own files, where they lie here; and the checksum of
+        the file of weights, None where none is named.
+
+    Raises:
+        ConfigError: When there is no file of the weights.
+    """
+    from tfapp.release.manifest import sha256
+
+    weights = config.resolve_weights()
+    return {
+        "backbone": file_signature(config.resolve_backbone()),
+        "weights": None if weights == PRETRAINED else sha256(Path(weights)),
+    }
+
+
+def source_files(config: WorkflowConfig, section: RowsSection, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Tells the files that rows are read from, so that a changed one is noticed.
+
+    Args:
+        config: The workflow, which says whether they are texts or images.
+        section: Where the rows come from.
+        paths: Resolved paths by split.
+
+    Returns:
+        ``files``, and for images ``images``, those that tables name and that lie elsewhere: by split names,
+        bytes and times of change.
+
+    Raises:
+        DataError: When a table of paths cannot be read.
+    """
+    files = {split: file_signature(path) for split, path in paths.items()}
+    if config.data.holds != "image":
+        return {"files": files}
+
+    from tfapp.data.readers.images import find_named_files
+    from tfapp.data.readers.table import Columns
+
+    columns = Columns(section.image, section.label, section.group, keyword="image")
+    named = {
+        split: find_named_files(path, columns, name=split, format=section.format)
+        for split, path in paths.items()
+    }
+    return {"files": files, "images": {split: _signature(map(Path, found)) for split, found in named.items()}}
+
+
 def file_signature(path: str) -> list[tuple[str, int, int]]:
     """Tells the files at a path or glob by name, size and time of change, so that a new file is noticed.
 
@@ -186,5 +244,9 @@ def file_signature(path: str) -> list[tuple[str, int, int]]:
     """
     found = [Path(path)] if Path(path).exists() else map(Path, glob.glob(path, recursive=True))
     files = [inner for match in found for inner in (match.rglob("*") if match.is_dir() else [match])]
+    return _signature(files)
+
+
+def _signature(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     stats = [(str(file), file.stat()) for file in files if file.is_file()]
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

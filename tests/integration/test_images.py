@@ -129,12 +129,21 @@ def test_a_release_classifies_files_bytes_and_arrays(release, trained, data, tmp
     assert len(predictor.predict([np.zeros((5, 9, 3), np.uint8)])) == 1
 
 
-def test_the_command_line_names_the_image_that_cannot_be_read(release, tmp_path, capsys):
+def test_the_command_line_names_the_image_that_cannot_be_read_and_answers_the_others(
+    release, data, tmp_path, capsys
+):
     (tmp_path / "broken.jpg").write_bytes(b"no image at all")
+    (tmp_path / "good.bmp").write_bytes(data.test.images[0])
+    paths = [str(tmp_path / name) for name in ("broken.jpg", "good.bmp", "none.jpg")]
     with pytest.raises(SystemExit) as status:
-        main(["predict", str(release.path), str(tmp_path / "broken.jpg")])
+        main(["predict", str(release.path), *paths])
     assert status.value.code == 2
-    assert "broken.jpg" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    (answer,) = map(json.loads, captured.out.splitlines())
+    assert (answer["image"], answer["label"]) == (paths[1], data.classes[int(data.test.labels[0])])
+    assert "broken.jpg: " in captured.err
+    assert "none.jpg cannot be read" in captured.err
+    assert "2 of 3 images" in captured.err
 
 
 def test_a_workflow_file_runs_on_a_folder_of_images(data, tmp_path, capsys):

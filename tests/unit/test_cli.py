@@ -15,7 +15,7 @@ import pytest
 
 import tfapp
 from tfapp import cli
-from tfapp.errors import ReleaseRefused
+from tfapp.errors import DataError, ReleaseRefused
 
 WORKFLOW = 'name = "reviews"\n[data]\ntrain = "reviews.csv"\n'
 
@@ -148,16 +148,16 @@ def fake_release(monkeypatch):
 
     monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
 
-    def predict(texts):
-        return [
-            SimpleNamespace(
-                label="long" if len(text) > 4 else "short", probabilities={"long": 0.25, "short": 0.75}
-            )
-            for text in texts
-        ]
+    def predict_each(texts):
+        for text in texts:
+            if text.startswith("bad"):
+                yield DataError(f"{text}: no answer")
+            else:
+                label = "long" if len(text) > 4 else "short"
+                yield SimpleNamespace(label=label, probabilities={"long": 0.25, "short": 0.75})
 
     monkeypatch.setattr(
-        tfapp.serving, "load_release", lambda path: SimpleNamespace(predict=predict, feature="text")
+        tfapp.serving, "load_release", lambda path: SimpleNamespace(predict_each=predict_each, feature="text")
     )
 
 
@@ -183,6 +183,17 @@ def test_predict_breaks_lines_at_line_feeds_only(capsys, tmp_path, fake_release)
 def test_predict_refuses_an_argument_that_is_not_utf8(capsys, fake_release):
     assert run_cli("predict", "release", "good", b"caf\xe9".decode("utf-8", "surrogateescape")) == 2
     assert "the text 'caf\\udce9' holds bytes that are not" in capsys.readouterr().err
+
+
+def test_predict_answers_the_others_and_ends_with_status_2(capsys, fake_release):
+    assert run_cli("predict", "release", "one", "bad 1", "two", "bad 2") == 2
+    captured = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in captured.out.splitlines()] == ["one", "two"]
+    assert captured.err.splitlines() == [
+        "error: bad 1: no answer",
+        "error: bad 2: no answer",
+        "error: 2 of 4 texts could not be classified, as said above; repair them or leave them out.",
+    ]
 
 
 @pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])

@@ -238,6 +238,24 @@ def test_a_backbone_is_a_folder_when_one_lies_beside_the_file(tmp_path):
     assert load_config(path, ["model.backbone=./other"]).resolve_backbone() == str(tmp_path / "other")
 
 
+def test_weights_are_a_file_beside_the_workflow_and_go_with_images(tmp_path):
+    images = MINIMAL.replace('"reviews.csv"', '"photos"\nkind = "image"')
+    assert load_config(write(tmp_path, images)).resolve_weights() == "pretrained"
+    named = images + '[model]\nweights = "net.h5"\n'
+    config = load_config(write(tmp_path, named))
+    with pytest.raises(ConfigError) as caught:
+        config.resolve_weights()
+    assert str(caught.value) == (
+        f"model.weights = 'net.h5': there is no file {tmp_path / 'net.h5'}; name a .h5 or .safetensors file, "
+        "or leave the key out for the weights of 'mobilenet-v2'."
+    )
+    (tmp_path / "net.h5").write_bytes(b"")
+    assert config.resolve_weights() == str(tmp_path / "net.h5")
+    assert "`weights` goes with images, but the rows are texts" in refusal(
+        tmp_path, MINIMAL, "model.weights=net.h5"
+    )
+
+
 def defaults_of(function) -> dict[str, object]:
     return {
         name: parameter.default
@@ -267,6 +285,19 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
             assert bool(found) == (key not in elsewhere), f"{section.__name__}.{key}"
             assert all(field.default == default for default in found), f"{section.__name__}.{key}"
     assert set(PhaseSection.model_fields) == set(inspect.signature(tfapp.Phase).parameters)
+
+
+def test_the_formats_are_those_that_there_are(tmp_path):
+    from typing import get_args
+
+    from tfapp.data.readers import READERS
+    from tfapp.data.readers.images import ImageFormat
+
+    formats = get_args(ImageFormat)
+    assert formats == (*READERS, "tfrecord", "archive")
+    for format in formats:
+        assert load_config(write(tmp_path, MINIMAL), [f"data.format={format}"]).data.format == format
+    assert refusal(tmp_path, MINIMAL, "data.format=?").count("'") == 2 * (len(formats) + 1)
 
 
 def test_the_variants_are_those_that_there_are(tmp_path):

@@ -48,7 +48,9 @@ def test_bbc_news_has_its_published_size():
 def test_each_data_set_states_its_terms():
     for name, dataset in DATASETS.items():
         assert dataset.name == name
-        assert dataset.licence
+        for fact in (dataset.asset.licence, dataset.asset.origin, dataset.asset.notice):
+            assert fact
+            assert fact in dataset.licence
 
 
 def test_solar_cells_that_are_surely_intact_or_defective_are_read(tmp_path):

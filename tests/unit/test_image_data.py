@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from photographs import photograph, write_classes, write_image
 
 from tfapp.data.image import ImageData, ImageSplit, load_image_data
 from tfapp.data.image_store import png_file
-from tfapp.data.report import DataReport
+from tfapp.data.report import DataReport, Dropped
 from tfapp.data.text import TextData, load_text_data
 from tfapp.errors import DataError
 
@@ -343,3 +345,95 @@ def test_splits_check_what_they_are_made_of(pets):
     other = ImageSplit("test", data.test.images, 1 - data.test.labels, data.classes, data.test.digests)
     assert other.sha256 != data.test.sha256
     assert repr(data) == "ImageData(train 21, validation 3, test 6 rows; 2 classes)"
+
+
+def test_a_record_with_another_checksum_is_left_out_or_refused_as_a_damaged_image(tmp_path):
+    path = tmp_path / "pets.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number in range(12):
+            image = png_file(photograph(number, 8, 8))
+            feature = {
+                "image_bytes": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 2])),
+            }
+            features = tf.train.Features(feature=feature)
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    content = bytearray(path.read_bytes())
+    content[content.index(png_file(photograph(5, 8, 8))) + 60] ^= 1  # a pixel
+    path.write_bytes(content)
+    data = load_image_data(path)
+    reason = "its record is damaged: the checksum differs"
+    assert data.report.unreadable == {reason: 1}
+    assert data.report.dropped[0].examples == (f"{path}, record 5",)
+    assert sum(map(len, data.splits.values())) == 11
+    assert f"{path}, record 5: {reason}" in refusal(path, unreadable="refuse")
+
+
+@pytest.fixture(scope="module")
+def target(pets):
+    return load_image_data(pets)
+
+
+@pytest.fixture
+def other(target, tmp_path):
+    """Images of other classes, among them an equal and changed copies of images of the target."""
+    folder = write_classes(tmp_path / "other", {"fox": 12, "owl": 12}, first=500)
+    (folder / "fox" / "equal.jpg").write_bytes(target.test.images[0])
+    for name, split, row in (
+        ("test", target.test, 1),
+        ("validation", target.validation, 0),
+        ("train", target.train, 3),
+    ):
+        pixels = tf.io.decode_jpeg(split.images[row]).numpy()
+        write_image(folder / "owl" / f"like-{name}.jpg", pixels, quality=90)
+    return folder
+
+
+def test_a_source_loses_what_its_target_holds_out_and_nothing_else(target, other):
+    data = load_image_data(other, target=target)
+    assert dropped(data) == {
+        ("train", "also in the target's held-out images"): 1,
+        ("train", "nearly in the target's held-out images"): 2,
+    }
+    kept = {Path(split.images.name(row)).name for split in data.splits.values() for row in range(len(split))}
+    assert {name for name in kept if name.startswith(("equal", "like"))} == {"like-train.jpg"}
+    (alike,) = data.report.images.near_duplicates
+    assert (alike.split, alike.other, alike.pairs) == ("train", "the target's held-out images", 2)
+    assert {(Path(one).name, two) for one, two in alike.examples} == {
+        ("like-test.jpg", target.test.images.name(1)),
+        ("like-validation.jpg", target.validation.images.name(0)),
+    }
+    assert (data.report.leaks, data.report.near_leaks) == (1, 2)
+
+
+def test_near_duplicates_of_held_out_images_are_kept_on_request_and_told(target, other):
+    data = load_image_data(other, target=target, near_duplicates="keep")
+    assert dropped(data) == {("train", "also in the target's held-out images"): 1}
+    assert any(
+        "2 pairs of near duplicates across train and the target's" in line for line in data.report.lines()
+    )
+
+
+def test_a_target_whose_images_are_gone_is_named(copy, other):
+    target = load_image_data(copy)
+    gone = target.validation.images.name(0)
+    Path(gone).unlink()
+    assert f"{gone}, a validation image of the target: it cannot be read" in refusal(other, target=target)
+
+
+def test_lines_say_how_many_more_were_left_out_and_where_they_are_named(target, tmp_path):
+    def said(*counts: int) -> list[str]:
+        dropped = tuple(
+            Dropped("train", f"reason {rows}", rows, tuple(f"pets/{n}.jpg" for n in range(min(rows, 1000))))
+            for rows in counts
+        )
+        lines = replace(target.report, dropped=dropped).lines(tmp_path / "report.json")
+        return [line for line in lines if line.startswith("left out") or "named in" in line]
+
+    three = "left out   3 rows of train, reason 3 (pets/0.jpg, pets/1.jpg, pets/2.jpg)"
+    four = "left out   4 rows of train, reason 4 (pets/0.jpg, pets/1.jpg, pets/2.jpg and 1 more)"
+    assert said(3) == [three]
+    assert said(3, 4) == [three, four, f"           all of them are named in {tmp_path / 'report.json'}"]
+    many = said(2500)
+    assert many[0].endswith("pets/2.jpg and 2,497 more)")
+    assert many[1].endswith(f"the first 1,000 for each reason are named in {tmp_path / 'report.json'}")

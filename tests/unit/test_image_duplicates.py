@@ -16,11 +16,11 @@ def thumbnail(image):
     return np.round(grey.reshape(32, height, 32, width).mean(axis=(1, 3))).astype(np.uint8)
 
 
-def pairs(images):
+def pairs(images, **options):
     with Thumbnails() as thumbnails:
         positions = np.array([thumbnails.add(thumbnail(image)) for image in images])
         keys = np.array([f"{number:04}" for number in range(len(images))], dtype=object)
-        blocks = list(near_pairs(thumbnails, positions, keys))
+        blocks = list(near_pairs(thumbnails, positions, keys, **options))
     return {(a, b) for left, right in blocks for a, b in zip(left.tolist(), right.tolist(), strict=True)}
 
 
@@ -66,3 +66,4 @@ def test_pairs_do_not_depend_on_blocks(monkeypatch):
     assert len(expected) == 25 + 20  # ten of three, fifteen of two
     monkeypatch.setattr("tfapp.data.image_duplicates._BLOCK", 7)
     assert pairs(images) == expected
+    assert pairs(images, first=10) == {pair for pair in expected if pair[0] < 10}

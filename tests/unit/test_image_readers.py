@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import io
 import json
+import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 import tensorflow as tf
 from photographs import photograph, write_classes, write_image
 
+from tfapp.data.readers.image_table import DAMAGED
 from tfapp.data.readers.images import read_image_sources
 from tfapp.data.readers.table import Columns
 from tfapp.errors import DataError
@@ -212,6 +217,38 @@ def test_tfrecord_features_of_several_makers(tmp_path, features):
     assert (list(found.images), found.table.labels.tolist()) == ([b"pixels"], [b"cat"])
 
 
+def test_the_first_record_chooses_the_features_of_all(tmp_path):
+    first = example(image_bytes=b"one", image=b"other", label=b"cat", tile=b"a")
+    path = write_shard(tmp_path / "a.tfrecord", [first, example(image=b"two", label=b"dog")])
+    assert "a.tfrecord, record 1 has no feature 'image_bytes'; its features are" in refusal(path)
+    assert list(read(path, Columns("image", "label", keyword="image"))["train"].images) == [b"other", b"two"]
+    write_shard(tmp_path / "b.tfrecord", [example(image_bytes=b"one", image__class__label=1)])
+    write_shard(path, [first])
+    message = refusal(str(tmp_path / "*.tfrecord"))
+    assert "b.tfrecord, record 0 has no feature 'label'" in message
+
+
+@pytest.mark.parametrize(("image", "label"), [("pixels", "label"), ("path", "kind")])
+def test_a_feature_that_is_named_is_required(tmp_path, image, label):
+    path = write_shard(tmp_path / "a.tfrecord", [example(image_bytes=b"one", label=b"cat")])
+    message = refusal(path, Columns(image, label, keyword="image"))
+    named = image if image != "path" else label
+    assert f"record 0 has no feature {named!r}; its features are '" in message
+
+
+def test_a_record_whose_data_is_damaged_has_no_image_and_no_label(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_shard(path, [example(image_bytes=bytes([n]) * 50, label=n, tile=b"t%d" % n) for n in range(4)])
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes([2]) * 50) + 7] ^= 1
+    path.write_bytes(content)
+    found = read(path, Columns("path", "label", "tile", "image"))["train"]
+    assert found.images.lengths.tolist() == [50, 50, DAMAGED, 50]
+    assert found.table.labels.tolist() == [0, 1, None, 3]
+    assert found.table.groups.tolist() == ["t0", "t1", None, "t3"]
+    assert [found.images[row] for row in (0, 1, 3)] == [bytes([row]) * 50 for row in (0, 1, 3)]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -321,6 +358,21 @@ def test_archives_are_unpacked_once(name, classes, tmp_path, cache):
     assert folder.stat().st_mtime_ns == before
 
 
+def test_an_archive_is_meant_by_its_format_or_by_a_pattern_that_matches_one(classes, tmp_path, cache):
+    path = archive_of(classes, tmp_path / "pets-1.tar")
+    assert listed(read(str(tmp_path / "pets-*.tar"))["train"]) == EXPECTED
+    unnamed = path.rename(tmp_path / "pets")
+    assert listed(read(unnamed, format="archive")["train"]) == EXPECTED
+    for number in range(2):
+        archive_of(classes, tmp_path / f"pets-{number}.tar")
+    for format in (None, "archive"):
+        message = refusal(str(tmp_path / "pets-*.tar"), format=format)
+        assert "matches 2 archives; give one of them, or unpack them into one folder" in message
+    assert "is no folder, but format='folder'" in refusal(tmp_path / "pets-0.tar", format="folder")
+    assert "is a folder, but format='archive'; leave format out" in refusal(classes, format="archive")
+    assert "does not exist. Did you mean 'pets-" in refusal(tmp_path / "pets-3.tar")
+
+
 def hostile(path: Path, name: str, kind: bytes) -> Path:
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo(name)
@@ -374,6 +426,89 @@ def test_archives_that_grow_too_much(tmp_path, cache, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/b.png", b"\0" * 10_000_000)
     assert "holds far more than its size lets expect" in refusal(tmp_path / "bomb.zip")
+
+
+def refused_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w") -> str:
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        for member, content in members:
+            archive.addfile(member, io.BytesIO(content))
+    message = refusal(path)
+    assert message.startswith(f"{path} ")
+    return message
+
+
+def member(name: str, content: bytes = b"", **fields) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def test_archives_of_too_many_members(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("tfapp.data.archive_members._MOST_MEMBERS", 50)
+    empty = [member(f"a/{number}.png") for number in range(51)]
+    folders = [member(f"a/{number}", type=tarfile.DIRTYPE) for number in range(51)]
+    for members in (empty, folders):
+        said = refused_tar(tmp_path / "many.tar", members)
+        assert "holds more than 50 members; it was not unpacked" in said
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(51):
+            archive.writestr(f"a/{number}.png", b"")
+    assert "holds more than 50 members" in refusal(tmp_path / "many.zip")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_headers_that_would_fill_the_memory(tmp_path, cache, suffix):
+    path, mode = tmp_path / f"bad.{suffix}", "w:gz" if suffix != "tar" else "w"
+    comment = member("a/1.png", b"x", pax_headers={"comment": "x" * 3_000_000})
+    assert "holds a header of more than 1 MB" in refused_tar(path, [member("a/0.png", b"x"), comment], mode)
+    long = member("a" * 3_000_000, b"x")
+    assert "holds a header of more than 1 MB" in refused_tar(path, [long], mode)
+
+
+def test_many_small_headers_are_no_long_one(classes, tmp_path, cache):
+    with tarfile.open(tmp_path / "pets.tar.xz", "w:xz") as archive:
+        for number in range(3000):  # each takes 512 bytes
+            archive.addfile(*member(f"pets/cat/{number}.tmp")[:1])
+        archive.add(classes, "pets")
+    assert listed(read(tmp_path / "pets.tar.xz", format="archive")["train"]) == EXPECTED
+
+
+@pytest.mark.parametrize("names", [["a/b.png", "a/b.png/c.png"], ["a/" + "x" * 300 + ".png"]])
+def test_members_that_cannot_be_files(tmp_path, cache, names):
+    said = refused_tar(tmp_path / "bad.tar", [member(name, b"x") for name in names])
+    assert f"holds {names[-1][:200]!r}, which cannot be a file here (" in said
+    assert "rename it, or unpack the archive yourself and pass the folder" in said
+
+
+def test_an_archive_or_a_cache_that_cannot_be_used(classes, tmp_path, monkeypatch):
+    path = archive_of(classes, tmp_path / "pets.tar")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "file"))
+    message = refusal(path)
+    assert f"{path} cannot be unpacked into the cache {tmp_path / 'file'}: " in message
+    assert "make the cache writable, set TFAPP_CACHE to another folder" in message
+
+
+def test_an_archive_on_a_broken_disk(classes, tmp_path, cache, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    path = archive_of(classes, tmp_path / "pets.tar")
+    assert refusal(path) == (
+        f"the archive {path} cannot be read: Input/output error; make it readable, or copy it again."
+    )
+
+
+@pytest.mark.parametrize("opener", [bz2.compress, lzma.compress])
+def test_damage_within_a_compressed_archive(classes, tmp_path, cache, opener):
+    path = tmp_path / "pets"
+    content = bytearray(opener(archive_of(classes, tmp_path / "pets.tar").read_bytes()))
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert "is damaged or no such archive" in refusal(path, format="archive")
 
 
 def test_json_lines_name_the_line_of_a_bad_path(tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tfapp.config import load_config
+from tfapp.errors import ConfigError
 from tfapp.runs import open_run
-from tfapp.workflow import _prepare
+from tfapp.workflow import _prepare, run_workflow
+from tfapp.workflow_calls import backbone_files, build_classifier
 
 ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
 
@@ -71,3 +74,110 @@ def test_a_folder_of_the_same_name_does_not_hide_a_packaged_set(tmp_path, monkey
         (tmp_path / name).mkdir()
         assert _folder(name, "source", None) is None
     assert _folder("./elpv", "source", None) == Path("elpv")
+
+
+@pytest.fixture
+def image_workflow(tmp_path) -> Path:
+    path = tmp_path / "workflow.toml"
+    path.write_text(
+        'name = "photos"\n[data]\nkind = "image"\ntrain = "photos"\n'
+        '[model]\nimage_size = 32\nweights = "own.weights.h5"\n'
+    )
+    return path
+
+
+def test_missing_weights_are_refused_before_the_work(tmp_path, image_workflow):
+    with pytest.raises(ConfigError, match=r"model\.weights = 'own\.weights\.h5': there is no file"):
+        run_workflow(load_config(image_workflow), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_weights_is_loaded_and_noticed_when_its_content_changes(tmp_path, image_workflow):
+    import keras
+    import numpy as np
+
+    from tfapp.models.image_presets import load_image_backbone
+
+    network = load_image_backbone("mobilenet-v2", image_size=32, weights=None, seed=3).backbone
+    (inner,) = [layer for layer in network.layers if isinstance(layer, keras.Model)] or [network]
+    file = tmp_path / "own.weights.h5"
+    inner.save_weights(file)
+    config = load_config(image_workflow)
+    built = build_classifier(config, ("cat", "dog")).backbone
+    for found, expected in zip(built.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+    before, times = backbone_files(config), file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert backbone_files(config) != before
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_images_that_a_table_names_are_read_again_when_they_change(tmp_path, kind):
+    from photographs import photograph
+
+    from tfapp.data.image_store import bmp_file
+
+    images = [tmp_path / "elsewhere" / f"{number}.bmp" for number in range(13)]
+    images[0].parent.mkdir()
+    for number, image in enumerate(images[:12]):
+        image.write_bytes(bmp_file(photograph(number, 8, 8)))
+    workflow = write_workflow(tmp_path / "place", f"list.{kind}")
+    workflow.write_text(f'{workflow.read_text()}kind = "image"\n')
+    rows = [(f"../elsewhere/{image.name}", f"class {number % 2}") for number, image in enumerate(images)]
+    lines = {
+        "csv": ["path,label", *(f"{path},{label}" for path, label in rows)],
+        "jsonl": [f'{{"path": "{path}", "label": "{label}"}}' for path, label in rows],
+    }
+    (workflow.parent / f"list.{kind}").write_text("\n".join(lines[kind]))
+
+    def prepared() -> tuple[list[str], set[str]]:
+        with open_run(tmp_path / "run") as run:
+            config = load_config(workflow)
+            data = _prepare(config, run, config.data)
+        return run.skipped, {digest for split in data.splits.values() for digest in split.digests}
+
+    skipped, first = prepared()
+    assert (skipped, len(first)) == ([], 12)
+    assert prepared() == (["prepare"], first)
+    images[3].write_bytes(bmp_file(photograph(99, 8, 8)))  # of the same size
+    skipped, second = prepared()
+    assert (skipped, len(first - second)) == ([], 1)
+    images[12].write_bytes(bmp_file(photograph(12, 8, 8)))
+    skipped, third = prepared()
+    assert (skipped, len(third)) == ([], 13)
+    assert prepared() == (["prepare"], third)
+
+
+def test_a_source_is_prepared_apart_from_its_target_and_again_when_that_changes(tmp_path):
+    from photographs import write_classes
+
+    from tfapp.workflow import _source
+
+    write_classes(tmp_path / "photos", {"cat": 9, "dog": 9})
+    write_classes(tmp_path / "others", {"fox": 9, "owl": 9}, first=9)  # the foxes are the dogs
+    workflow = tmp_path / "workflow.toml"
+    workflow.write_text(
+        'name = "photos"\n[data]\nkind = "image"\ntrain = "photos"\n[transfer.source]\ntrain = "others"\n'
+    )
+
+    def prepared(*overrides: str) -> tuple[list[str], set[str]]:
+        with open_run(tmp_path / "run") as run:
+            config = load_config(workflow, overrides)
+            data = _prepare(config, run, config.data)
+            source = _source(config, run, data).data
+        learned = {digest for split in source.splits.values() for digest in split.digests}
+        dogs = sum((split.labels == 1).sum() for split in (data.validation, data.test))
+        assert not learned & {*data.validation.digests, *data.test.digests}
+        assert len(learned) == 18 - dogs < 18
+        return run.skipped, learned
+
+    skipped, learned = prepared()
+    assert skipped == []
+    assert prepared() == (["prepare", "prepare-source"], learned)
+    skipped, others = prepared("data.validation_fraction=0.3")
+    assert skipped == []
+    assert others < learned

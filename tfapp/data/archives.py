@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import gzip
 import hashlib
 import json
 import logging
 import lzma
 import os
 import shutil
-import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tfapp.assets import cache_dir
+from tfapp.data.archive_members import excessive, members, unsafe
 from tfapp.data.readers.folder import visible
 from tfapp.errors import DataError, writing_problem
 
 _logger = logging.getLogger("tfapp")
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _MOST_GROWTH, _ALWAYS_ALLOWED = 100, 1 << 30
-_MOST_MEMBERS = 10_000_000
 _BLOCK = 1 << 20
 _DAMAGED = (
     lzma.LZMAError,
     tarfile.TarError,
     zipfile.BadZipFile,
-    gzip.BadGzipFile,
     zlib.error,
     EOFError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    OverflowError,
 )
+_NO_FILE_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EILSEQ, errno.EINVAL)
 
 
-def is_archive(path: Path) -> bool:
-    """Tells by its suffix whether a file is an archive that can be unpacked.
+def names_archive(path: str | Path) -> bool:
+    """Tells by the suffix whether a path or a pattern means archives that can be unpacked.
 
     Args:
-        path: The file.
+        path: The path or pattern.
 
     Returns:
-        True for ``.tar``, ``.tar.gz``, ``.tgz`` and ``.zip``.
+        True for ``.tar``, ``.tar.gz``, ``.tgz`` and ``.zip``, unless it is a folder.
     """
-    return path.name.lower().endswith(_SUFFIXES) and path.is_file()
+    return str(path).lower().endswith(_SUFFIXES) and not Path(path).is_dir()
 
 
 def unpack(archive: Path) -> Path:
@@ -63,11 +63,18 @@ def unpack(archive: Path) -> Path:
 
     Raises:
         DataError: If it is damaged, holds links or paths that lead elsewhere, is much larger unpacked than
-            it is (more than 100 times, and 1 GB), or cannot be written.
+            it is (more than 100 times, and 1 GB), has more than ten million members or headers of more than
+            1 MB, or cannot be read or written.
     """
     try:
         with archive.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"the archive {archive} cannot be read: {error.strerror or error}; make it readable, or copy it "
+            "again."
+        ) from error
+    try:
         parent = cache_dir() / "archives"
         folder = parent / sha256[:32]
         parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +86,15 @@ def unpack(archive: Path) -> Path:
                 _fill(folder, archive)
                 record.write_text(json.dumps(_size(folder)), encoding="utf-8")
     except OSError as error:
-        cure = "free some space" if writing_problem(error) == "full" else "make it writable"
+        cures = {
+            "full": "free some space there",
+            "denied": "make the cache writable",
+            None: "check the disks",
+        }
         raise DataError(
             f"{archive} cannot be unpacked into the cache {cache_dir()}: {error.strerror or error}; "
-            f"{cure}, set TFAPP_CACHE to another folder, or unpack it yourself and pass the folder."
+            f"{cures[writing_problem(error)]}, set TFAPP_CACHE to another folder, or unpack it yourself and "
+            "pass the folder."
         ) from error
     return _content(folder)
 
@@ -109,7 +121,9 @@ def _fill(folder: Path, archive: Path) -> None:
     try:
         _extract(archive, work)
         os.replace(work, folder)
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk: decompressors set no number
         raise DataError(f"{archive} is damaged or no such archive: {error}. Copy it again.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -117,54 +131,33 @@ def _fill(folder: Path, archive: Path) -> None:
 
 def _extract(archive: Path, work: Path) -> None:
     left = max(_ALWAYS_ALLOWED, _MOST_GROWTH * archive.stat().st_size)
-    for count, (name, content) in enumerate(_members(archive)):
-        path = _target(work, name, archive)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+    for name, content in members(archive):
+        with _create(_target(work, name, archive), name, archive) as file:
             while block := content.read(_BLOCK):
                 left -= len(block)
-                if left < 0 or count > _MOST_MEMBERS:
-                    raise DataError(
-                        f"{archive} holds far more than its size lets expect; it was not unpacked. "
-                        "If that is right, unpack it yourself and pass the folder."
-                    )
+                if left < 0:
+                    raise excessive(archive, "far more than its size lets expect")
                 file.write(block)
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yields the names and contents of an archive's files, one after another."""
-    if archive.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if info.is_dir():
-                    continue
-                if kind not in (0, stat.S_IFREG):
-                    raise _unsafe(archive, info.filename)
-                with opened.open(info) as content:
-                    yield info.filename, content
-        return
-    with tarfile.open(archive, "r|*") as stream:
-        for member in stream:
-            if member.isdir():
-                continue
-            extracted = stream.extractfile(member) if member.isreg() else None
-            if extracted is None:
-                raise _unsafe(archive, member.name)
-            yield member.name, extracted
+def _create(path: Path, name: str, archive: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        if error.errno not in _NO_FILE_NAMES:
+            raise
+        raise DataError(
+            f"{archive} holds {name[:200]!r}, which cannot be a file here ({error.strerror}); rename it, or "
+            "unpack the archive yourself and pass the folder."
+        ) from error
 
 
 def _target(work: Path, name: str, archive: Path) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise _unsafe(archive, name)
+        raise unsafe(archive, name)
     return work.joinpath(*parts)
-
-
-def _unsafe(archive: Path, name: str) -> DataError:
-    return DataError(
-        f"{archive} holds {name!r}, a link, a device or a path that leads elsewhere; it was not unpacked."
-    )
 
 
 def _content(folder: Path) -> Path:

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfapp.data.readers.table import Array, Table
-from tfapp.data.report import Dropped
+from tfapp.data.report import MOST_NAMED, Dropped
 from tfapp.errors import DataError
 
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 _LARGEST_DROPPED_SHARE = 0.5
-_MOST_NAMED = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +189,7 @@ def _occurs(values: Array, among: Array) -> npt.NDArray[np.bool_]:
 
 def _note(dropped: list[Dropped], table: Table, positions: Array, split: str, reason: str) -> None:
     if len(positions):
-        places = table.places(positions.tolist(), limit=_MOST_NAMED)
+        places = table.places(positions.tolist(), limit=MOST_NAMED)
         dropped.append(Dropped(split, reason, len(positions), places))
 
 

@@ -14,13 +14,15 @@ from tfapp.data.cleaning import CleanRows, Unusable
 from tfapp.data.grouped_splits import draw_splits
 from tfapp.data.image_duplicates import Thumbnails
 from tfapp.data.image_examination import Examination, check_readable, examine_images, summarise
+from tfapp.data.image_limits import MAX_PIXELS
 from tfapp.data.image_store import ImageStore
 from tfapp.data.labels import check_class_sizes
 from tfapp.data.near_duplicates import find_near_duplicates, remove_near_leaks
 from tfapp.data.preparing import clean_sources, number_classes, refuse_empty, report_facts, words_of
-from tfapp.data.readers.images import read_image_sources
+from tfapp.data.readers.images import ImageFormat, read_image_sources
 from tfapp.data.readers.table import Columns
 from tfapp.data.report import UNREADABLE, DataReport
+from tfapp.data.source_leaks import remove_target_leaks
 from tfapp.data.split_data import SplitData, checked_labels, fingerprint_rows
 from tfapp.data.splits import check_fractions
 from tfapp.errors import DataError, nearest
@@ -105,12 +107,13 @@ def load_image_data(
     group: str | None = None,
     validation: Any = None,
     test: Any = None,
-    format: str | None = None,
+    format: ImageFormat | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
     unreadable: Literal["skip", "refuse"] = "skip",
     near_duplicates: Literal["group", "keep"] = "group",
-    max_pixels: int = 50_000_000,
+    max_pixels: int = MAX_PIXELS,
+    target: ImageData | None = None,
     seed: int = 0,
 ) -> ImageData:
     """Finds images with labels, checks and cleans them, and splits them for training, validation and test.
@@ -127,8 +130,10 @@ def load_image_data(
 
     Args:
         source: The training images, and those of every split that is not given otherwise.
-        image: The column or key of the paths; of TFRecords the feature with the bytes of the image.
-        label: The column or key of the labels: strings, integers, booleans or floats.
+        image: The column or key of the paths; of TFRecords the feature with the bytes of the image, where
+            ``"path"`` stands for the usual names, of which the first record has one.
+        label: The column or key of the labels: strings, integers, booleans or floats; of TFRecords
+            ``"label"`` stands for the usual names too.
         group: The column or key of the groups, such as the object that was photographed several times: a
             group stays in one split. Rows without one are groups by themselves.
         validation: A source of the validation images; drawn from ``source`` when None.
@@ -141,6 +146,8 @@ def load_image_data(
         near_duplicates: ``"group"`` keeps near duplicates in one split where splits are drawn, and removes
             images that are nearly in a held-out split where they are given; ``"keep"`` only reports them.
         max_pixels: Most pixels that an image may have.
+        target: The data of the target, when these images are those of a source task: images of ``source``
+            that equal one of its validation or test images, or nearly do, are removed.
         seed: Seed of the drawn splits; every class keeps its share in them as nearly as groups allow.
 
     Returns:
@@ -159,11 +166,17 @@ def load_image_data(
     with Thumbnails() as thumbnails:
         found: dict[str, Examination] = {}
         for split, part in sources.items():
-            found[split] = examine_images(part, thumbnails, max_pixels=max_pixels)
+            found[split] = examine_images(part.images, thumbnails, max_pixels=max_pixels)
             check_readable(found[split], part, split, refuse=unreadable == "refuse")
         tables = {split: part.table for split, part in sources.items()}
         keys = {split: (part.keys, _unusable(part)) for split, part in found.items()}
         rows, dropped, classes = clean_sources(tables, keys)
+        overlap = None
+        if target is not None:
+            near = near_duplicates == "group"
+            rows["train"], overlap = remove_target_leaks(
+                rows["train"], found["train"], thumbnails, target, dropped, near=near
+            )
         findings = find_near_duplicates(rows, found, thumbnails)
     clusters = None
     if near_duplicates == "group":
@@ -185,7 +198,7 @@ def load_image_data(
         {split: len(part) for split, part in sources.items()},
         splits,
     )
-    summary = summarise(found.values(), findings.report)
+    summary = summarise(found.values(), (*findings.report, *([] if overlap is None else [overlap])))
     report = DataReport(**facts, dropped=tuple(dropped), images=summary)
     return ImageData(splits["train"], splits["validation"], splits["test"], classes, report, seed)
 

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.data.image_headers import ImageHeader, header_of, problem_text
+from tfapp.data.image_limits import MAX_PIXELS as MAX_PIXELS
+from tfapp.data.image_limits import MOST_MAX_PIXELS
 from tfapp.data.image_resizing import oriented, padded, resized, target_size, used_part
 from tfapp.data.image_rows import EncodedImages, ImageRows
 from tfapp.data.image_segments import bytes_at, gif_palette_size
 from tfapp.errors import ConfigError, nearest
 
 ASPECTS = ("stretch", "crop", "pad")
-MAX_PIXELS = 50_000_000
-_MOST_MAX_PIXELS = 2**28
 _LONGEST_SIDE = 4096
 _CHUNK = 64
 _RATIOS = (1, 2, 4, 8)
@@ -69,8 +69,8 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
             )
         if aspect not in ASPECTS:
             raise ConfigError(f"aspect = {aspect!r}; {nearest(aspect, ASPECTS)}")
-        if not 1 <= max_pixels <= _MOST_MAX_PIXELS:
-            raise ConfigError(f"max_pixels = {max_pixels}: from 1 to {_MOST_MAX_PIXELS:,} are possible.")
+        if not 1 <= max_pixels <= MOST_MAX_PIXELS:
+            raise ConfigError(f"max_pixels = {max_pixels}: from 1 to {MOST_MAX_PIXELS:,} are possible.")
         self._image_size = (int(sides[0]), int(sides[1]))
         self.aspect = aspect
         self.max_pixels = int(max_pixels)

@@ -99,7 +99,11 @@ class Thumbnails:
 
 
 def near_pairs(
-    thumbnails: Thumbnails, positions: npt.NDArray[np.int64], keys: npt.NDArray[Any]
+    thumbnails: Thumbnails,
+    positions: npt.NDArray[np.int64],
+    keys: npt.NDArray[Any],
+    *,
+    first: int | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Finds the pairs of near duplicates among all pairs of images, in blocks of flat memory.
 
@@ -108,6 +112,7 @@ def near_pairs(
         positions: int64 array (rows,): the position of each image's thumbnail.
         keys: Object array (rows,) of ``str``: the images' checksums. They choose the sample that tells what
             the set shares, so that the order of the rows does not matter.
+        first: Looks only for pairs with one of so many first rows; for all when None.
 
     Yields:
         Two int64 arrays of positions among the rows, the first below the second: some of the pairs. Each pair
@@ -130,12 +135,13 @@ def near_pairs(
             count = min(_BLOCK, rows - start) * width
             return np.frombuffer(file.read(count * 4), np.float32).reshape(-1, width)
 
-        for start in range(0, rows, _BLOCK):
-            first = block(start)
+        last = rows if first is None else first
+        for start in range(0, last, _BLOCK):
+            one = block(start)
             for other in range(start, rows, _BLOCK):
-                products = first @ (first if other == start else block(other)).T
+                products = one @ (one if other == start else block(other)).T
                 left, right = np.nonzero(products >= threshold)
-                kept = left + start < right + other
+                kept = (left + start < right + other) & (left + start < last)
                 if kept.any():
                     yield left[kept] + start, right[kept] + other
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tfapp.data.image_duplicates import Thumbnails
 from tfapp.data.image_store import FileImages, ImageStore
-from tfapp.data.readers.image_table import ABSENT, ImageTable
+from tfapp.data.readers.image_table import ABSENT, DAMAGED, ImageTable
 from tfapp.data.readers.table import Array, counted
 from tfapp.data.report import ImageSummary, NearDuplicates
 from tfapp.errors import DataError
@@ -65,11 +65,11 @@ class Examination:
         return np.array([fault is None for fault in self.faults], bool)
 
 
-def examine_images(source: ImageTable, thumbnails: Thumbnails, *, max_pixels: int) -> Examination:
+def examine_images(images: ImageStore, thumbnails: Thumbnails, *, max_pixels: int) -> Examination:
     """Reads and decodes every image once, a few at a time.
 
     Args:
-        source: The images.
+        images: The images.
         thumbnails: Takes the thumbnails.
         max_pixels: Most pixels that an image may have.
 
@@ -78,7 +78,7 @@ def examine_images(source: ImageTable, thumbnails: Thumbnails, *, max_pixels: in
     """
     from tfapp.data.image_inspection import inspect_images
 
-    rows, images = len(source), source.images
+    rows = len(images)
     decoder = _decoder(max_pixels)
     keys, faults, formats = (np.full(rows, None, dtype=object) for _ in range(3))
     sizes, places = np.zeros((rows, 2), np.int64), np.full(rows, -1, np.int64)
@@ -186,6 +186,9 @@ def _read(images: ImageStore, row: int, faults: Array, max_pixels: int) -> bytes
             faults[row] = (
                 "there is no such file" if images.files[images.file_index[row]] else "no path is given"
             )
+            return None
+        if length == DAMAGED:
+            faults[row] = "its record is damaged: the checksum differs"
             return None
         if length > _BYTES_PER_PIXEL * max_pixels + _SPARE_BYTES:
             faults[row] = "the file is larger than any image of max_pixels"

@@ -16,7 +16,8 @@ from tfapp.data.preparing import LEAKS
 from tfapp.data.report import Dropped, NearDuplicates
 from tfapp.data.split_data import SPLITS
 
-_EXAMPLES = 5
+MOST_EXAMPLES = 5
+"""How many pairs are named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def find_near_duplicates(
             one, two = left[chosen] - starts[pair[0]], right[chosen] - starts[pair[1]]
             tally = tallies.setdefault((first, second), _Tally())
             tally.pairs += len(one)
-            missing = _EXAMPLES - len(tally.examples)
+            missing = MOST_EXAMPLES - len(tally.examples)
             for a, b in zip(one[:missing].tolist(), two[:missing].tolist(), strict=True):
                 tally.examples.append((_name(rows[first], a), _name(rows[second], b)))
             if first != second:

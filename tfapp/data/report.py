@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tfapp.data.readers.table import counted
 
 _MANY_CLASSES = 10
+_SHOWN = 3
+MOST_NAMED = 1000
+"""How many of the rows that are left out for one reason a report names."""
+
 UNREADABLE = "unreadable: "
 """How the reason begins for which an image was left out that cannot be used."""
 
@@ -21,9 +26,10 @@ class Dropped:
         split: The split that they came from.
         reason: ``"empty text"``, ``"missing label"``, ``"conflicting labels"``, ``"duplicate"``,
             ``"also in test"`` or ``"also in validation"``; of images also ``"unreadable: ..."``,
-            ``"group also in ..."`` and ``"nearly in ..."``.
+            ``"group also in ..."`` and ``"nearly in ..."``, and of those of a source task ``"the target's
+            held-out images"`` in place of a split.
         rows: How many.
-        examples: Where the first thousand of them stand.
+        examples: Where the first ``MOST_NAMED`` of them stand.
     """
 
     split: str
@@ -38,7 +44,8 @@ class NearDuplicates:
 
     Attributes:
         split: The split of the first of each pair.
-        other: The split of the second; the same one for pairs within a split.
+        other: The split of the second, the same one for pairs within a split; or the target's held-out
+            images.
         pairs: How many.
         examples: The names of the first few pairs.
     """
@@ -204,8 +211,11 @@ class DataReport:
         images = ImageSummary.from_dict(values["images"]) if "images" in values else None
         return cls(**{**values, "dropped": dropped, "images": images})
 
-    def lines(self) -> list[str]:
+    def lines(self, saved: Path | None = None) -> list[str]:
         """Words the report for people.
+
+        Args:
+            saved: The file that the report is saved in, to be named where not all rows left out are.
 
         Returns:
             A line for each split, and each reason for leaving rows out; of images also what they are like.
@@ -218,12 +228,15 @@ class DataReport:
             lines.append(f"{split:<10} {counted(rows, 'row')}: {_words_of_counts(self.class_counts[split])}")
         lines += self.images.lines() if self.images else []
         for entry in self.dropped:
-            places = entry.examples[:3]
-            examples = _words_of_places(places if self.images is None else [*map(_short, places)]) + (
-                ", ..." if entry.rows > 3 else ""
-            )
+            places = entry.examples[:_SHOWN]
+            examples = _words_of_places(places if self.images is None else [*map(_short, places)])
+            more = f" and {entry.rows - _SHOWN:,} more" if entry.rows > _SHOWN else ""
             left_out = counted(entry.rows, "row")
-            lines.append(f"{'left out':<10} {left_out} of {entry.split}, {entry.reason} ({examples})")
+            lines.append(f"{'left out':<10} {left_out} of {entry.split}, {entry.reason} ({examples}{more})")
+        most = max((entry.rows for entry in self.dropped), default=0)
+        if saved is not None and most > _SHOWN:
+            which = "all of them" if most <= MOST_NAMED else f"the first {MOST_NAMED:,} for each reason"
+            lines.append(f"{'':<10} {which} are named in {saved}")
         return lines
 
     def _count(self, reason: str) -> int:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tfapp.data.split_data import SplitData
     from tfapp.data.text import TextData
 
-_REPORT = "report.json"
+REPORT = "report.json"
+"""The file of a folder of saved data that says what was read and left out."""
+
 _PARTIAL = ".partial"
 _FILE = re.compile(
     r"(train|validation|test)-[0-9a-f]{16}\.(parquet|images)(\.partial)?|report\.json(\.partial)?"
@@ -116,7 +118,7 @@ def load_saved_image_data(directory: Path) -> ImageData:
 
 
 def _load(directory: Path, data_type: type[Data], make_split: Callable[..., Any]) -> Data:
-    path = directory / _REPORT
+    path = directory / REPORT
     if not path.is_file():
         raise DataError(f"{directory} holds no saved data: there is no {path}.")
     try:
@@ -127,7 +129,7 @@ def _load(directory: Path, data_type: type[Data], make_split: Callable[..., Any]
 
 
 def _read(directory: Path, data_type: type[Data], make_split: Callable[..., Any]) -> Data:
-    path = directory / _REPORT
+    path = directory / REPORT
     header = json.loads(path.read_text(encoding="utf-8"))
     if header["schema_version"] != _SCHEMA_VERSION:
         raise DataError(f"{path} has schema_version {header['schema_version']}; prepare the data again.")
@@ -177,17 +179,17 @@ def _write(data: SplitData[Any], folder: Path) -> None:
         "report": data.report.to_dict(),
     }
     text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
-    partial = folder / f"{_REPORT}{_PARTIAL}"
+    partial = folder / f"{REPORT}{_PARTIAL}"
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / _REPORT)
+    os.replace(partial, folder / REPORT)
 
 
 def _sweep(folder: Path) -> None:
     """Removes the files of other data than the report names, and half-written ones."""
     try:
-        header = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
+        header = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         tables = [_file_name(name, sha256) for name, sha256 in header["sha256"].items()]
-        kept = {_REPORT, *tables, *(str(Path(name).with_suffix(COPIES)) for name in tables)}
+        kept = {REPORT, *tables, *(str(Path(name).with_suffix(COPIES)) for name in tables)}
     except FileNotFoundError:
         kept = set()
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -200,7 +202,7 @@ def _sweep(folder: Path) -> None:
 def _may_be_replaced(target: Path) -> bool:
     """Tells whether a folder holds saved data, what is left of an interrupted save, or nothing."""
     return target.is_dir() and (
-        (target / _REPORT).is_file() or all(_FILE.fullmatch(path.name) for path in target.iterdir())
+        (target / REPORT).is_file() or all(_FILE.fullmatch(path.name) for path in target.iterdir())
     )
 
 

@@ -53,8 +53,13 @@ def image_bytes(image: Any, number: int) -> bytes:
     if isinstance(image, str | Path):
         try:
             return Path(image).expanduser().read_bytes()
-        except OSError as error:
-            raise DataError(f"{image} cannot be read: {error.strerror or error}.") from error
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # NUL in a path; no such home
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{image} cannot be read: {reason}; give the path of a file.") from error
     if (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8

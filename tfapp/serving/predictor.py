@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
@@ -17,6 +17,7 @@ from tfapp.release.manifest import check_files, listing, read_manifest, version_
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 
 _GOLDEN = "edge/golden.json"
+_TEXT_BATCHES = 64  # read ahead and ordered by length
 _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
 
 
@@ -71,42 +72,75 @@ class Predictor:
         Raises:
             DataError: When something is no text that UTF-8 can write, or no image that can be read.
         """
+        predictions = []
+        for answer in self.predict_each(features, batch_size=batch_size):
+            if isinstance(answer, DataError):
+                raise answer
+            predictions.append(answer)
+        return predictions
+
+    def predict_each(
+        self, features: Iterable[Any], *, batch_size: int = 32
+    ) -> Iterator[Prediction | DataError]:
+        """Classifies texts or images a few at a time, and goes on after one that cannot be classified.
+
+        Args:
+            features: What ``predict`` takes, or an iterator of it; images are read when their turn comes.
+            batch_size: Texts or images computed at once, 1 or more.
+
+        Returns:
+            An iterator of an answer for each, in their order: a prediction, or the error that says which text
+            or image cannot be classified and why.
+
+        Raises:
+            DataError: When a single text or image is given.
+        """
         if isinstance(features, str | bytes | Path):
             raise DataError("predict takes a list of texts or images: put the single one into a list.")
-        read = text_bytes if self.feature == "text" else image_bytes
-        encoded = [read(feature, number) for number, feature in enumerate(features)]
-        # Texts of similar length together need little padding.
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-        predictions: dict[int, Prediction] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            try:
-                answers = self._serve(**{self.feature: tf.constant([encoded[index] for index in batch])})
-            except tf.errors.InvalidArgumentError as error:
-                raise self._refusal(batch, encoded, features, error) from error
-            rows = answers["probabilities"].numpy()
-            labels = answers["label"].numpy()
-            for index, row, label in zip(batch, rows, labels, strict=True):
-                values = (float(value) for value in np.asarray(row))
-                predictions[index] = Prediction(
-                    label.decode("utf-8"), dict(zip(self.classes, values, strict=True))
-                )
-        return [predictions[index] for index in range(len(encoded))]
+        if batch_size < 1:
+            raise DataError(f"batch_size = {batch_size}: it must be 1 or more.")
+        return self._answers(enumerate(features), batch_size)
 
-    def _refusal(
-        self,
-        batch: Sequence[int],
-        encoded: Sequence[bytes],
-        features: Sequence[Any],
-        error: tf.errors.InvalidArgumentError,
-    ) -> DataError:
-        """Finds the first of a batch that the model refuses by itself."""
-        for index in sorted(batch):
-            try:
-                self._serve(**{self.feature: tf.constant([encoded[index]])})
-            except tf.errors.InvalidArgumentError as own:
-                return DataError(f"{feature_name(features[index], index)}: {refusal_text(own)}")
-        return DataError(f"the model refuses the batch: {refusal_text(error)}")
+    def _answers(
+        self, numbered: Iterator[tuple[int, Any]], batch_size: int
+    ) -> Iterator[Prediction | DataError]:
+        read, held = (text_bytes, _TEXT_BATCHES) if self.feature == "text" else (image_bytes, 1)
+        while given := dict(itertools.islice(numbered, held * batch_size)):
+            answers: dict[int, Prediction | DataError] = {}
+            encoded: dict[int, bytes] = {}
+            for number, feature in given.items():
+                try:
+                    encoded[number] = read(feature, number)
+                except DataError as error:
+                    answers[number] = error
+            # Texts of similar length together need little padding.
+            order = sorted(encoded, key=lambda number: len(encoded[number]))
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                answers |= self._classify({number: encoded[number] for number in batch}, given)
+            yield from (answers[number] for number in given)
+
+    def _classify(
+        self, encoded: Mapping[int, bytes], given: Mapping[int, Any]
+    ) -> dict[int, Prediction | DataError]:
+        """Classifies a batch; where the model refuses it, each half by itself, down to what it refuses."""
+        numbers = list(encoded)
+        try:
+            answers = self._serve(**{self.feature: tf.constant(list(encoded.values()))})
+        except tf.errors.InvalidArgumentError as error:
+            if len(numbers) == 1:
+                name = feature_name(given[numbers[0]], numbers[0])
+                return {numbers[0]: DataError(f"{name}: {refusal_text(error)}")}
+            halves = (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :])
+            first, second = (
+                self._classify({number: encoded[number] for number in half}, given) for half in halves
+            )
+            return first | second
+        rows, labels = answers["probabilities"].numpy(), answers["label"].numpy()
+        return {
+            number: Prediction(label.decode("utf-8"), dict(zip(self.classes, map(float, row), strict=True)))
+            for number, row, label in zip(numbers, rows, labels, strict=True)
+        }
 
 
 def load_release(path: str | Path) -> Predictor:

@@ -16,7 +16,6 @@ class PackagedDataset:
     Attributes:
         name: Name by which readers and workflows know it.
         asset: The pinned package file that carries it.
-        licence: The terms under which the content may be used.
         reader: Reads ``(texts, labels)``, or the paths of images and labels, from the folder of the unpacked
             asset.
         kind: What the rows are: ``"text"`` or ``"image"``.
@@ -24,9 +23,13 @@ class PackagedDataset:
 
     name: str
     asset: Asset
-    licence: str
     reader: Callable[[Path], tuple[list[str], list[str]]]
     kind: str = "text"
+
+    @property
+    def licence(self) -> str:
+        """The terms under which the content may be used, and who published it."""
+        return f"{self.asset.licence}; {self.asset.origin}. {self.asset.notice}".strip()
 
     def read(self) -> tuple[list[str], list[str]]:
         """Reads the rows, fetching the asset on first use.

@@ -42,9 +42,5 @@ def read_bbc_news(folder: Path) -> tuple[list[str], list[str]]:
 bbc_news = PackagedDataset(
     name="bbc-news",
     asset=ASSETS["bbc-news"],
-    licence=(
-        "Copyright BBC; published for research by Greene and Cunningham (ICML 2006). "
-        "Read here, not redistributed."
-    ),
     reader=read_bbc_news,
 )

@@ -41,10 +41,6 @@ def read_elpv(folder: Path) -> tuple[list[str], list[str]]:
 elpv = PackagedDataset(
     name="elpv",
     asset=ASSETS["elpv"],
-    licence=(
-        "CC-BY-NC-SA 4.0, not for commercial use; Buerhop-Lutz et al. (EU PVSEC 2018), Deitsch et al. "
-        "(Solar Energy 2019). Read here, not redistributed."
-    ),
     reader=read_elpv,
     kind="image",
 )

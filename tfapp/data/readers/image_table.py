@@ -13,6 +13,10 @@ from tfapp.data.image_store import FileImages, ImageStore, file_images
 from tfapp.data.readers.table import Array, Table
 
 ABSENT = -1
+"""The size of an image whose file is absent."""
+
+DAMAGED = -2
+"""The size of an image whose record in its file does not have the checksum that it was written with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,8 @@ class ImageTable:
 
     Attributes:
         table: Labels, groups, and the names by which messages speak of the images.
-        images: The encoded images, one for each row; a file that is absent has the size ``ABSENT``.
+        images: The encoded images, one for each row; ``ABSENT`` or ``DAMAGED`` takes the place of the size
+            where there is none.
         origin: What they were read from, in words.
     """
 
@@ -60,16 +65,30 @@ def resolve_paths(table: Table, origin: str, *, relative_to_files: bool) -> Imag
     Returns:
         The table; a row without a path keeps the place where it stands as its name.
     """
+    paths = image_paths(table, relative_to_files=relative_to_files)
+    names = tuple(path or table.place(row) for row, path in enumerate(paths))
+    return ImageTable(_named(names, table.labels, table.groups), _store(paths), origin)
+
+
+def image_paths(table: Table, *, relative_to_files: bool) -> list[str]:
+    """Makes the paths in a table absolute.
+
+    Args:
+        table: Paths and labels as they were read.
+        relative_to_files: Whether relative paths begin at the folder of the file that holds them; else at the
+            current folder.
+
+    Returns:
+        A path for each row, empty where it has none.
+    """
     folders = [
         os.path.dirname(os.path.abspath(file)) if relative_to_files else os.getcwd() for file in table.files
     ]
-    names, paths = [], []
-    for row, (cell, file) in enumerate(zip(table.texts.tolist(), table.file_index.tolist(), strict=True)):
+    paths = []
+    for cell, file in zip(table.texts.tolist(), table.file_index.tolist(), strict=True):
         cell = cell.strip() if cell else ""
-        path = os.path.normpath(os.path.join(folders[file], os.path.expanduser(cell))) if cell else ""
-        paths.append(path)
-        names.append(path or table.place(row))
-    return ImageTable(_named(tuple(names), table.labels, table.groups), _store(paths), origin)
+        paths.append(os.path.normpath(os.path.join(folders[file], os.path.expanduser(cell))) if cell else "")
+    return paths
 
 
 def _named(names: tuple[str, ...], labels: Array, groups: Array | None) -> Table:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from tfapp.data.archives import is_archive, unpack
+from tfapp.data.archives import names_archive, unpack
 from tfapp.data.datasets import DATASETS
-from tfapp.data.readers import READERS, find_paths, read_source
+from tfapp.data.readers import find_paths, read_source
 from tfapp.data.readers.arrays import is_array, read_arrays
 from tfapp.data.readers.image_folder import find_split_folders, read_image_folder
-from tfapp.data.readers.image_table import ImageTable, resolve_paths
+from tfapp.data.readers.image_table import ImageTable, image_paths, resolve_paths
 from tfapp.data.readers.table import Columns
 from tfapp.data.readers.tfrecord import read_tfrecords
 from tfapp.errors import DataError, nearest
 
-FORMATS = (*READERS, "tfrecord", "archive")
-"""What ``format`` may be for images."""
+ImageFormat = Literal["csv", "tsv", "jsonl", "parquet", "folder", "tfrecord", "archive"]
+"""What ``format`` may be for images: a reader of tables, or where the images themselves lie."""
 
 _TFRECORD = re.compile(r"\.(tfrecords?|tfrec)($|-)")
 
@@ -32,7 +32,7 @@ def read_image_sources(
     Args:
         given: For each split its source or None; ``train`` has one, which may hold others in folders.
         columns: The columns of paths, labels and groups.
-        format: One of ``FORMATS``; by the suffix when None.
+        format: One of ``ImageFormat``; by the suffix when None.
 
     Returns:
         A table for each split that is given.
@@ -40,8 +40,8 @@ def read_image_sources(
     Raises:
         DataError: If a source cannot be used, holds no images, or a split is given twice.
     """
-    if format is not None and format not in FORMATS:
-        raise DataError(f"format={format!r} is unknown; {nearest(format, FORMATS)}")
+    if format is not None and format not in get_args(ImageFormat):
+        raise DataError(f"format={format!r} is unknown; {nearest(format, get_args(ImageFormat))}")
     tables: dict[str, ImageTable] = {}
     folder = _folder(given["train"], "source", format)
     if folder is not None:
@@ -68,6 +68,30 @@ def read_image_sources(
     return {split: tables[split] for split in given if split in tables}
 
 
+def find_named_files(source: str, columns: Columns, *, name: str, format: str | None) -> list[str]:
+    """Finds the image files that tables of paths name.
+
+    Args:
+        source: A path or pattern.
+        columns: The columns of paths, labels and groups.
+        name: The argument it was given as, for messages.
+        format: One of ``ImageFormat``; by the suffix when None.
+
+    Returns:
+        Absolute paths, each once, whether there is such a file or not; none where the images lie at the
+        source itself, as in folders, archives and TFRecord shards.
+
+    Raises:
+        DataError: If a table cannot be read.
+    """
+    path = Path(source).expanduser()
+    holds_them = path.is_dir() or names_archive(path) if format is None else format in ("folder", "archive")
+    if holds_them or _is_shards(source, format):
+        return []
+    table = read_source(source, columns, name=name, format=format, encoding="utf-8")
+    return sorted({path for path in image_paths(table, relative_to_files=True) if path})
+
+
 def _read(source: Any, columns: Columns, *, name: str, format: str | None) -> ImageTable:
     folder = _folder(source, name, format)
     if folder is not None:
@@ -91,17 +115,16 @@ def _read(source: Any, columns: Columns, *, name: str, format: str | None) -> Im
 
 def _read_files(source: str | Path, columns: Columns, name: str, format: str | None) -> ImageTable:
     """Reads TFRecord shards, files of paths and labels, and packaged data sets."""
-    shards = format == "tfrecord" or (format is None and _names_tfrecords(str(source)))
-    if shards:
+    if _is_shards(str(source), format):
         return read_tfrecords(find_paths(source, name), columns, origin=str(source))
     table = read_source(source, columns, name=name, format=format, encoding="utf-8")
     return resolve_paths(table, str(source), relative_to_files=source not in DATASETS)
 
 
-def _names_tfrecords(source: str) -> bool:
-    """Tells TFRecord shards by their name; ``train.tfrecord-00000-of-00008`` is one too."""
+def _is_shards(source: str, format: str | None) -> bool:
+    """Tells TFRecord shards by format or name; ``train.tfrecord-00000-of-00008`` is one too."""
     name = source.rsplit("/", 1)[-1].lower()
-    return bool(_TFRECORD.search(name))
+    return format == "tfrecord" or (format is None and bool(_TFRECORD.search(name)))
 
 
 def _folder(source: Any, name: str, format: str | None) -> Path | None:
@@ -110,10 +133,22 @@ def _folder(source: Any, name: str, format: str | None) -> Path | None:
     if not named or format not in (None, "folder", "archive"):
         return None
     path = Path(source).expanduser()
-    if is_archive(path) or format == "archive":
-        return unpack(find_paths(source, name)[0])
+    if format == "archive" or (format is None and names_archive(path)):
+        return unpack(_archive(source, name))
     if path.is_dir() and str(source):
         return path
     if format == "folder":
         raise DataError(f"{name}={str(source)!r} is no folder, but format='folder'.")
     return None
+
+
+def _archive(source: str | Path, name: str) -> Path:
+    paths = find_paths(source, name)
+    if len(paths) > 1:
+        raise DataError(
+            f"{name}={str(source)!r} matches {len(paths)} archives; give one of them, or unpack them into "
+            "one folder and pass that."
+        )
+    if paths[0].is_dir():
+        raise DataError(f"{paths[0]} is a folder, but format='archive'; leave format out.")
+    return paths[0]

@@ -2,7 +2,8 @@
 
 A shard is a sequence of records: length (8 bytes), its checksum (4), data, checksum of the data (4). The
 data is a protocol buffer. Both are read here without TensorFlow, because only the place of the image's
-bytes is kept.
+bytes is kept; but TensorFlow, which is quick, verifies all checksums of a shard first. Only where it finds
+one wrong are they computed here, to tell which.
 
 Reference: https://www.tensorflow.org/tutorials/load_data/tfrecord
 """
@@ -10,7 +11,7 @@ Reference: https://www.tensorflow.org/tutorials/load_data/tfrecord
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +19,12 @@ import numpy as np
 
 from tfapp.data.image_store import FileImages
 from tfapp.data.readers.example import Feature, find_features
-from tfapp.data.readers.image_table import ImageTable
+from tfapp.data.readers.image_table import DAMAGED, ImageTable
 from tfapp.data.readers.table import Columns, Table, check_columns, name_groups
 from tfapp.errors import DataError
 
-_IMAGES = ("image_bytes", "image/encoded", "image")
+# The first are the names that stand for "not named".
+_IMAGES = ("path", "image_bytes", "image/encoded", "image")
 _LABELS = ("label", "image/class/text", "image/class/label")
 _HEADER, _FOOTER = 12, 4
 _GZIP = b"\x1f\x8b"
@@ -33,26 +35,37 @@ def read_tfrecords(paths: Sequence[Path], columns: Columns, *, origin: str) -> I
 
     Args:
         paths: The shards.
-        columns: The features of the images (bytes), labels (bytes or int64) and groups. Where an Example
-            lacks the first two, ``image_bytes``, ``image/encoded`` or ``image``, and ``label``,
-            ``image/class/text`` or ``image/class/label`` are taken.
+        columns: The features of the images (bytes), labels (bytes or int64) and groups. Every Example must
+            have those that are named. For ``path`` the first record decides among ``path``, ``image_bytes``,
+            ``image/encoded`` and ``image``, for ``label`` among ``label``, ``image/class/text`` and
+            ``image/class/label``.
         origin: What is read, in words.
 
     Returns:
-        The table; the first record of a shard has number 0.
+        The table; the first record of a shard has number 0. A record whose data does not have the checksum
+        that it was written with has no label and no group, and an image that is ``DAMAGED``.
 
     Raises:
-        DataError: If a shard is damaged, compressed, or lacks a feature.
+        DataError: If a shard is cut off, compressed, damaged where it tells the length of a record, or a
+            record lacks a feature.
     """
     rows: list[tuple[int, int, int, int]] = []
     labels: list[Any] = []
     groups: list[Any] = []
     files = tuple(str(path.absolute()) for path in paths)
+    chosen: Columns | None = None
+    whole = _are_whole(paths)
     for file, path in enumerate(paths):
-        for number, (offset, data) in enumerate(_records(path)):
+        for number, (offset, data) in enumerate(_records(path, whole or _are_whole([path]))):
+            if data is None:
+                rows.append((file, offset, DAMAGED, number))
+                labels.append(None)
+                groups.append(None)
+                continue
             place = f"{path}, record {number}"
             features = find_features(data, place)
-            chosen = _choose(features, columns, place)
+            chosen = chosen or _choose(features, columns)
+            check_columns(place, list(features), chosen, noun="feature")
             image = features[chosen.content]
             if image.kind != "bytes" or len(image.values) != 1:
                 raise DataError(
@@ -81,12 +94,13 @@ def read_tfrecords(paths: Sequence[Path], columns: Columns, *, origin: str) -> I
     return ImageTable(table, FileImages(files, sizes, index, places[:, 1], places[:, 2], numbers), origin)
 
 
-def _choose(features: dict[str, Feature], columns: Columns, place: str) -> Columns:
-    content = next((name for name in (columns.content, *_IMAGES) if name in features), columns.content)
-    label = next((name for name in (columns.label, *_LABELS) if name in features), columns.label)
-    chosen = Columns(content, label, columns.group, columns.keyword)
-    check_columns(place, list(features), chosen, noun="feature")
-    return chosen
+def _choose(features: Mapping[str, Feature], columns: Columns) -> Columns:
+    """Chooses the features of all records by those of the first."""
+    content, label = (
+        next((name for name in usual if name in features), named) if named == usual[0] else named
+        for named, usual in ((columns.content, _IMAGES), (columns.label, _LABELS))
+    )
+    return Columns(content, label, columns.group, columns.keyword)
 
 
 def _single(feature: Feature, data: bytes, name: str, place: str) -> Any:
@@ -98,8 +112,8 @@ def _single(feature: Feature, data: bytes, name: str, place: str) -> Any:
     return data[slice(*value)] if feature.kind == "bytes" else value
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields each record's place in the shard and its data."""
+def _records(path: Path, whole: bool) -> Iterator[tuple[int, bytes | None]]:
+    """Yields each record's place in the shard and its data, None where the data is damaged."""
     try:
         with path.open("rb") as shard:
             if shard.read(2) == _GZIP:
@@ -110,15 +124,28 @@ def _records(path: Path) -> Iterator[tuple[int, bytes]]:
             size = path.stat().st_size
             number = offset = 0
             while offset < size:
-                data = _record(shard, path, number, size - offset)
-                yield offset + _HEADER, data
+                data, checksum = _record(shard, path, number, size - offset)
+                intact = whole or _masked_crc32c(data) == checksum
+                yield offset + _HEADER, data if intact else None
                 offset += _HEADER + len(data) + _FOOTER
                 number += 1
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _record(shard: BinaryIO, path: Path, number: int, left: int) -> bytes:
+def _are_whole(paths: Sequence[Path]) -> bool:
+    """Tells whether TensorFlow can read all records of shards, whose checksums it verifies."""
+    import tensorflow as tf
+
+    try:
+        tf.data.TFRecordDataset([str(path) for path in paths]).reduce(0, lambda count, _: count + 1)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def _record(shard: BinaryIO, path: Path, number: int, left: int) -> tuple[bytes, int]:
+    """Reads a record: its data, and the checksum that it was written with."""
     header = shard.read(_HEADER)
     if len(header) == _HEADER:
         length, checksum = struct.unpack("<QI", header)
@@ -127,8 +154,7 @@ def _record(shard: BinaryIO, path: Path, number: int, left: int) -> bytes:
             raise DataError(f"{path} {what}; write or copy it again.")
         if _HEADER + length + _FOOTER <= left:
             data = shard.read(length)
-            shard.read(_FOOTER)
-            return data
+            return data, struct.unpack("<I", shard.read(_FOOTER))[0]
     raise DataError(f"{path} ends in the middle of record {number}; write or copy it again.")
 
 
