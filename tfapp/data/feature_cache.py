@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfapp.data.bucketing import FeatureRows, Rows, round_up
 from tfapp.errors import OutputError
 
-IN_MEMORY_MEGABYTES = 256.0
+IN_MEMORY_MEGABYTES = 64.0
 """Larger caches are read from disk, batch by batch, so that memory does not grow with the data."""
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

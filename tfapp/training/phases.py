@@ -130,7 +130,7 @@ def train(
         views: Of how many augmented variants of each image features are cached while the backbone, or its
             lower part, is frozen; epochs take turns. Cached images are not mixed.
         feature_cache_megabytes: Largest feature cache in MB on disk; a larger one is not written, and the
-            frozen part is computed in every step instead. Of each split up to 256 MB are held in memory.
+            frozen part is computed in every step instead. Of each split up to 64 MB are held in memory.
         feature_dir: Folder of cached features, which runs on the same data and backbone may share;
             ``run_dir/features`` when None.
         run_dir: Folder of ``history.csv``, ``checkpoints/``, ``features/`` and ``tensorboard/``; None keeps
