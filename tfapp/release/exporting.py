@@ -70,6 +70,11 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
+    def scale(row: Mapping[str, Any]) -> str:
+        if row["scale"] is not None:
+            return f"{row['scale']:.3f} on {row['scale_rows']} of {row['examples']} rows"
+        return "-" if row["agreement"] is None else "not measurable"
+
     return [
         {
             "artifact": row["variant"],
@@ -79,6 +84,7 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             "max difference": number(row["max_abs_difference"], ".5f"),
             "accuracy": number(row["accuracy"], ".4f"),
             "drop": number(row["accuracy_drop"], ".4f"),
+            "scale": scale(row),
             "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".2f"),
             "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".2f"),
             "verdict": row["verdict"],

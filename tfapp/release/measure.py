@@ -89,6 +89,13 @@ def measure(
         beside = answers[name].rows(rows, total)
         if answers[name].error is None:
             judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
+        if judged.agreement is not None and judged.scale is None:
+            _logger.warning(
+                "verify: the temperature of %s cannot be checked: none of %d rows tells the scale of its "
+                "probabilities' logarithms",
+                name,
+                rows,
+            )
         judgements[name] = judged
         golden.record(name, beside)
     golden.save(stage.release / "edge" / "golden.json")
@@ -153,6 +160,8 @@ def _entry(directory: Path, variant: str, judgement: Judgement, answers: Answers
         "max_abs_difference": judgement.max_abs_difference,
         "accuracy": judgement.accuracy,
         "accuracy_drop": judgement.accuracy_drop,
+        "scale": judgement.scale,
+        "scale_rows": judgement.scale_rows,
         "robust_accuracy": None,
         "latency_ms": answers.latency_ms,
         "verdict": "refused" if judgement.reasons else "released",
