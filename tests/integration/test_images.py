@@ -19,6 +19,7 @@ from tfapp.evaluation import evaluate
 from tfapp.models import build_image_classifier
 from tfapp.release import Budget, export, verify
 from tfapp.release.golden import Golden
+from tfapp.release.processes import ArtifactRunner
 from tfapp.serving import load_release
 from tfapp.training import Phase, train
 
@@ -90,13 +91,20 @@ def test_every_variant_is_measured_on_the_whole_test_split(release, data):
     assert rows["int8"]["bytes"] < rows["float32"]["bytes"]
 
 
-def test_the_integer_file_takes_raw_pixels(release):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(release.path / "edge" / "model-int8.tflite"))
-    (given,) = interpreter.get_input_details()
-    assert given["dtype"] == np.uint8
-    assert given["quantization"] == (1.0, 0)
+def test_the_gate_learns_that_the_integer_file_takes_raw_pixels(release, tmp_path):
+    golden = Golden.load(release.path / "edge" / "golden.json")
+    with ArtifactRunner(
+        tmp_path,
+        golden.probe(),
+        feature=golden.feature,
+        tensor_endpoint=golden.tensor_endpoint,
+        temperature=golden.temperature,
+        time_calls=False,
+    ) as runner:
+        runner.start("int8", release.path / "edge" / "model-int8.tflite")
+        (answers,) = runner.answers().values()
+    assert answers.inputs == {"pixels": ("uint8", 1.0, 0.0)}
+    assert answers.step == pytest.approx(1 / 256)
 
 
 def test_golden_vectors_hold_images_and_the_checksums_of_their_pixels(release):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,25 @@ def test_another_temperature_is_found_in_quantised_variants(reference, logits, v
 def in_steps(probabilities):
     """Probabilities as uint8 gives them."""
     return Answers(probabilities=np.round(probabilities * 256).clip(0, 255) / 256, step=1 / 256)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("uint8", 1.0, 0.0), None),
+        (("uint8", 1.00000001, 0.0), None),
+        (("uint8", 0.996, 0.0), "pixels as uint8 with scale 0.996 and zero point 0 instead"),
+        (("uint8", 1.0, 3.0), "scale 1 and zero point 3"),
+        (("int8", 1.0, -128.0), "pixels as int8"),
+        (("float32", 0.0, 0.0), "pixels as float32"),
+    ],
+)
+def test_an_integer_file_takes_grey_levels(reference, given, said):
+    answers = replace(in_steps(reference.probabilities), inputs={"pixels": given})
+    reasons = judge("int8", answers, reference, Budget()).reasons
+    assert len(reasons) == (said is not None)
+    assert said is None or said in reasons[0]
+    assert judge("float32", answers, reference, Budget()).reasons == ()
 
 
 def test_the_rows_that_tell_the_scale_are_counted(logits):

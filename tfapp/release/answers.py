@@ -56,6 +56,8 @@ class Answers:
         latency_ms: ``p50``, ``p95``, ``threads`` and ``batch``.
         libraries: Versions of the libraries that ran it.
         step: Least difference between two probabilities where they come as integers, else 0.
+        inputs: Of each input tensor of a TFLite file its type, scale and zero point; a scale of 0 where its
+            values stand for themselves.
     """
 
     error: str | None = None
@@ -67,6 +69,7 @@ class Answers:
     latency_ms: Mapping[str, float] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     step: float = 0.0
+    inputs: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Answers:
         """Returns the answers to some of the rows.

@@ -145,6 +145,8 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
             f"the logarithms of its probabilities are {scale:.2f} times the model's, off by more than "
             f"{budget.max_scale_error:.2f} (max_scale_error){factor}"
         )
+    if variant == "int8":
+        reasons += _input_reasons(answers)
     reasons += _contradictions(answers, reference, budget)
     return Judgement(
         examples=rows,
@@ -174,6 +176,16 @@ def check_label_file(content: bytes, classes: Sequence[str]) -> str | None:
     if sorted(found) == sorted(classes):
         return f"labels.txt lists the classes as {found}, but the model's order is {list(classes)}"
     return f"labels.txt lists {found}, but the model's classes are {list(classes)}"
+
+
+def _input_reasons(answers: Answers) -> list[str]:
+    """Lists the inputs of an integer file whose integers are not the grey levels that a device has."""
+    return [
+        f"takes {name} as {kind} with scale {scale:g} and zero point {zero:g} instead of as uint8 with 1 and "
+        "0: an integer would not be a grey level. Export it again, calibrated on whole images"
+        for name, (kind, scale, zero) in answers.inputs.items()
+        if (kind, round(scale, 6), zero) != ("uint8", 1.0, 0.0)
+    ]
 
 
 def _contradictions(answers: Answers, reference: Reference, budget: Budget) -> list[str]:

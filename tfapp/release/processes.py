@@ -155,6 +155,7 @@ class ArtifactProcess:
             endpoint_labels=facts.get("endpoint_labels", {}),
             latency_ms=facts["latency_ms"],
             step=facts.get("step", 0.0),
+            inputs={name: tuple(kind) for name, kind in facts.get("inputs", {}).items()},
             libraries=facts["libraries"],
         )
 
