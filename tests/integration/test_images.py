@@ -13,11 +13,12 @@ import pytest
 from tfapp.cli import main
 from tfapp.data.archives import unpack
 from tfapp.data.image import load_image_data
-from tfapp.data.image_store import bmp_file
+from tfapp.data.image_store import bmp_file, file_images
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import evaluate
 from tfapp.models import build_image_classifier
 from tfapp.release import Budget, export, verify
+from tfapp.release.artifacts import write_artifact
 from tfapp.release.golden import Golden
 from tfapp.release.processes import ArtifactRunner
 from tfapp.serving import load_release
@@ -125,6 +126,21 @@ def test_a_decoder_that_makes_other_pixels_is_noticed(release):
     formats = {image[:2] for image in golden.inputs.images}
     assert formats == {b"\x89P", b"\xff\xd8", b"BM"}
     assert (release.path / "edge" / "golden.json").stat().st_size < 1_000_000
+
+
+def test_an_image_that_was_damaged_since_is_named_when_exporting(trained, data, tmp_path):
+    paths = [tmp_path / f"{row}.bmp" for row in range(3)]
+    for row, path in enumerate(paths):
+        path.write_bytes(data.train.images[row])
+    sizes = np.array([path.stat().st_size for path in paths])
+    paths[1].write_bytes(b"x" * sizes[1])
+    images = file_images([str(path) for path in paths], sizes)
+    with pytest.raises(DataError, match=r"1\.bmp: not an image"):
+        write_artifact(trained[0], "int8", tmp_path, tmp_path / "scratch", images)
+    split = replace(data.test, images=images, labels=data.test.labels[:3], digests=data.test.digests[:3])
+    with pytest.raises(DataError, match=r"1\.bmp: not an image"):
+        export(trained[0], tmp_path / "stripes", check_with=split, variants=["float32"])
+    assert not (tmp_path / "stripes").exists()
 
 
 def test_a_release_classifies_files_bytes_and_arrays(release, trained, data, tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfapp.errors import ConfigError, OutputError, TfappError, nearest, writing_problem
+from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
 from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS
 from tfapp.release.publish import disk_full
 
@@ -128,13 +128,19 @@ def write_artifact(
 
     Raises:
         OutputError: When the disk is full or cannot be written.
+        DataError: When an image to calibrate by cannot be read or decoded any more, with its name.
     """
     started = time.monotonic()
+    followed = _Followed(calibration)
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
+            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=followed)
         else:
             EXPORTERS[variant](model, directory)
+    except DataError:
+        # The exporter had the bytes alone; the sequence that they are of knows their name.
+        model.preprocessor.fixed(calibration[followed.last : followed.last + 1])
+        raise
     except (ConfigError, OutputError):
         raise
     except Exception as error:
@@ -148,6 +154,21 @@ def write_artifact(
     size = artifact_bytes(directory, variant) / 1e6
     _logger.info("export: %s, %.1f MB, in %.1f s", variant, size, time.monotonic() - started)
     return None
+
+
+class _Followed(Sequence[Any]):
+    """Features, and which of them was read last."""
+
+    def __init__(self, features: Sequence[Any]) -> None:
+        self._features = features
+        self.last = 0
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.last = index
+        return self._features[index]
 
 
 def _parts(directory: Path, variant: str) -> list[Path]:

@@ -130,7 +130,8 @@ def export(
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
         ConfigError: When a variant is unknown or cannot be made of this model, or ``evaluation`` is of other
             classes or another temperature than the model's.
-        DataError: When ``check_with`` is empty or has other classes than the model.
+        DataError: When ``check_with`` is empty or has other classes than the model, or an image cannot be
+            read or decoded any more.
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)

@@ -73,6 +73,7 @@ def verify(release_dir: str | Path) -> VerifyReport:
     Raises:
         ReleaseError: When there is no release, or its manifest cannot be read.
         OutputError: When the disk for temporary files is full.
+        DataError: When a golden image cannot be decoded here.
     """
     directory = version_folder(release_dir)
     manifest = read_manifest(directory)
