@@ -12,7 +12,7 @@ from typing import Any
 from tfapp import __version__
 from tfapp.errors import ConfigError, DataError, ReleaseRefused
 from tfapp.release.answers import Reference
-from tfapp.release.artifacts import check_space, choose_variants
+from tfapp.release.artifacts import choose_variants
 from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
@@ -140,7 +140,6 @@ def export(
     given = {} if evaluation is None else _scores(evaluation, model)
     _check_rows(model, check_with)
     with staging(directory) as stage:
-        check_space(directory, model, variants)
         _logger.info("export: %s", ", ".join(variants))
         calibration = () if data is None else data.train.features
         measured = measure(model, check_with, variants, budget, stage, calibration=calibration)

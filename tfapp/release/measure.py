@@ -11,7 +11,7 @@ from typing import Any
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
-from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
+from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden
 from tfapp.release.golden_texts import TextInputs, token_ids
@@ -66,7 +66,9 @@ def measure(
     model = in_float32(model)
     preprocessor = model.preprocessor
     kind = INPUTS[preprocessor.feature_name]
-    features = RawFeatures(split.features, kind.draw(preprocessor))
+    drawn = kind.draw(preprocessor)
+    features = RawFeatures(split.features, drawn)
+    check_space(stage.directory, model, variants, features, golden=drawn)
     folder = stage.scratch / "tensors"
     folder.mkdir()
     probe = Probe.from_features(preprocessor, features, inputs=model.input, folder=folder)

@@ -54,6 +54,15 @@ class RawFeatures(Sequence[bytes]):
         named = getattr(part, "name", None)
         return f"row {row}" if named is None else str(named(inside))
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all features of all parts; files that say how long they are need not be read."""
+        sizes = (getattr(part, "total_bytes", None) for part in self._parts)
+        return sum(
+            sum(map(len, RawFeatures(part))) if size is None else size
+            for part, size in zip(self._parts, sizes, strict=True)
+        )
+
     def _place(self, row: int) -> tuple[Sequence[Any], int]:
         """The sequence that a feature is of, and its position there."""
         part = int(np.searchsorted(self._ends, row, side="right"))
