@@ -22,7 +22,7 @@ from tfapp.release.artifacts import write_artifact
 from tfapp.release.golden import Golden
 from tfapp.release.processes import ArtifactRunner
 from tfapp.serving import load_release
-from tfapp.training import Phase, train
+from tfapp.training import Phase, SourceTask, train
 
 SIZE = 32
 
@@ -80,6 +80,29 @@ def test_a_network_learns_from_images(trained):
     assert [row["train"] for row in history.epochs] == ["head"] * 3 + ["all"] * 3
     assert history.lengths is None
     assert history.padding_share == 0.0
+
+
+def test_cached_images_of_a_source_are_augmented_too(data, tmp_path):
+    model = build_image_classifier(tiny_network(), classes=data.classes, image_size=SIZE)
+    kept = np.arange(len(data.train)) % 3 == 0
+    split = data.train
+    parts = split.images.take(kept), split.labels[kept], tuple(np.array(split.digests)[kept])
+    source = replace(data, train=replace(split, images=parts[0], labels=parts[1], digests=parts[2]))
+    train(
+        model,
+        data,
+        phases=[Phase("head", 1, 1e-2)],
+        augment="light",
+        views=3,
+        source=SourceTask(source),
+        precision="float32",
+        run_dir=tmp_path,
+        verbose=False,
+    )
+    (cache,) = (tmp_path / "features").glob("*-source")
+    features = np.fromfile(cache / "features.bin", np.float32).reshape(3, kept.sum(), -1)
+    for first, second in ((0, 1), (1, 2)):
+        assert np.abs(features[first] - features[second]).max(axis=1).min() > 1e-4
 
 
 def test_every_variant_is_measured_on_the_whole_test_split(release, data):

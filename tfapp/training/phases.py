@@ -127,8 +127,8 @@ def train(
         sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
         augment: What is done to training images: a preset (``"light"``, ``"medium"``, ``"strong"``), the
             arguments of `Augmentation` by name, or None. Validation and test images stay as they are.
-        views: Of how many augmented variants of each image features are cached while the backbone, or its
-            lower part, is frozen; epochs take turns. Cached images are not mixed.
+        views: Of how many augmented variants of each image, also of the source's, features are cached while
+            the backbone, or its lower part, is frozen; epochs take turns. Cached images are not mixed.
         feature_cache_megabytes: Largest feature cache in MB, on disk and, while its phase trains, in memory;
             a larger one is not written, and the frozen part is computed in every step instead.
         feature_dir: Folder of cached features, which runs on the same data and backbone may share;
