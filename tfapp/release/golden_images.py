@@ -91,7 +91,7 @@ def _gif(pixels: npt.NDArray[np.uint8]) -> bytes:
     palette = np.zeros((_GIF_CLEAR, 3), np.uint8)
     palette[: len(colours)] = colours
     nearest = (pixels.astype(np.int64) * (_GIF_LEVELS - 1) + 127) // 255
-    numbers = (nearest @ [_GIF_LEVELS**2, _GIF_LEVELS, 1]).ravel()
+    numbers = (nearest @ np.array([_GIF_LEVELS**2, _GIF_LEVELS, 1])).ravel()
     screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0x80 | (_GIF_BITS - 1), 0, 0)
     place = struct.pack("<BHHHHBB", 0x2C, 0, 0, width, height, 0, _GIF_BITS)
     frames = (place + _gif_codes(each) for each in (numbers, len(colours) - 1 - numbers))
