@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tfapp.disk import disk_full
 from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
 from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS
 from tfapp.release.probe import RawFeatures
-from tfapp.release.publish import disk_full
+from tfapp.release.publish import SPACE
 
 _logger = logging.getLogger("tfapp")
 
@@ -100,7 +101,7 @@ def check_space(
     needed += features.total_bytes + len(features) * (_tensor_bytes(model) + answers)
     needed += int(_IN_LETTERS * sum(map(len, golden)))
     if shutil.disk_usage(directory).free < needed:
-        raise disk_full(directory, needed)
+        raise disk_full(directory, needed=needed, cure=SPACE)
 
 
 def artifact_path(variant: str) -> str:

@@ -20,10 +20,10 @@ from typing import Self
 
 import numpy as np
 
+from tfapp.disk import disk_full
 from tfapp.progress import track
 from tfapp.release.answers import Answers
 from tfapp.release.probe import Probe
-from tfapp.release.publish import disk_full
 from tfapp.release.runner import ANSWERED, DISK_FULL
 
 _logger = logging.getLogger("tfapp")
