@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.errors import OutputError, TfappError, writing_problem
+from tfapp.disk import writing
+from tfapp.errors import OutputError
 
 _logger = logging.getLogger("tfapp")
 
@@ -147,33 +148,21 @@ def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
             yield RunFolder(directory)
 
 
-@contextlib.contextmanager
-def writing_to(directory: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that cannot be written into an `OutputError` with the cure.
+def writing_to(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """Turns a full disk or a folder that cannot be written into an `OutputError` with the command's cure.
 
     Args:
         directory: Where the block writes, for the message.
 
-    Raises:
-        OutputError: The block could not write.
+    Returns:
+        The block's context.
     """
-    try:
-        yield
-    except TfappError:
-        raise
-    except Exception as error:
-        problem = writing_problem(error)
-        if problem == "full":
-            raise OutputError(
-                f"{directory}: the disk is full; free some space, or choose another disk with --output, and "
-                "run the same command again: it continues where it stood."
-            ) from error
-        if problem == "denied" and isinstance(error, OSError):
-            raise OutputError(
-                f"{error.filename or directory}: cannot be written ({error.strerror}); make it writable or "
-                "choose another folder with --output."
-            ) from error
-        raise
+    return writing(
+        directory,
+        full="free some space, or choose another disk with --output, and run the same command again: it "
+        "continues where it stood",
+        denied="make it writable or choose another folder with --output",
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -13,14 +13,16 @@ import pytest
 from tfapp.cli import main
 from tfapp.data.archives import unpack
 from tfapp.data.image import load_image_data
-from tfapp.data.image_store import bmp_file
+from tfapp.data.image_store import bmp_file, file_images
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import evaluate
 from tfapp.models import build_image_classifier
 from tfapp.release import Budget, export, verify
+from tfapp.release.artifacts import write_artifact
 from tfapp.release.golden import Golden
+from tfapp.release.processes import ArtifactRunner
 from tfapp.serving import load_release
-from tfapp.training import Phase, train
+from tfapp.training import Phase, SourceTask, train
 
 SIZE = 32
 
@@ -80,6 +82,29 @@ def test_a_network_learns_from_images(trained):
     assert history.padding_share == 0.0
 
 
+def test_cached_images_of_a_source_are_augmented_too(data, tmp_path):
+    model = build_image_classifier(tiny_network(), classes=data.classes, image_size=SIZE)
+    kept = np.arange(len(data.train)) % 3 == 0
+    split = data.train
+    parts = split.images.take(kept), split.labels[kept], tuple(np.array(split.digests)[kept])
+    source = replace(data, train=replace(split, images=parts[0], labels=parts[1], digests=parts[2]))
+    train(
+        model,
+        data,
+        phases=[Phase("head", 1, 1e-2)],
+        augment="light",
+        views=3,
+        source=SourceTask(source),
+        precision="float32",
+        run_dir=tmp_path,
+        verbose=False,
+    )
+    (cache,) = (tmp_path / "features").glob("*-source")
+    features = np.fromfile(cache / "features.bin", np.float32).reshape(3, kept.sum(), -1)
+    for first, second in ((0, 1), (1, 2)):
+        assert np.abs(features[first] - features[second]).max(axis=1).min() > 1e-4
+
+
 def test_every_variant_is_measured_on_the_whole_test_split(release, data):
     rows = {row["variant"]: row for row in release.manifest["artifacts"]}
     assert list(rows) == ["saved_model", "keras", "float32", "float16", "dynamic", "int8"]
@@ -90,13 +115,20 @@ def test_every_variant_is_measured_on_the_whole_test_split(release, data):
     assert rows["int8"]["bytes"] < rows["float32"]["bytes"]
 
 
-def test_the_integer_file_takes_raw_pixels(release):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(release.path / "edge" / "model-int8.tflite"))
-    (given,) = interpreter.get_input_details()
-    assert given["dtype"] == np.uint8
-    assert given["quantization"] == (1.0, 0)
+def test_the_gate_learns_that_the_integer_file_takes_raw_pixels(release, tmp_path):
+    golden = Golden.load(release.path / "edge" / "golden.json")
+    with ArtifactRunner(
+        tmp_path,
+        golden.probe(),
+        feature=golden.feature,
+        tensor_endpoint=golden.tensor_endpoint,
+        temperature=golden.temperature,
+        time_calls=False,
+    ) as runner:
+        runner.start("int8", release.path / "edge" / "model-int8.tflite")
+        (answers,) = runner.answers().values()
+    assert answers.inputs == {"pixels": ("uint8", 1.0, 0.0)}
+    assert answers.step == pytest.approx(1 / 256)
 
 
 def test_golden_vectors_hold_images_and_the_checksums_of_their_pixels(release):
@@ -115,8 +147,23 @@ def test_a_decoder_that_makes_other_pixels_is_noticed(release):
     other = replace(golden.inputs, preprocessor={**golden.inputs.preprocessor, "aspect": "crop"})
     assert other.changed() > 10
     formats = {image[:2] for image in golden.inputs.images}
-    assert formats == {b"\x89P", b"\xff\xd8", b"BM"}
+    assert formats == {b"\x89P", b"\xff\xd8", b"BM", b"GI"}
     assert (release.path / "edge" / "golden.json").stat().st_size < 1_000_000
+
+
+def test_an_image_that_was_damaged_since_is_named_when_exporting(trained, data, tmp_path):
+    paths = [tmp_path / f"{row}.bmp" for row in range(3)]
+    for row, path in enumerate(paths):
+        path.write_bytes(data.train.images[row])
+    sizes = np.array([path.stat().st_size for path in paths])
+    paths[1].write_bytes(b"x" * sizes[1])
+    images = file_images([str(path) for path in paths], sizes)
+    with pytest.raises(DataError, match=r"1\.bmp: not an image"):
+        write_artifact(trained[0], "int8", tmp_path, tmp_path / "scratch", images)
+    split = replace(data.test, images=images, labels=data.test.labels[:3], digests=data.test.digests[:3])
+    with pytest.raises(DataError, match=r"1\.bmp: not an image"):
+        export(trained[0], tmp_path / "stripes", check_with=split, variants=["float32"])
+    assert not (tmp_path / "stripes").exists()
 
 
 def test_a_release_classifies_files_bytes_and_arrays(release, trained, data, tmp_path):

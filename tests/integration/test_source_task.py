@@ -12,6 +12,8 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import evaluate
 from tfapp.models import build_text_classifier
+from tfapp.objectives.joint import Joint
+from tfapp.objectives.standard import Standard
 from tfapp.training import Phase, SourceTask, predict_logits, train
 
 TOPICS = {"sport": ["team", "goal", "match"], "tech": ["computer", "network", "phone"]}
@@ -202,10 +204,23 @@ def test_impossible_sources_are_refused(moods, options, message):
         SourceTask(moods, **options)
 
 
+class Twice(Standard):
+    """An objective of a user's own."""
+
+    def step(self, model, inputs, labels, sample_weight):
+        return super().step(model, inputs, labels, 2 * sample_weight)
+
+
 def test_what_does_not_go_with_a_source_is_refused(make_model, target, moods, monkeypatch):
     model = make_model()
     with pytest.raises(ConfigError, match="give the second one with source="):
         run(model, target, objective="joint")
+    for objective in (Joint(0.5), Twice()):
+        with pytest.raises(
+            ConfigError,
+            match=r"objective = (Joint|Twice)\(\.\.\.\) cannot .* beside a source task.*Leave one",
+        ):
+            run(model, target, source=SourceTask(moods), objective=objective)
     searched = SourceTask(moods, alpha=[0.1, 1.0])
     with pytest.raises(ConfigError, match="compared on the target's validation rows"):
         run(model, target, source=searched, monitor="loss")

@@ -467,8 +467,13 @@ def test_datasets_that_cannot_be_read(elements, cardinality, said):
 def test_saving_where_nothing_may_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     data = load_text_data(ROWS)
-    with pytest.raises(OutputError, match="cannot be written: Not a directory; choose a folder"):
+    with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\); choose a folder"):
         data.save(tmp_path / "file" / "data")
+
+
+def test_saving_into_a_folder_whose_name_is_too_long(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot be written \(File name too long\); choose a folder"):
+        load_text_data(ROWS).save(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "train.parquet"])
@@ -491,7 +496,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tfapp.data.storage.pq.write_table", write_half)
     with pytest.raises(
-        OutputError, match=r"No space left on device; free some space\. Nothing was changed\."
+        OutputError, match=r"data: the disk is full, \d+ MB are free; free some space; nothing was"
     ):
         load_text_data(ROWS, seed=2).save(tmp_path / "data")
     assert len(list((tmp_path / "data").iterdir())) == 4
@@ -503,7 +508,7 @@ def test_a_full_disk_leaves_no_new_folder(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tfapp.data.storage.pq.write_table", write_nothing)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="the disk is full"):
         load_text_data(ROWS).save(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 

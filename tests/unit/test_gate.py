@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,54 @@ def test_another_temperature_is_found_in_quantised_variants(reference, logits, v
     answers = Answers(probabilities=softmax(logits / (2.0 * factor)).astype(np.float32))
     (reason,) = judge(variant, answers, reference, Budget()).reasons
     assert f"its temperature is {factor:.2f} times the model's" in reason
+
+
+def in_steps(probabilities):
+    """Probabilities as uint8 gives them."""
+    return Answers(probabilities=np.round(probabilities * 256).clip(0, 255) / 256, step=1 / 256)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("uint8", 1.0, 0.0), None),
+        (("uint8", 1.00000001, 0.0), None),
+        (("uint8", 0.996, 0.0), "pixels as uint8 with scale 0.996 and zero point 0 instead"),
+        (("uint8", 1.0, 3.0), "scale 1 and zero point 3"),
+        (("int8", 1.0, -128.0), "pixels as int8"),
+        (("float32", 0.0, 0.0), "pixels as float32"),
+    ],
+)
+def test_an_integer_file_takes_grey_levels(reference, given, said):
+    answers = replace(in_steps(reference.probabilities), inputs={"pixels": given})
+    reasons = judge("int8", answers, reference, Budget()).reasons
+    assert len(reasons) == (said is not None)
+    assert said is None or said in reasons[0]
+    assert judge("float32", answers, reference, Budget()).reasons == ()
+
+
+def test_the_rows_that_tell_the_scale_are_counted(logits):
+    sure = np.where(np.arange(200)[:, None] < 150, logits * 100, logits / 3)
+    reference = Reference(softmax(sure), None, CLASSES, temperature=1.0)
+    judged = judge("int8", in_steps(reference.probabilities), reference, Budget())
+    assert judged.scale == pytest.approx(1.0, abs=0.02)
+    assert 40 <= judged.scale_rows <= 60
+    (reason,) = judge("int8", in_steps(softmax(sure / 2)), reference, Budget(min_agreement=0)).reasons
+    assert "its temperature is" in reason
+
+
+def test_a_scale_that_no_row_tells_is_none_and_not_right(logits):
+    reference = Reference(softmax(logits * 1000), None, CLASSES, temperature=1.0)
+    judged = judge("int8", in_steps(softmax(logits * 100)), reference, Budget(min_agreement=0))
+    assert (judged.scale, judged.scale_rows, judged.reasons) == (None, 0, ())
+
+
+@pytest.mark.parametrize("num_classes", [3, 300, 512, 1000])
+def test_every_class_may_be_off_by_half_an_integer(num_classes):
+    flat = Reference(np.full((4, num_classes), 1 / num_classes), None, ("a",) * num_classes, 1.0)
+    assert find_flaw(in_steps(flat.probabilities), flat) is None
+    beyond = flat.probabilities + 0.5 / 256 + 0.03 / num_classes
+    assert "add up to 1" in find_flaw(Answers(probabilities=beyond, step=1 / 256), flat)
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 30.0, 1000.0])

@@ -1,13 +1,17 @@
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
+from tfapp.data.image_decoding import ImageDecoder
 from tfapp.errors import ReleaseError
 from tfapp.release.answers import Answers
 from tfapp.release.gate import Budget
 from tfapp.release.golden import Golden
+from tfapp.release.golden_images import make_golden_images
 from tfapp.release.golden_texts import TextInputs, make_golden_texts
 from tfapp.release.vocabulary import tokenize
 
@@ -48,6 +52,17 @@ def test_texts_include_the_empty_one_and_one_that_is_cut(tiny_vocab):
 
 def test_the_shortest_max_length_still_has_texts(tiny_vocab):
     assert len(make_golden_texts(tiny_vocab, max_length=3, count=5)) == 5
+
+
+def test_of_golden_gifs_the_first_frame_is_decoded():
+    gifs = [image for image in make_golden_images((40, 57)) if image.startswith(b"GIF89a")]
+    assert len(gifs) == 6
+    for gif in gifs:
+        frames = ImageSequence.all_frames(Image.open(io.BytesIO(gif)), lambda frame: frame.convert("RGB"))
+        first, second = map(np.array, frames)
+        assert np.abs(first.astype(int) - second).max() > 50
+        decoder = ImageDecoder(first.shape[:2])
+        np.testing.assert_array_equal(decoder.fixed([gif])[0]["pixels"][0], first)
 
 
 def test_vectors_read_back_as_written(golden, tmp_path):

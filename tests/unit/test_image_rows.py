@@ -11,6 +11,7 @@ from tfapp.data.bucketing import evaluation_batches, training_batches
 from tfapp.data.image_decoding import ImageDecoder
 from tfapp.data.image_rows import naming_bad_images
 from tfapp.errors import DataError
+from tfapp.release.probe import RawFeatures
 
 
 class Store(list):
@@ -85,6 +86,18 @@ def test_a_bad_image_is_named(decoder, images, bad, words):
     batches = training_batches(rows, np.zeros(11, np.int32), batch_size=4, seed=0).take(3)
     with pytest.raises(DataError, match=words), naming_bad_images():
         list(batches)
+    with pytest.raises(DataError, match=words):
+        decoder.fixed(images)
+
+
+def test_a_bad_image_of_several_sequences_is_named_by_its_own(decoder, images):
+    images[5] = picture(3)[:-30]
+    features = RawFeatures([picture(1)], images, ["text"])
+    assert [features.name(row) for row in (0, 6, 12)] == ["row 0", "cats/5.png", "row 12"]
+    assert features[4:9][1:].name(1) == "cats/5.png"
+    assert list(features[10:]) == [images[9], images[10], b"text"]
+    with pytest.raises(DataError, match=r"cats/5.png: the PNG file is damaged"):
+        decoder.fixed(features[4:9])
 
 
 def test_many_bad_images_are_counted(decoder):

@@ -20,11 +20,11 @@ LABELS = np.concatenate(
 WEIGHTS = GENERATOR.uniform(0.5, 2.0, len(LABELS)).astype(np.float32)
 
 
-def make_trainer(objective, *, loss=None, total_steps=10):
+def make_trainer(objective, *, loss=None, total_steps=10, regularizer=None):
     """A layer that both tasks share, and their heads on it."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
-    shared = keras.layers.Dense(8, activation="tanh", name="shared")(inputs)
+    shared = keras.layers.Dense(8, activation="tanh", name="shared", kernel_regularizer=regularizer)(inputs)
     target = keras.layers.Dense(OWN, name="target")(shared)
     source = keras.layers.Dense(OTHERS, name="source")(shared)
     answers = keras.Model(inputs, target)
@@ -61,6 +61,20 @@ def test_gradients_are_those_of_the_sum(options, weighted):
     for ours, theirs in zip(result.gradients, gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
     assert np.abs(gradients[-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 2.0])
+def test_a_regulariser_is_counted_once(alpha):
+    def step(regularizer):
+        trainer = make_trainer(Joint(alpha), regularizer=regularizer)
+        result = trainer.objective.step(trainer, tf.constant(FEATURES), tf.constant(LABELS), None)
+        return trainer, float(result.loss), [gradient.numpy() for gradient in result.gradients]
+
+    _, plain, without = step(None)
+    trainer, regularised, gradients = step(keras.regularizers.L2(0.5))
+    kernel = trainer.network.get_layer("shared").kernel.numpy()
+    assert regularised - plain == pytest.approx(0.5 * float(np.sum(kernel**2)), rel=1e-5)
+    np.testing.assert_allclose(gradients[0] - without[0], kernel, rtol=1e-4, atol=1e-6)
 
 
 def test_labels_may_be_distributions():

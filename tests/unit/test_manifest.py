@@ -54,6 +54,8 @@ def content():
                 "max_abs_difference": 1e-6,
                 "accuracy": 0.98,
                 "accuracy_drop": 0.0,
+                "scale": 1.0,
+                "scale_rows": 430,
                 "robust_accuracy": None,
                 "latency_ms": {"p50": 1.5, "p95": 2.0, "threads": 1, "batch": 1},
                 "verdict": "released",
@@ -95,6 +97,7 @@ BROKEN = [
     (("artifacts",), []),
     (("artifacts", 0, "variant"), "int4"),
     (("artifacts", 0, "agreement"), 1.5),
+    (("artifacts", 0, "scale_rows"), -1),
     (("artifacts", 0, "verdict"), "refused"),
     (("artifacts", 0, "latency_ms", "p50"), -1.0),
     (("artifacts", 0, "reasons"), ...),
@@ -114,7 +117,7 @@ def test_a_manifest_reads_back_as_written(tmp_path, content):
 
 def test_a_refused_manifest_may_lack_measures_and_version(tmp_path, content):
     content = changed(content, ("version",), None)
-    for name in ("agreement", "max_abs_difference", "accuracy", "accuracy_drop", "latency_ms"):
+    for name in ("agreement", "max_abs_difference", "accuracy", "accuracy_drop", "scale", "latency_ms"):
         content = changed(content, ("artifacts", 0, name), None)
     refused = {"verdict": "refused", "reasons": ["float32: crashed"], "budget": BUDGET}
     content = changed(content, ("release",), refused)

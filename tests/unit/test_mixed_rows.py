@@ -116,6 +116,28 @@ def test_views_of_the_target_leave_the_source_as_it_is():
         np.testing.assert_array_equal(values[4:] - 90, answers[4:])
 
 
+def test_views_of_the_source_take_turns():
+    target = FeatureRows({"features": np.arange(8, dtype=np.float32)[:, np.newaxis]})  # 4 rows in 2 views
+    source = FeatureRows({"features": np.arange(100, 106, dtype=np.float32)[:, np.newaxis]})  # 3 in 2
+    labels = np.array([10, 11, 12], np.int32)
+    beside = SourceRows(MixedRows(target, source), labels, batch_size=3, seed=0, views=2)
+    batches = training_batches(
+        MixedRows(target, source),
+        np.arange(4, dtype=np.int32),
+        batch_size=4,
+        seed=0,
+        views=2,
+        beside=beside,
+    )
+    seen = []
+    for inputs, answers in batches.take(6):
+        values = inputs["features"].numpy()[4:, 0]
+        np.testing.assert_array_equal((values - 100) % 3 + 10, answers[4:])
+        seen.append(sorted(values))
+    assert seen[0] == seen[2] == seen[4] != seen[1] == seen[3] == seen[5]
+    assert sorted([*seen[0], *seen[1]]) == list(range(100, 106))
+
+
 @pytest.mark.parametrize("mixes", [False, True])
 def test_each_task_is_augmented_by_itself(mixes):
     def augment(added, classes):

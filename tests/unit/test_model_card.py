@@ -3,6 +3,7 @@
 import pytest
 
 from tfapp.data.datasets import DATASETS
+from tfapp.release.exporting import artifact_table
 from tfapp.release.model_card import model_card, preset_name
 
 TABLE = [{"artifact": "float32", "verdict": "released"}]
@@ -53,3 +54,23 @@ def test_what_could_not_be_measured_is_not_said_to_have_answered():
     assert "Each was loaded in a fresh process and answered all 430 rows" in card(agreements=(1.0, 0.9))
     assert "Each but text, which could not be measured, was loaded" in card(agreements=(1.0, None))
     assert "was loaded" not in card(agreements=(None, None))
+
+
+def test_the_table_tells_a_measured_scale_from_one_that_no_row_tells():
+    entry = {
+        "variant": "int8",
+        "path": "edge/model-int8.tflite",
+        "bytes": 1,
+        "examples": 200,
+        "agreement": 1.0,
+        "max_abs_difference": 0.0,
+        "accuracy": None,
+        "accuracy_drop": None,
+        "latency_ms": None,
+        "verdict": "released",
+    }
+    told = {"scale": 0.98, "scale_rows": 50}
+    untold = {"scale": None, "scale_rows": 0}
+    failed = {**untold, "agreement": None}
+    table = artifact_table({"artifacts": [{**entry, **each} for each in (told, untold, failed)]})
+    assert [row["scale"] for row in table] == ["0.980 on 50 of 200 rows", "not measurable", "-"]

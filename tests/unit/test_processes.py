@@ -55,6 +55,7 @@ def test_answers_come_back(run):
         "answered()\n"
         "facts = {**GOOD, 'labels': ['a', 'b']}\n"
         "facts.update(endpoints={'serve': 0.5}, endpoint_labels={'serve': 3})\n"
+        "facts.update(step=0.25, inputs={'pixels': ['uint8', 1.0, 0.0]})\n"
         "write(facts, probabilities=np.eye(2), logits=np.eye(2))\n"
     )
     assert answers.error is None
@@ -62,6 +63,8 @@ def test_answers_come_back(run):
     assert answers.labels == ("a", "b")
     assert answers.endpoints == {"serve": 0.5}
     assert answers.endpoint_labels == {"serve": 3}
+    assert answers.step == 0.25
+    assert answers.inputs == {"pixels": ("uint8", 1.0, 0.0)}
     assert set(answers.libraries) == {"numpy"}
 
 

@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tfapp.data.image_store import ArrayImages
 from tfapp.errors import OutputError, ReleaseRefused
+from tfapp.release.probe import RawFeatures
 from tfapp.release.publish import check_name, publish, refuse, staging
 
 LEAVE_STAGING = """
@@ -170,11 +173,29 @@ def test_a_folder_without_permission_is_an_output_error(tmp_path):
 def test_too_little_space_is_noticed_before_the_work(tmp_path, monkeypatch):
     from tfapp.release.artifacts import check_space
 
-    model = SimpleNamespace(count_params=lambda: 1_000_000)
-    check_space(tmp_path, model, ("saved_model", "keras"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000_000))
-    with pytest.raises(OutputError, match=r"10 MB are free and about 48 MB are needed"):
-        check_space(tmp_path, model, ("saved_model", "keras"))
+    def model(tensor, **preprocessor):
+        return SimpleNamespace(
+            count_params=lambda: 1_000_000,
+            num_classes=100,
+            input={"input": tensor},
+            preprocessor=SimpleNamespace(**preprocessor),
+        )
+
+    photos = ArrayImages(np.zeros((1, 1000, 1000, 3), np.uint8), np.zeros(10, np.int64))
+    pixels = SimpleNamespace(shape=(None, 200, 100, 3), dtype="float32")
+    images = model(pixels, tensor_dtypes={"input": "uint8"}), RawFeatures(photos)
+    ids = SimpleNamespace(shape=(None, None), dtype="int32")
+    texts = model(ids, tensor_dtypes={}, max_length=256), RawFeatures(("zwölf",) * 1000)
+    assert images[1].total_bytes == sum(map(len, photos))
+    assert texts[1].total_bytes == 6000
+    variants = ("saved_model", "keras")
+    # The weights' 48 MB; photographs of 30 MB, pixels of 0.6 MB, 9 MB of base64; 1 MB of ids, 3.2 of answers.
+    for (asked, features), golden, needed in ((images, 6_750_000, 88), (texts, 0, 52)):
+        check_space(tmp_path, asked, variants, features, golden=[b"-" * golden])
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+            with pytest.raises(OutputError, match=f"10 MB are free and about {needed} MB are needed"):
+                check_space(tmp_path, asked, variants, features, golden=[b"-" * golden])
 
 
 def test_a_disk_that_a_library_says_is_full_is_an_output_error(tmp_path):

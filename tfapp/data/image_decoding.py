@@ -14,7 +14,7 @@ from tfapp.data.image_headers import ImageHeader, header_of, problem_text
 from tfapp.data.image_limits import MAX_PIXELS as MAX_PIXELS
 from tfapp.data.image_limits import MOST_MAX_PIXELS
 from tfapp.data.image_resizing import oriented, padded, resized, target_size, used_part
-from tfapp.data.image_rows import EncodedImages, ImageRows
+from tfapp.data.image_rows import EncodedImages, ImageRows, naming_bad_images
 from tfapp.data.image_segments import bytes_at, gif_palette_size
 from tfapp.errors import ConfigError, nearest
 
@@ -174,15 +174,20 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
         """Decodes any number of images.
 
         Args:
-            features: The encoded images.
+            features: The encoded images, read when asked; with ``name(row)`` where they have names.
 
         Returns:
             As `rows`, as a numpy array.
+
+        Raises:
+            DataError: When some cannot be read or decoded, with their names.
         """
-        pixels = np.empty((len(features), *self.image_size, 3), np.uint8)
-        for start in range(0, len(features), _CHUNK):
-            chunk = [features[row] for row in range(start, min(start + _CHUNK, len(features)))]
-            pixels[start : start + _CHUNK] = self(tf.constant(chunk, tf.string))["pixels"]
+        rows = self.make_rows(self.encode(features))
+        pixels = np.empty((len(rows), *self.image_size, 3), np.uint8)
+        with naming_bad_images():
+            for start in range(0, len(rows), _CHUNK):
+                chunk = tf.range(start, min(start + _CHUNK, len(rows)))
+                pixels[start : start + _CHUNK] = rows.gather(chunk)["pixels"]
         return {"pixels": pixels}, None
 
     def encode(self, images: Sequence[bytes], *, digests: Sequence[str] | None = None) -> EncodedImages:

@@ -59,6 +59,11 @@ class ImageStore(Sequence[bytes]):
             The file, and the number of the image in it where it holds several.
         """
 
+    @property
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """Bytes of all images; none is read for it, but one of an array."""
+
     @abstractmethod
     def take(self, indices: Positions) -> ImageStore:
         """Chooses some images.
@@ -105,6 +110,11 @@ class FileImages(ImageStore):
         """Names an image by its file."""
         file, number = self.files[self.file_index[index]], int(self.numbers[index])
         return file if number < 0 else f"{file}, record {number}"
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all images, as they were prepared."""
+        return int(self.lengths.sum())
 
     def take(self, indices: Positions) -> FileImages:
         """Chooses some images."""
@@ -156,6 +166,11 @@ class ArrayImages(ImageStore):
     def name(self, index: int) -> str:
         """Names an image by its position in the array."""
         return f"{self.source}, index {int(self.positions[index])}"
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all images: without compression, every one is as long as the first."""
+        return len(self) * len(self._read(0)) if len(self) else 0
 
     def take(self, indices: Positions) -> ArrayImages:
         """Chooses some images."""

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.data.augment import Augment
+from tfapp.data.balancing import draw_each_once, draw_views
 from tfapp.data.bucketing import POOL_BATCHES, Rows
 
 
@@ -67,16 +68,30 @@ class SourceRows:
 
     Args:
         rows: The rows of both tasks.
-        labels: Labels of the source's rows, int32 ``(rows of the source,)``, already told apart from the
-            target's by an offset.
+        labels: Labels of the source's rows, int32 ``(rows of the source / views,)``, already told apart from
+            the target's by an offset.
         batch_size: Rows of the source in every batch, 1 or more.
         seed: Decides the order; at least 0 and less than 2^63 - 1.
+        views: How many variants of each labelled row there are, all rows of the first before all of the
+            second; the source's epochs take turns.
     """
 
-    def __init__(self, rows: MixedRows, labels: npt.NDArray[np.int32], *, batch_size: int, seed: int) -> None:
-        self.labels = labels
+    def __init__(
+        self,
+        rows: MixedRows,
+        labels: npt.NDArray[np.int32],
+        *,
+        batch_size: int,
+        seed: int,
+        views: int = 1,
+    ) -> None:
+        self.labels = np.tile(labels, views)
         self._rows, self._batch_size, self._seed = rows, batch_size, seed
         self._lengths = tf.constant(rows.lengths)
+        self._num_rows = len(labels)
+        self._draw = draw_each_once(len(labels))
+        if views > 1:
+            self._draw = draw_views(self._draw, len(labels), views=views, seed=seed)
 
     def extend(self, batches: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """Puts the source's rows behind the target's.
@@ -96,13 +111,13 @@ class SourceRows:
 
     def _drawn(self, batches: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """The source's batches of an epoch of the target, those of short texts first."""
-        first_row, rows = self._rows.num_target, len(self._rows) - self._rows.num_target
+        rows = self._num_rows
         needed = batches * self._batch_size
         start = epoch * needed
         first, last = start // rows, (start + needed - 1) // rows
         orders = tf.map_fn(
             lambda number: tf.random.experimental.stateless_shuffle(
-                tf.range(first_row, first_row + rows),
+                self._rows.num_target + self._draw(number)[0],
                 seed=tf.stack([tf.constant(self._seed, tf.int64), number]),
             ),
             tf.range(first, last + 1),

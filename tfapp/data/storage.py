@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +16,8 @@ import pyarrow.parquet as pq
 from tfapp.data.image_storage import COPIES, image_copies, image_table, read_images
 from tfapp.data.report import DataReport
 from tfapp.data.split_data import SPLITS
-from tfapp.errors import DataError, OutputError, writing_problem
+from tfapp.disk import locked, writing
+from tfapp.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
@@ -52,26 +51,23 @@ def save_data(data: SplitData[Any], directory: Path) -> Path:
     Raises:
         OutputError: If it cannot be written, or holds something else.
     """
-    try:
+    same = "nothing was changed"
+    with writing(
+        directory, full=f"free some space; {same}", denied=f"choose a folder that you may write to; {same}"
+    ):
         if directory.exists() and not _may_be_replaced(directory):
             raise OutputError(
                 f"{directory} exists and holds no saved data; name another folder, or remove it."
             )
         made = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory):
+        with locked(directory):
             try:
                 _write(data, directory)
             finally:
                 _sweep(directory)
                 if made and not any(directory.iterdir()):
                     directory.rmdir()
-    except OSError as error:
-        full = writing_problem(error) == "full"
-        cure = "free some space" if full else "choose a folder that you may write to"
-        raise OutputError(
-            f"{directory} cannot be written: {error.strerror or error}; {cure}. Nothing was changed."
-        ) from error
     return directory
 
 
@@ -122,7 +118,7 @@ def _load(directory: Path, data_type: type[Data], make_split: Callable[..., Any]
     if not path.is_file():
         raise DataError(f"{directory} holds no saved data: there is no {path}.")
     try:
-        with _locked(directory, shared=True):
+        with locked(directory, shared=True):
             return _read(directory, data_type, make_split)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{directory} is damaged: {error}. Remove it and prepare the data again.") from error
@@ -204,15 +200,3 @@ def _may_be_replaced(target: Path) -> bool:
     return target.is_dir() and (
         (target / REPORT).is_file() or all(_FILE.fullmatch(path.name) for path in target.iterdir())
     )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lets one process at a time write into a folder, or many read; the system frees a dead one's lock."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -42,8 +42,14 @@ class TrainableModel(Protocol):
     def __call__(self, inputs: Any, *, training: bool) -> tf.Tensor:
         """Logits of a batch, float32 ``(batch, num_classes)``."""
 
-    def supervised_loss(self, inputs: Any, labels: Any, logits: Any, sample_weight: Any) -> tf.Tensor:
-        """The weighted loss to differentiate, a scalar, already divided by the number of replicas."""
+    def supervised_loss(
+        self, inputs: Any, labels: Any, logits: Any, sample_weight: Any, *, regularised: bool = True
+    ) -> tf.Tensor:
+        """The weighted loss to differentiate, a scalar, already divided by the number of replicas.
+
+        The model's own losses, of regularisers for one, are in it unless ``regularised`` is False: a step
+        that adds several of these losses up counts them once.
+        """
 
     def unscaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss as shown to people: the replica count taken out again."""

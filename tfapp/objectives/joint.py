@@ -16,6 +16,8 @@ ALPHA_SCHEDULES = ("constant", "linear", "cosine")
 class Joint:
     """Minimises ``L_target + alpha * L_source``, each the mean loss over its own rows of the batch.
 
+    Losses of regularisers, which belong to neither task, are added once.
+
     The model's logits are those of the target and, behind them, those of the source; in a batch the rows of
     the target come first. Labels of source rows are offset by the number of target classes, so a label tells
     its task. The softmax of a row goes over the logits of its own task only.
@@ -83,7 +85,9 @@ class Joint:
             logits = model(inputs, training=True)
             target_logits, source_logits = logits[:border, :own], logits[border:, own:]
             target = model.supervised_loss(inputs, target_labels, target_logits, weights[0])
-            source = model.supervised_loss(inputs, source_labels, source_logits, weights[1])
+            source = model.supervised_loss(
+                inputs, source_labels, source_logits, weights[1], regularised=False
+            )
             loss = target + self.alpha_at(model.progress) * source
         gradients = tape.gradient(loss, list(model.trainable_variables))
         return StepResult(model.unscaled(loss), target_logits, gradients, target_labels)

@@ -56,6 +56,8 @@ class Answers:
         latency_ms: ``p50``, ``p95``, ``threads`` and ``batch``.
         libraries: Versions of the libraries that ran it.
         step: Least difference between two probabilities where they come as integers, else 0.
+        inputs: Of each input tensor of a TFLite file its type, scale and zero point; a scale of 0 where its
+            values stand for themselves.
     """
 
     error: str | None = None
@@ -67,6 +69,7 @@ class Answers:
     latency_ms: Mapping[str, float] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     step: float = 0.0
+    inputs: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Answers:
         """Returns the answers to some of the rows.
@@ -140,6 +143,22 @@ def differences(answers: Answers, reference: Reference) -> FloatArray:
     return largest
 
 
+def telling_classes(expected: FloatArray, *, step: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Finds the classes whose probabilities tell an artifact's scale.
+
+    Args:
+        expected: The model's probabilities ``(rows, num_classes)``.
+        step: Least difference between two probabilities of the artifact.
+
+    Returns:
+        ``(rows, num_classes)``: those that the model gives more than a few steps, in rows that have two or
+        more of them.
+    """
+    counted = expected > max(_LEAST_PROBABILITY, _STEPS * step)
+    telling: npt.NDArray[np.bool_] = counted & (counted.sum(axis=1, keepdims=True) > 1)
+    return telling
+
+
 def log_scale(found: FloatArray, expected: FloatArray, *, step: float = 0.0) -> float | None:
     """Fits the number by which log-probabilities were multiplied; another temperature does just that.
 
@@ -148,14 +167,13 @@ def log_scale(found: FloatArray, expected: FloatArray, *, step: float = 0.0) -> 
     Args:
         found: Probabilities of an artifact ``(rows, num_classes)``.
         expected: The model's.
-        step: Least difference between two found probabilities; classes that the model gives less than a few
-            of them are not counted.
+        step: Least difference between two found probabilities, see `telling_classes`.
 
     Returns:
-        The slope of the one on the other, each row's classes centred; None where the model's are all alike.
+        The slope of the one on the other, each row's classes centred; None where it cannot be measured: no
+        row tells it, or the model's classes are all alike.
     """
-    counted = expected > max(_LEAST_PROBABILITY, _STEPS * step)
-    counted &= counted.sum(axis=1, keepdims=True) > 1
+    counted = telling_classes(expected, step=step)
 
     def centred(probabilities: FloatArray) -> FloatArray:
         logs = np.log(np.maximum(probabilities, max(_LEAST_PROBABILITY**2, step / 2)))

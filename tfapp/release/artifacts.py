@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfapp.errors import ConfigError, OutputError, TfappError, nearest, writing_problem
+import numpy as np
+
+from tfapp.disk import disk_full
+from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
 from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS
-from tfapp.release.publish import disk_full
+from tfapp.release.probe import RawFeatures
+from tfapp.release.publish import SPACE
 
 _logger = logging.getLogger("tfapp")
 
@@ -28,6 +33,10 @@ VARIANTS: dict[str, float] = {
 _SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
 _SCRATCH_SHARE = 2.0
 _SPARE_BYTES = 32_000_000
+# Of one class and row: a probability and a logit, 8 bytes each at most.
+_ANSWER_BYTES = 16
+# What base64 makes of bytes.
+_IN_LETTERS = 4 / 3
 
 
 def choose_variants(
@@ -68,21 +77,31 @@ def choose_variants(
     return tuple(dict.fromkeys(variants))
 
 
-def check_space(directory: Path, model: Any, variants: Sequence[str]) -> None:
-    """Refuses to start on a disk that cannot hold the release.
+def check_space(
+    directory: Path, model: Any, variants: Sequence[str], features: RawFeatures, *, golden: Sequence[bytes]
+) -> None:
+    """Refuses to start on a disk that cannot hold the release and what measuring it takes meanwhile.
+
+    A text that is split into windows counts as one of them: how many it has shows when it is tokenized.
 
     Args:
         directory: An existing folder on that disk.
         model: The model whose weights are written.
         variants: The variants to be written.
+        features: What every artifact is asked.
+        golden: Those of them that are shipped with the release.
 
     Raises:
         OutputError: When there is too little space.
     """
     weights = 4 * int(model.count_params())
     needed = int(weights * (sum(VARIANTS[name] for name in variants) + _SCRATCH_SHARE)) + _SPARE_BYTES
+    # Features and tensors are handed to other processes as files, and so are answers handed back.
+    answers = _ANSWER_BYTES * model.num_classes * len(variants)
+    needed += features.total_bytes + len(features) * (_tensor_bytes(model) + answers)
+    needed += int(_IN_LETTERS * sum(map(len, golden)))
     if shutil.disk_usage(directory).free < needed:
-        raise disk_full(directory, needed)
+        raise disk_full(directory, needed=needed, cure=SPACE)
 
 
 def artifact_path(variant: str) -> str:
@@ -128,13 +147,19 @@ def write_artifact(
 
     Raises:
         OutputError: When the disk is full or cannot be written.
+        DataError: When an image to calibrate by cannot be read or decoded any more, with its name.
     """
     started = time.monotonic()
+    followed = _Followed(calibration)
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
+            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=followed)
         else:
             EXPORTERS[variant](model, directory)
+    except DataError:
+        # The exporter had the bytes alone; the sequence that they are of knows their name.
+        model.preprocessor.fixed(calibration[followed.last : followed.last + 1])
+        raise
     except (ConfigError, OutputError):
         raise
     except Exception as error:
@@ -148,6 +173,31 @@ def write_artifact(
     size = artifact_bytes(directory, variant) / 1e6
     _logger.info("export: %s, %.1f MB, in %.1f s", variant, size, time.monotonic() - started)
     return None
+
+
+class _Followed(Sequence[Any]):
+    """Features, and which of them was read last."""
+
+    def __init__(self, features: Sequence[Any]) -> None:
+        self._features = features
+        self.last = 0
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.last = index
+        return self._features[index]
+
+
+def _tensor_bytes(model: Any) -> int:
+    """Bytes of a row of the model's input tensors, of fixed length."""
+    types = model.preprocessor.tensor_dtypes
+    total = 0
+    for name, tensor in model.input.items():
+        sides = (side or model.preprocessor.max_length for side in tensor.shape[1:])
+        total += math.prod(sides) * np.dtype(types.get(name, tensor.dtype)).itemsize
+    return total
 
 
 def _parts(directory: Path, variant: str) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from tfapp import __version__
 from tfapp.errors import ConfigError, DataError, ReleaseRefused
 from tfapp.release.answers import Reference
-from tfapp.release.artifacts import check_space, choose_variants
+from tfapp.release.artifacts import choose_variants
 from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
@@ -70,6 +70,11 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
+    def scale(row: Mapping[str, Any]) -> str:
+        if row["scale"] is not None:
+            return f"{row['scale']:.3f} on {row['scale_rows']} of {row['examples']} rows"
+        return "-" if row["agreement"] is None else "not measurable"
+
     return [
         {
             "artifact": row["variant"],
@@ -79,6 +84,7 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             "max difference": number(row["max_abs_difference"], ".5f"),
             "accuracy": number(row["accuracy"], ".4f"),
             "drop": number(row["accuracy_drop"], ".4f"),
+            "scale": scale(row),
             "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".2f"),
             "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".2f"),
             "verdict": row["verdict"],
@@ -124,7 +130,8 @@ def export(
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
         ConfigError: When a variant is unknown or cannot be made of this model, or ``evaluation`` is of other
             classes or another temperature than the model's.
-        DataError: When ``check_with`` is empty or has other classes than the model.
+        DataError: When ``check_with`` is empty or has other classes than the model, or an image cannot be
+            read or decoded any more.
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
@@ -133,7 +140,6 @@ def export(
     given = {} if evaluation is None else _scores(evaluation, model)
     _check_rows(model, check_with)
     with staging(directory) as stage:
-        check_space(directory, model, variants)
         _logger.info("export: %s", ", ".join(variants))
         calibration = () if data is None else data.train.features
         measured = measure(model, check_with, variants, budget, stage, calibration=calibration)

@@ -15,6 +15,7 @@ from tfapp.release.answers import (
     find_flaw,
     log_scale,
     probabilities_from,
+    telling_classes,
 )
 
 EXACT_VARIANTS = ("saved_model", "keras", "float32")
@@ -34,7 +35,9 @@ class Budget:
         max_exact_difference: The same for artifacts that promise the trained model's own arithmetic: the
             SavedModel, the Keras file and the float32 TFLite file.
         max_scale_error: Most by which the scale of an artifact's log-probabilities may be off the trained
-            model's, from 0 to 1; another temperature shows there and nowhere else.
+            model's, from 0 to 1; another temperature shows there and nowhere else. Where no row tells the
+            scale, as with integers of a model that is always sure, it limits nothing, and the manifest
+            says so.
         max_golden_difference: Largest difference of a probability on a golden vector, from 0 to 1, for
             artifacts with rounded weights.
 
@@ -80,6 +83,8 @@ class Judgement:
         max_abs_difference: Largest difference of a probability; None when it could not be measured.
         accuracy: Share of right answers; None without true classes.
         accuracy_drop: The reference's accuracy less the artifact's; None without true classes.
+        scale: What the artifact's log-probabilities are to the model's; None when it could not be measured.
+        scale_rows: Rows that it was measured on; 0 when it could not be measured.
         reasons: Why it is refused; empty when it is not.
     """
 
@@ -88,6 +93,8 @@ class Judgement:
     max_abs_difference: float | None = None
     accuracy: float | None = None
     accuracy_drop: float | None = None
+    scale: float | None = None
+    scale_rows: int = 0
     reasons: tuple[str, ...] = ()
 
 
@@ -130,15 +137,26 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
                 f"{budget.max_accuracy_drop:.2%} (max_accuracy_drop)"
             )
     scale = log_scale(probabilities, reference.probabilities, step=answers.step)
+    telling = telling_classes(reference.probabilities, step=answers.step).any(axis=1)
+    scale_rows = 0 if scale is None else int(np.sum(telling))
     if scale is not None and abs(scale - 1) > budget.max_scale_error + _ROUNDING:
         factor = f": its temperature is {1 / scale:.2f} times the model's" if scale > 0 else ""
         reasons.append(
             f"the logarithms of its probabilities are {scale:.2f} times the model's, off by more than "
             f"{budget.max_scale_error:.2f} (max_scale_error){factor}"
         )
+    if variant == "int8":
+        reasons += _input_reasons(answers)
     reasons += _contradictions(answers, reference, budget)
     return Judgement(
-        rows, agreement, gap, accuracy, drop, tuple(f"{variant}: {reason}" for reason in reasons)
+        examples=rows,
+        agreement=agreement,
+        max_abs_difference=gap,
+        accuracy=accuracy,
+        accuracy_drop=drop,
+        scale=scale,
+        scale_rows=scale_rows,
+        reasons=tuple(f"{variant}: {reason}" for reason in reasons),
     )
 
 
@@ -158,6 +176,16 @@ def check_label_file(content: bytes, classes: Sequence[str]) -> str | None:
     if sorted(found) == sorted(classes):
         return f"labels.txt lists the classes as {found}, but the model's order is {list(classes)}"
     return f"labels.txt lists {found}, but the model's classes are {list(classes)}"
+
+
+def _input_reasons(answers: Answers) -> list[str]:
+    """Lists the inputs of an integer file whose integers are not the grey levels that a device has."""
+    return [
+        f"takes {name} as {kind} with scale {scale:g} and zero point {zero:g} instead of as uint8 with 1 and "
+        "0: an integer would not be a grey level. Export it again, calibrated on whole images"
+        for name, (kind, scale, zero) in answers.inputs.items()
+        if (kind, round(scale, 6), zero) != ("uint8", 1.0, 0.0)
+    ]
 
 
 def _contradictions(answers: Answers, reference: Reference, budget: Budget) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,13 +19,17 @@ from tfapp.release.probe import Probe
 
 _SMALLEST = 12
 _SCALES = (0.1, 0.3, 1.0, 1.6, 2.4)
+# Of a GIF's palette of 2^7 colours: the steps of red, green and blue, and the code that forgets all others.
+_GIF_BITS, _GIF_LEVELS = 7, 5
+_GIF_CLEAR = 1 << _GIF_BITS
 
 
 def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: int = 0) -> list[bytes]:
     """Draws images of all shapes, from a tenth to some times the size of a model's pixels.
 
     They are PNG in colour, grey and 16 bits, JPEG, also turned by its EXIF entry and large enough to be
-    decoded at a fraction of its size, BMP and GIF: every way that a decoder goes.
+    decoded at a fraction of its size, BMP and GIF of two frames, of which the first counts: every way that
+    a decoder goes.
 
     Args:
         image_size: Height and width of the model's pixels.
@@ -32,7 +37,7 @@ def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: in
         seed: Seed of the draw.
 
     Returns:
-        ``count`` image files of a few kB each.
+        ``count`` image files; of the default size for 224 x 224 pixels 3 MB together.
     """
     generator = np.random.default_rng(seed)
     return [_draw(generator, number, image_size) for number in range(count)]
@@ -78,7 +83,32 @@ def _deep_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return bytes(tf.io.encode_png(pixels.astype(np.uint16) * 257).numpy())
 
 
-_ENCODERS = (_png, _jpeg, _grey_png, _turned_jpeg, _deep_png, _jpeg, bmp_file)
+def _gif(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A GIF of 125 colours without compression, whose second frame has the opposite colours."""
+    height, width = pixels.shape[:2]
+    levels = np.arange(_GIF_LEVELS) * 255 // (_GIF_LEVELS - 1)
+    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    palette = np.zeros((_GIF_CLEAR, 3), np.uint8)
+    palette[: len(colours)] = colours
+    nearest = (pixels.astype(np.int64) * (_GIF_LEVELS - 1) + 127) // 255
+    numbers = (nearest @ np.array([_GIF_LEVELS**2, _GIF_LEVELS, 1])).ravel()
+    screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0x80 | (_GIF_BITS - 1), 0, 0)
+    place = struct.pack("<BHHHHBB", 0x2C, 0, 0, width, height, 0, _GIF_BITS)
+    frames = (place + _gif_codes(each) for each in (numbers, len(colours) - 1 - numbers))
+    return b"".join((screen, palette.tobytes(), *frames, b";"))
+
+
+def _gif_codes(numbers: npt.NDArray[np.int64]) -> bytes:
+    """A frame's pixels as LZW codes of 8 bits: a clear code comes before any code would need 9."""
+    content = bytearray()
+    reach = _GIF_CLEAR - 2
+    for start in range(0, len(numbers), reach):
+        block = bytes([_GIF_CLEAR, *numbers[start : start + reach].tolist()])
+        content += bytes([len(block)]) + block
+    return bytes(content + bytes([1, _GIF_CLEAR + 1, 0]))
+
+
+_ENCODERS = (_png, _jpeg, _grey_png, _turned_jpeg, _deep_png, _jpeg, bmp_file, _gif)
 
 
 @dataclass(frozen=True)

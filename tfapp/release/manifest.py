@@ -47,6 +47,8 @@ class Artifact(_Part):
     max_abs_difference: Fraction | None
     accuracy: Fraction | None
     accuracy_drop: Annotated[float, Field(ge=-1, le=1)] | None
+    scale: float | None
+    scale_rows: Annotated[int, Field(ge=0)]
     robust_accuracy: Fraction | None
     latency_ms: Latency | None
     verdict: Verdict

@@ -11,7 +11,7 @@ from typing import Any
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
-from tfapp.release.artifacts import artifact_bytes, artifact_path, write_artifact
+from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden
 from tfapp.release.golden_texts import TextInputs, token_ids
@@ -66,7 +66,9 @@ def measure(
     model = in_float32(model)
     preprocessor = model.preprocessor
     kind = INPUTS[preprocessor.feature_name]
-    features = RawFeatures(split.features, kind.draw(preprocessor))
+    drawn = kind.draw(preprocessor)
+    features = RawFeatures(split.features, drawn)
+    check_space(stage.directory, model, variants, features, golden=drawn)
     folder = stage.scratch / "tensors"
     folder.mkdir()
     probe = Probe.from_features(preprocessor, features, inputs=model.input, folder=folder)
@@ -89,6 +91,13 @@ def measure(
         beside = answers[name].rows(rows, total)
         if answers[name].error is None:
             judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
+        if judged.agreement is not None and judged.scale is None:
+            _logger.warning(
+                "verify: the temperature of %s cannot be checked: none of %d rows tells the scale of its "
+                "probabilities' logarithms",
+                name,
+                rows,
+            )
         judgements[name] = judged
         golden.record(name, beside)
     golden.save(stage.release / "edge" / "golden.json")
@@ -153,6 +162,8 @@ def _entry(directory: Path, variant: str, judgement: Judgement, answers: Answers
         "max_abs_difference": judgement.max_abs_difference,
         "accuracy": judgement.accuracy,
         "accuracy_drop": judgement.accuracy_drop,
+        "scale": judgement.scale,
+        "scale_rows": judgement.scale_rows,
         "robust_accuracy": None,
         "latency_ms": answers.latency_ms,
         "verdict": "refused" if judgement.reasons else "released",

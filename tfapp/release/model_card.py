@@ -58,7 +58,9 @@ def model_card(
         "## Artifacts",
         f"{_measured(manifest['artifacts'])} "
         "Agreement and differences (of probabilities) are against the trained Keras model; latencies are of "
-        "single calls on one thread of the exporting machine.",
+        "single calls on one thread of the exporting machine. The scale is that of the logarithms of "
+        "probabilities, 1 where the temperature is the model's, on the rows that tell it; it is not "
+        "measurable where no row does, as with integers of a model that is sure of every row.",
         _markdown(table),
         "## Data",
         _markdown(

@@ -18,31 +18,55 @@ class RawFeatures(Sequence[bytes]):
     """Features of one or several sequences as bytes, read when they are asked for.
 
     Args:
-        parts: Sequences of texts, or of encoded images.
+        parts: Sequences of texts, or of encoded images; with ``name(row)`` where their features have names.
+        rows: Which features of all, counted through the parts; every one when None.
     """
 
-    def __init__(self, *parts: Sequence[Any]) -> None:
+    def __init__(self, *parts: Sequence[Any], rows: range | None = None) -> None:
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])
+        self._rows = range(int(self._ends[-1])) if rows is None else rows
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: slice) -> RawFeatures: ...
 
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+    def __getitem__(self, index: int | slice) -> bytes | RawFeatures:
         if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        inside = index - int(self._ends[part]) + len(self._parts[part])
-        feature = self._parts[part][inside]
+            return RawFeatures(*self._parts, rows=self._rows[index])
+        part, inside = self._place(self._rows[index])
+        feature = part[inside]
         return feature.encode("utf-8") if isinstance(feature, str) else bytes(feature)
+
+    def name(self, index: int) -> str:
+        """Names a feature for people, by its file where it has one.
+
+        Args:
+            index: Its position from 0.
+        """
+        row = self._rows[index]
+        part, inside = self._place(row)
+        named = getattr(part, "name", None)
+        return f"row {row}" if named is None else str(named(inside))
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all features of all parts; files that say how long they are need not be read."""
+        sizes = (getattr(part, "total_bytes", None) for part in self._parts)
+        return sum(
+            sum(map(len, RawFeatures(part))) if size is None else size
+            for part, size in zip(self._parts, sizes, strict=True)
+        )
+
+    def _place(self, row: int) -> tuple[Sequence[Any], int]:
+        """The sequence that a feature is of, and its position there."""
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return self._parts[part], row - int(self._ends[part]) + len(self._parts[part])
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,9 @@ class Probe:
 
         Returns:
             The features and their tensors.
+
+        Raises:
+            DataError: When images cannot be read or decoded any more, with their names.
         """
         names = tuple(inputs)
         shapes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}

@@ -20,10 +20,10 @@ from typing import Self
 
 import numpy as np
 
+from tfapp.disk import disk_full
 from tfapp.progress import track
 from tfapp.release.answers import Answers
 from tfapp.release.probe import Probe
-from tfapp.release.publish import disk_full
 from tfapp.release.runner import ANSWERED, DISK_FULL
 
 _logger = logging.getLogger("tfapp")
@@ -155,6 +155,7 @@ class ArtifactProcess:
             endpoint_labels=facts.get("endpoint_labels", {}),
             latency_ms=facts["latency_ms"],
             step=facts.get("step", 0.0),
+            inputs={name: tuple(kind) for name, kind in facts.get("inputs", {}).items()},
             libraries=facts["libraries"],
         )
 

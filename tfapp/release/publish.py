@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import re
@@ -15,11 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tfapp.errors import OutputError, TfappError, writing_problem
+from tfapp.disk import locked, try_lock, writing
+from tfapp.errors import OutputError
 from tfapp.release.manifest import NAME_PATTERN
 
 _PREFIX = ".staging-"
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+SPACE = "free some space or choose another folder; an export with fewer variants needs less"
+"""What to do on a disk that cannot hold a release."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def staging(directory: Path) -> Iterator[Staging]:
         OutputError: When the folder cannot be written or the disk is full.
     """
     made = not directory.exists()
-    with writing(directory):
+    with writing(directory, full=SPACE):
         root, lock = _staging_folder(directory)
     try:
-        with writing(directory):
+        with writing(directory, full=SPACE):
             stage = Staging(directory, root / "release", root / "scratch")
             stage.release.mkdir()
             stage.scratch.mkdir()
@@ -132,50 +134,6 @@ def refuse(stage: Staging) -> Path:
     return target
 
 
-@contextlib.contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Turns errors of writing into errors that tell the cure; others pass.
-
-    Args:
-        directory: Where is written, for the message.
-
-    Raises:
-        OutputError: The disk is full, or the folder cannot be written.
-    """
-    try:
-        yield
-    except TfappError:
-        raise
-    except Exception as error:
-        problem = writing_problem(error)
-        if problem == "full":
-            raise disk_full(directory) from error
-        if problem == "denied" and isinstance(error, OSError):
-            raise OutputError(
-                f"{error.filename or directory} cannot be written ({error.strerror}); choose another folder."
-            ) from error
-        raise
-
-
-def disk_full(directory: Path, needed: int | None = None) -> OutputError:
-    """Words the error of a full disk.
-
-    Args:
-        directory: Where is written.
-        needed: Bytes that are needed, if known.
-
-    Returns:
-        The error.
-    """
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    wish = "" if needed is None else f" and about {needed / 1e6:.0f} MB are needed"
-    return OutputError(
-        f"the disk that holds {directory} is full: {free / 1e6:.0f} MB are free{wish}. Free some "
-        "space or choose another folder; an export with fewer variants needs less."
-    )
-
-
 def _moved(source: Path, target: Path) -> bool:
     # A rename would replace an empty folder that somebody has just made.
     if target.exists():
@@ -208,47 +166,24 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(directory: Path) -> int | None:
-    """Locks a folder and returns the descriptor, or None where somebody else has it or locks do not work."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def _staging_folder(directory: Path) -> tuple[Path, int | None]:
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         # A failing export takes the folder away that it made, perhaps at this very moment.
-        with contextlib.suppress(FileNotFoundError), _locked(directory):
+        # The lock keeps others from cleaning while a staging folder is made and not yet locked.
+        with contextlib.suppress(FileNotFoundError), locked(directory):
             _remove_stale(directory)
             root = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
             root.mkdir()
             # The system releases the lock when the process ends, however it ends.
-            return root, _lock(root)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keeps others from cleaning while a staging folder is made and not yet locked."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        # Network file systems without locks: there, stale folders stay.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+            return root, try_lock(root)
 
 
 def _remove_stale(directory: Path) -> None:
     for path in directory.glob(f"{_PREFIX}*"):
         # An export that has just ended removes its own folder.
         with contextlib.suppress(FileNotFoundError):
-            lock = _lock(path)
+            lock = try_lock(path)
             if lock is not None:
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(lock)

@@ -212,7 +212,12 @@ class _LiteRT:
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         self._run = self._interpreter(request["artifact"], threads).get_signature_runner("serving_default")
-        self._types = {name: details["dtype"] for name, details in self._run.get_input_details().items()}
+        given = self._run.get_input_details()
+        self._types = {name: details["dtype"] for name, details in given.items()}
+        self._given = {
+            name: [_np().dtype(details["dtype"]).name, *map(float, details["quantization"])]
+            for name, details in given.items()
+        }
         output = self._run.get_output_details()["probabilities"]
         # A file with integers in and out: what one step of its answer is worth, and which integer is 0.
         exact = output["dtype"] == _np().float32
@@ -229,7 +234,7 @@ class _LiteRT:
         rows = _np().concatenate([self._one(inputs, row) for row in range(inputs.num_rows)])
         if self._step:
             rows = (rows.astype(float) - self._zero) * self._step
-        return {"probabilities": inputs.average(rows)}, {"step": self._step}
+        return {"probabilities": inputs.average(rows)}, {"step": self._step, "inputs": self._given}
 
     def call(self, inputs: _Inputs, row: int) -> None:
         self._one(inputs, row)

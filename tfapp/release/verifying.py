@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tfapp.disk import writing
 from tfapp.errors import ReleaseError
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
@@ -17,7 +18,6 @@ from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
 from tfapp.release.processes import ArtifactRunner
-from tfapp.release.publish import writing
 from tfapp.release.vocabulary import check_vocabulary
 
 _logger = logging.getLogger("tfapp")
@@ -73,6 +73,7 @@ def verify(release_dir: str | Path) -> VerifyReport:
     Raises:
         ReleaseError: When there is no release, or its manifest cannot be read.
         OutputError: When the disk for temporary files is full.
+        DataError: When a golden image cannot be decoded here.
     """
     directory = version_folder(release_dir)
     manifest = read_manifest(directory)
@@ -128,7 +129,7 @@ def _check_answers(
     lenient = replace(allowed, min_agreement=0.0, max_accuracy_drop=1.0, max_abs_difference=None)
 
     with (
-        writing(Path(tempfile.gettempdir())),
+        writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),
         tempfile.TemporaryDirectory(prefix="tfapp-verify-") as folder,
     ):
         runner = ArtifactRunner(

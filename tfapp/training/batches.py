@@ -50,7 +50,9 @@ def phase_batches(
     if source is not None:
         rows = MixedRows(rows, given.rows["source"])
         count = max(1, round(settings.batch_size * source.share))
-        beside = SourceRows(rows, source.labels, batch_size=count, seed=seed + _TARGET_SEEDS)
+        beside = SourceRows(
+            rows, source.labels, batch_size=count, seed=seed + _TARGET_SEEDS, views=given.views
+        )
         others = len(source.classes)
         if class_weights is not None:
             class_weights = np.concatenate([class_weights, np.ones(others, np.float32)])

@@ -25,6 +25,7 @@ from tfapp.training.settings import Phase
 _LOG = logging.getLogger("tfapp")
 EVALUATION_BATCH = 128
 """Rows a batch wherever nothing is trained."""
+_LEARNED = {"train", "source"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PhaseRows:
     Attributes:
         rows: Rows by split.
         frozen: What is to be computed below the trained part in every step, or None.
-        views: How many variants of each training row there are.
+        views: How many variants of each training row there are, and of each of a source task.
         augmented: Whether nothing is left to be done to training images.
     """
 
@@ -72,7 +73,8 @@ def phase_rows(
         limit_megabytes: Largest size of all features in MB; beyond it nothing is cached.
         pad_to: Widths of training batches are rounded up to a multiple of this many tokens.
         augmentation: What is done to training images, or None.
-        views: Of how many augmented variants of each training image features are cached.
+        views: Of how many augmented variants of each training image, also of a source task's, features are
+            cached.
         seed: Decides these variants.
 
     Returns:
@@ -90,9 +92,10 @@ def phase_rows(
     by_token = "padding_mask" in lower.output
     item = tuple(lower.output[output].shape[2 if by_token else 1 :])
     bfloat16 = precision == "mixed_bfloat16" and not pooled
-    sources = whole
+    sources = dict(whole)
     if augmentation is not None:
-        sources = {**whole, "train": AugmentedViews(whole["train"], augmentation, views=views, seed=seed)}
+        for name in _LEARNED & whole.keys():
+            sources[name] = AugmentedViews(whole[name], augmentation, views=views, seed=seed)
     shapes = {
         name: FeatureShape(int(part.lengths.sum()) if by_token else len(sources[name]), item, bfloat16)
         for name, part in encoded.items()
@@ -122,7 +125,7 @@ def phase_rows(
 
         rows[name], hit = cached_features(
             directory / f"{phase.title.replace(' ', '-')}-{name}",
-            "-".join([common, part.fingerprint(), drawn if name == "train" else ""]),
+            "-".join([common, part.fingerprint(), drawn if name in _LEARNED else ""]),
             shapes[name],
             part.row_splits if by_token else None,
             compute,

@@ -16,7 +16,7 @@ from tfapp.data.bucketing import TokenRows, padding_share
 from tfapp.data.lengths import LengthReport
 from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
-from tfapp.objectives import Objective, make_objective
+from tfapp.objectives import Objective
 from tfapp.training.alpha_search import TriedAlpha, search_alpha
 from tfapp.training.callbacks import write_history
 from tfapp.training.inference import input_rows
@@ -115,8 +115,8 @@ def train(
         focal_gamma: Exponent of the focal loss.
         label_smoothing: Share of each label spread over all classes, 0 up to 1.
         objective: What a step minimises: a key of `tfapp.objectives.OBJECTIVES`, or an objective.
-        source: A second data set to learn beside the target, which makes the objective ``"joint"``; scores
-            on validation rows, the best epoch and the model stay those of the target.
+        source: A second data set to learn beside the target, which makes the objective ``"joint"`` and goes
+            with no other; scores on validation rows, the best epoch and the model stay those of the target.
         monitor: What chooses the best epoch, of all phases together.
         keep_best: Whether the best epoch's weights are kept, rather than the last's.
         patience: Epochs without improvement on a phase's own best after which it ends; None never ends it
@@ -127,8 +127,8 @@ def train(
         sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
         augment: What is done to training images: a preset (``"light"``, ``"medium"``, ``"strong"``), the
             arguments of `Augmentation` by name, or None. Validation and test images stay as they are.
-        views: Of how many augmented variants of each image features are cached while the backbone, or its
-            lower part, is frozen; epochs take turns. Cached images are not mixed.
+        views: Of how many augmented variants of each image, also of the source's, features are cached while
+            the backbone, or its lower part, is frozen; epochs take turns. Cached images are not mixed.
         feature_cache_megabytes: Largest feature cache in MB on disk; a larger one is not written, and the
             frozen part is computed in every step instead. Of each split up to 64 MB are held in memory.
         feature_dir: Folder of cached features, which runs on the same data and backbone may share;
@@ -184,7 +184,7 @@ def train(
         )
     for given in (data, *(() if source is None else (source.data,))):
         _check_image_sizes(model, given)
-    objective = joint_objective(source, make_objective(objective))
+    objective = joint_objective(source, objective)
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
     weights = class_weights(class_weight, data.train.labels, model.classes)
     chosen = choose_precision(precision)

@@ -15,8 +15,9 @@ import tensorflow as tf
 from tfapp.errors import ConfigError, DataError
 from tfapp.models import Classifier
 from tfapp.models.heads import make_head
-from tfapp.objectives import Objective
+from tfapp.objectives import Objective, make_objective
 from tfapp.objectives.joint import Joint
+from tfapp.objectives.standard import Standard
 
 _LOG = logging.getLogger("tfapp")
 
@@ -88,12 +89,12 @@ class JoinedSource:
         return twin
 
 
-def joint_objective(source: SourceTask | None, objective: Objective) -> Objective:
+def joint_objective(source: SourceTask | None, objective: str | Objective) -> Objective:
     """Tells what a step minimises where there may be a source task.
 
     Args:
         source: The source task, or None.
-        objective: What was asked for.
+        objective: What was asked for: a key of `tfapp.objectives.OBJECTIVES`, or an objective.
 
     Returns:
         The joint objective with the smallest alpha; ``objective`` where there is no source.
@@ -101,12 +102,17 @@ def joint_objective(source: SourceTask | None, objective: Objective) -> Objectiv
     Raises:
         ConfigError: When the two do not go together.
     """
+    asked = make_objective(objective)
     if source is None:
-        if objective.name == Joint.name:
+        if asked.name == Joint.name:
             raise ConfigError("objective 'joint' learns two tasks: give the second one with source=.")
-        return objective
-    if objective.name not in ("standard", Joint.name):
-        raise ConfigError(f"objective {objective.name!r} cannot learn a source task beside the target.")
+        return asked
+    if type(asked) is not Standard and not (type(asked) is Joint and isinstance(objective, str)):
+        given = repr(objective) if isinstance(objective, str) else f"{type(objective).__name__}(...)"
+        raise ConfigError(
+            f"objective = {given} cannot be minimised beside a source task: with source=, the objective is "
+            "'joint' with the alpha and alpha_schedule of the SourceTask. Leave one of the two out."
+        )
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         # A replica gets a stretch of the batch, which may hold rows of one task only.
         raise ConfigError("a source task is learned on one device; leave the distribution strategy out.")

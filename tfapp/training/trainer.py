@@ -96,7 +96,9 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """Loads the whole model's weights, as `keras.Model.load_weights` does."""
         self.whole.load_weights(*arguments, **options)
 
-    def supervised_loss(self, inputs: Any, labels: Any, logits: Any, sample_weight: Any) -> tf.Tensor:
+    def supervised_loss(
+        self, inputs: Any, labels: Any, logits: Any, sample_weight: Any, *, regularised: bool = True
+    ) -> tf.Tensor:
         """Computes the loss to differentiate, divided by the number of replicas.
 
         Args:
@@ -104,10 +106,13 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             labels: Class indices, int32 ``(batch,)``, or distributions, float32 ``(batch, num_classes)``.
             logits: float32 ``(batch, num_classes)``.
             sample_weight: float32 ``(batch,)`` or None.
+            regularised: Whether the network's own losses are added: those of its regularisers and layers.
 
         Returns:
             A scalar.
         """
+        if not regularised:
+            return self._compile_loss(labels, logits, sample_weight)
         return self._compute_loss(
             x=inputs, y=labels, y_pred=logits, sample_weight=sample_weight, training=True
         )

@@ -1,0 +1,40 @@
+"""Locks of folders, and the one wording of what cannot be written."""
+
+import errno
+import os
+
+import pytest
+
+from tfapp.disk import locked, try_lock, writing
+from tfapp.errors import OutputError
+
+
+def test_a_folder_is_locked_once_and_free_again(tmp_path):
+    descriptor = try_lock(tmp_path)
+    assert descriptor is not None
+    assert try_lock(tmp_path) is None
+    os.close(descriptor)
+    with locked(tmp_path):
+        assert try_lock(tmp_path) is None
+    os.close(try_lock(tmp_path))
+
+
+def test_readers_share_a_folder_and_keep_writers_out(tmp_path):
+    with locked(tmp_path, shared=True), locked(tmp_path, shared=True):
+        assert try_lock(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"x: the disk is full, \d+ MB are free; buy one\.",
+        ),
+        (OSError(errno.EROFS, "Read-only", "/y"), r"^/y: cannot be written \(Read-only\); move\.$"),
+        (OSError(errno.EROFS, "Read-only"), r"x: cannot be written \(Read-only\); move\.$"),
+    ],
+)
+def test_errors_of_writing_tell_place_and_cure(tmp_path, error, message):
+    with pytest.raises(OutputError, match=message), writing(tmp_path / "x", full="buy one", denied="move"):
+        raise error

@@ -1,0 +1,94 @@
+"""Folders that several processes write to: their locks, and what cannot be written in one wording."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfapp.errors import OutputError, TfappError, writing_problem
+
+_FREE = "free some space or choose another folder"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Lets one process at a time into a folder, or many that only read; the system frees a dead one's lock.
+
+    Args:
+        folder: An existing folder.
+        shared: Whether others that ask so may be in it at the same time.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Locks a folder without waiting.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        The descriptor, whose closing ends the lock; None where somebody else has it or locks do not work.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextlib.contextmanager
+def writing(
+    directory: Path, *, full: str = _FREE, denied: str = "make it writable or choose another folder"
+) -> Iterator[None]:
+    """Turns errors of writing into errors that tell the cure; others pass.
+
+    Args:
+        directory: Where is written, for the message.
+        full: What to do when the disk is full.
+        denied: What to do when the folder cannot be written.
+
+    Raises:
+        OutputError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+    except TfappError:
+        raise
+    except Exception as error:
+        problem = writing_problem(error)
+        if problem == "full":
+            raise disk_full(directory, cure=full) from error
+        if problem == "denied" and isinstance(error, OSError):
+            place = error.filename or directory
+            raise OutputError(f"{place}: cannot be written ({error.strerror}); {denied}.") from error
+        raise
+
+
+def disk_full(directory: Path, *, needed: int | None = None, cure: str = _FREE) -> OutputError:
+    """Words the error of a full disk.
+
+    Args:
+        directory: Where is written.
+        needed: Bytes that are needed, if known.
+        cure: What to do.
+
+    Returns:
+        The error.
+    """
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    wish = "" if needed is None else f" and about {needed / 1e6:.0f} MB are needed"
+    return OutputError(f"{directory}: the disk is full, {free / 1e6:.0f} MB are free{wish}; {cure}.")
