@@ -1,6 +1,6 @@
 """Test accuracy on the magnetic tiles: from scratch, frozen, fine-tuned, and jointly with the solar cells.
 
-    TFAPP_DATA=/path/to/data python scripts/benchmarks/image_accuracy.py [--seeds 3] [--output FOLDER]
+    TFAPP_DATA=/path/to/data python scripts/benchmarks/image_accuracy.py [--quick] [--seeds 3]
 
 One transfer ledger a backbone, over all seeds; an interrupted run goes on where it stood. Photographs of the
 training folder that nearly equal one of the test folder are left out, as `load_image_data` does by default;
@@ -10,6 +10,7 @@ training folder that nearly equal one of the test folder are left out, as `load_
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ PHASES = {
     "mobilenet-v2": [Phase("head", 10, 5e-3), Phase("all", 12, 3e-4)],
     "resnet50-nsfw": [Phase("head", 10, 5e-3), Phase("all", 8, 1e-4)],
 }
+SIZES = {"mobilenet-v2": 288, "resnet50-nsfw": 224}
 AUGMENT = {
     "horizontal_flip": True,
     "vertical_flip": True,
@@ -45,7 +47,7 @@ def measure(options: argparse.Namespace, backbone: str) -> Any:
         return build_image_classifier(
             backbone,
             classes=tiles.classes,
-            image_size=options.image_size,
+            image_size=options.image_size or SIZES[backbone],
             weights=weights,
             train_batch_norm=weights is None,
             seed=seed,
@@ -55,10 +57,10 @@ def measure(options: argparse.Namespace, backbone: str) -> Any:
         build,
         tiles,
         source=SourceTask(cells, alpha=options.alpha, source_share=0.25),
-        phases=PHASES[backbone],
-        seeds=range(options.seeds),
+        phases=[replace(phase, epochs=1) if options.quick else phase for phase in PHASES[backbone]],
+        seeds=range(1 if options.quick else options.seeds),
         ways=options.ways,
-        run_dir=options.output / f"image-accuracy-{backbone}-{options.near_duplicates}",
+        run_dir=None if options.quick else options.output / f"{backbone}-{options.near_duplicates}",
         sampling="balanced",
         augment=AUGMENT,
         keep_best=False,
@@ -74,7 +76,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alpha", type=float, default=0.3, help="weight of the solar cells' loss")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="of training")
-    parser.add_argument("--image-size", type=int, default=288)
+    parser.add_argument("--image-size", type=int, help=f"default: {SIZES}")
+    parser.add_argument("--quick", action="store_true", help="one seed, an epoch a phase: a check only")
     parser.add_argument("--near-duplicates", choices=("group", "keep"), default="group")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder for all figures")
     options = parser.parse_args()

@@ -24,6 +24,7 @@ import tensorflow as tf
 from reporting import data_file
 
 from tfapp import Phase, build_image_classifier, evaluate, load_image_data, train
+from tfapp.training.schedules import WarmupDecay
 
 AUGMENT = {"horizontal_flip": True, "vertical_flip": True}
 LEARNING_RATE = 5e-3
@@ -145,36 +146,29 @@ def measure_frozen(options: argparse.Namespace) -> dict[str, Any]:
     flips = [keras.layers.RandomFlip("horizontal"), keras.layers.RandomFlip("vertical")]
     decoder = model.preprocessor
 
-    def batches(split: Any, *, training: bool) -> tf.data.Dataset:
+    def augmented(pixels: Any, labels: Any) -> Any:
+        for layer in flips:
+            pixels = layer(pixels, training=True)
+        return {"pixels": pixels}, labels
+
+    def batches(split: Any) -> tf.data.Dataset:
         names = [split.images.name(row) for row in range(len(split))]
         dataset = tf.data.Dataset.from_tensor_slices((names, split.labels))
-        if training:
-            dataset = dataset.shuffle(len(names), seed=options.seed).repeat()
+        dataset = dataset.shuffle(len(names), seed=options.seed).repeat()
         dataset = dataset.map(lambda name, label: (decoder.decode(tf.io.read_file(name)), label), 2)
-        dataset = dataset.batch(options.batch_size)
-        if training:
+        return dataset.batch(options.batch_size).map(augmented, 2).prefetch(2)
 
-            def augmented(pixels: Any, labels: Any) -> Any:
-                for layer in flips:
-                    pixels = layer(pixels, training=True)
-                return pixels, labels
-
-            dataset = dataset.map(augmented, 2)
-        return dataset.map(lambda pixels, labels: ({"pixels": pixels}, labels), 2).prefetch(2)
-
+    steps = -(-len(data.train) // options.batch_size)
+    total = steps * options.epochs
     started = time.perf_counter()
     model.compile(
-        keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01),
+        keras.optimizers.AdamW(
+            WarmupDecay(LEARNING_RATE, total, round(0.1 * total)), weight_decay=0.01, global_clipnorm=1.0
+        ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(
-        batches(data.train, training=True),
-        steps_per_epoch=-(-len(data.train) // options.batch_size),
-        epochs=options.epochs,
-        validation_data=batches(data.validation, training=False),
-        verbose=0,
-    )
+    model.fit(batches(data.train), steps_per_epoch=steps, epochs=options.epochs, verbose=0)
     return {"seconds": time.perf_counter() - started, **_scores(model, data)}
 
 

@@ -1,10 +1,11 @@
 """What int8 costs and gains on images: accuracy, size, and latency beside ONNX Runtime float32.
 
-    TFAPP_DATA=/path/to/data python scripts/benchmarks/image_quantization.py [--output FOLDER]
+    TFAPP_DATA=/path/to/data python scripts/benchmarks/image_quantization.py [--quick] [--tune 4]
 
-A head is trained on the magnetic tiles; `export` then measures every artifact on the whole test split. The
-same graph is converted to ONNX by tf2onnx, which is installed into a folder of its own. For latency every
-runtime is a process of its own, on one thread; they take turns, block by block, on the same pixels.
+A head is trained on the magnetic tiles, and with `--tune` the whole network behind it; `export` then measures
+every artifact on the whole test split. The same graph is converted to ONNX by tf2onnx, which is installed into
+a folder of its own. For latency every runtime is a process of its own, on one thread; they take turns, block
+by block, on the same pixels.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ONNX_PINS = ("tf2onnx==1.17.0", "onnx==1.23.2", "onnxruntime==1.31.1")
 LITERT = ("float32", "dynamic", "int8")
 ONNX = "ONNX Runtime float32"
 WARMUP = 3
+TUNING_RATES = {"mobilenet-v2": 3e-4, "resnet50-nsfw": 1e-4}
 
 
 def onnx_packages(folder: Path | None) -> Path:
@@ -50,7 +52,18 @@ def prepare(options: argparse.Namespace, backbone: str, folder: Path) -> dict[st
     data = load_image_data(data_file("magnetic_tile.tar.gz"), validation_fraction=0.15, seed=7)
     model = build_image_classifier(backbone, classes=data.classes, image_size=options.image_size)
     phases = [Phase("head", options.epochs, 5e-3)]
-    train(model, data, phases=phases, sampling="balanced", seed=options.seed, verbose=False)
+    if options.tune:
+        phases.append(Phase("all", options.tune, TUNING_RATES[backbone]))
+    train(
+        model,
+        data,
+        phases=phases,
+        sampling="balanced",
+        augment={"horizontal_flip": True, "vertical_flip": True},
+        keep_best=False,
+        seed=options.seed,
+        verbose=False,
+    )
     evaluate(model, data.test, calibrate_with=data.validation, num_bootstrap=10)
     lenient = Budget(min_agreement=0.0, max_accuracy_drop=1.0, max_scale_error=1.0, max_golden_difference=1.0)
     release = export(
@@ -176,9 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbones", nargs="+", default=["mobilenet-v2", "resnet50-nsfw"])
+    parser.add_argument("--backbones", nargs="+", choices=TUNING_RATES, default=list(TUNING_RATES))
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=20, help="of the head")
+    parser.add_argument("--tune", type=int, default=0, help="epochs of the whole network behind it")
+    parser.add_argument("--quick", action="store_true", help="one epoch, 2 blocks of 5 images: a check only")
     parser.add_argument("--rounds", type=int, default=8, help="blocks of images")
     parser.add_argument("--block", type=int, default=40, help="images in a block")
     parser.add_argument("--seed", type=int, default=0)
@@ -188,6 +203,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         return serve(*options.serve)
+    if options.quick:
+        options.epochs, options.rounds, options.block = 1, 2, 5
     data_file("magnetic_tile.tar.gz")
     packages = onnx_packages(options.env_dir)
     about = about_run()
@@ -199,7 +216,8 @@ def main() -> None:
             convert(folder, packages)
             seconds = latencies(options, folder, packages)
         first, second = tables(rows, seconds)
-        report(f"Artifacts of {backbone} on the magnetic tiles' test split", about, first, [])
+        trained = f"head {options.epochs} epochs, everything {options.tune}"
+        report(f"Artifacts of {backbone} ({trained}) on the magnetic tiles' test split", about, first, [])
         report(
             f"Latency of {backbone}, {options.image_size} x {options.image_size} pixels", about, second, []
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,10 @@ def export_tflite(
     rows = [number * len(calibration) // count for number in range(count)]
     with holder as folder:
         if variant == "int8":
-            model, typical = ready_for_integers(model, (_tensors(model, calibration[row]) for row in rows))
+            model, typical = ready_for_integers(model, (_tensors(model, calibration, row) for row in rows))
             rows = [rows[number] for number in typical]
         graph = _converted_graph(model, Path(folder), variant)
-        content = _convert(graph, variant, lambda: _representative(model, (calibration[row] for row in rows)))
+        content = _convert(graph, variant, lambda: _representative(model, calibration, rows))
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
     path = edge / f"model-{variant}.tflite"
     path.write_bytes(content)
@@ -106,16 +106,19 @@ def _converted_graph(model: Any, scratch: Path, variant: str) -> Path:
     return directory
 
 
-def _tensors(model: Any, row: Any) -> dict[str, npt.NDArray[Any]]:
+def _tensors(model: Any, features: Sequence[Any], row: int) -> dict[str, npt.NDArray[Any]]:
     """Prepares one row as the exported graph takes it."""
-    tensors, _ = model.preprocessor.fixed([row])
+    # A slice, for it keeps the names that messages call images by.
+    tensors, _ = model.preprocessor.fixed(features[row : row + 1])
     return {name: tensors[name].astype(tensor.dtype) for name, tensor in model.input.items()}
 
 
-def _representative(model: Any, rows: Iterable[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _representative(
+    model: Any, features: Sequence[Any], rows: Sequence[int]
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Prepares training rows, one at a time."""
     for number, row in enumerate(rows):
-        tensors = _tensors(model, row)
+        tensors = _tensors(model, features, row)
         if number == 0:
             for values in tensors.values():
                 # The whole range of the inputs: one integer is then one grey level.

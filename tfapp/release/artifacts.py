@@ -150,17 +150,12 @@ def write_artifact(
         DataError: When an image to calibrate by cannot be read or decoded any more, with its name.
     """
     started = time.monotonic()
-    followed = _Followed(calibration)
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=followed)
+            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
         else:
             EXPORTERS[variant](model, directory)
-    except DataError:
-        # The exporter had the bytes alone; the sequence that they are of knows their name.
-        model.preprocessor.fixed(calibration[followed.last : followed.last + 1])
-        raise
-    except (ConfigError, OutputError):
+    except (ConfigError, DataError, OutputError):
         raise
     except Exception as error:
         # Converters raise errors of many kinds; which one it was stands in the reason.
@@ -173,21 +168,6 @@ def write_artifact(
     size = artifact_bytes(directory, variant) / 1e6
     _logger.info("export: %s, %.1f MB, in %.1f s", variant, size, time.monotonic() - started)
     return None
-
-
-class _Followed(Sequence[Any]):
-    """Features, and which of them was read last."""
-
-    def __init__(self, features: Sequence[Any]) -> None:
-        self._features = features
-        self.last = 0
-
-    def __len__(self) -> int:
-        return len(self._features)
-
-    def __getitem__(self, index: Any) -> Any:
-        self.last = index
-        return self._features[index]
 
 
 def _tensor_bytes(model: Any) -> int:
