@@ -3,9 +3,9 @@
     TFAPP_DATA=/path/to/data python scripts/benchmarks/image_quantization.py [--quick] [--tune 4]
 
 A head is trained on the magnetic tiles, and with `--tune` the whole network behind it; `export` then measures
-every artifact on the whole test split. The same graph is converted to ONNX by tf2onnx, which is installed into
-a folder of its own. For latency every runtime is a process of its own, on one thread; they take turns, block
-by block, on the same pixels.
+every artifact on the whole test split. The same graph is converted to ONNX by tf2onnx, which is installed
+into a folder of its own. For latency every runtime is a process of its own, on one thread; they take turns,
+block by block, on the same pixels.
 """
 
 from __future__ import annotations
