@@ -336,12 +336,19 @@ class WorkflowConfig(Section):
         if weights == PRETRAINED:
             return weights
         path = self.resolve(weights)
-        if not Path(path).is_file():
+        try:
+            with Path(path).open("rb"):
+                return path
+        except FileNotFoundError as error:
             raise ConfigError(
                 f"model.weights = {weights!r}: there is no file {path}; name a .h5 or .safetensors file, or "
                 f"leave the key out for the weights of {self.backbone!r}."
-            )
-        return path
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"model.weights = {weights!r}: {path} cannot be read ({error.strerror}); name a file that "
+                "you may read."
+            ) from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConfig:

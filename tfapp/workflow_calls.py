@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -248,5 +250,12 @@ def file_signature(path: str) -> list[tuple[str, int, int]]:
 
 
 def _signature(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
-    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    found = []
+    for file in files:
+        try:
+            about = os.stat(file)
+        except (OSError, ValueError):
+            continue  # the reader says what is wrong with it
+        if stat.S_ISREG(about.st_mode):
+            found.append((str(file), about.st_size, about.st_mtime_ns))
+    return sorted(found)

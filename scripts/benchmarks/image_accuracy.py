@@ -85,9 +85,11 @@ def main() -> None:
     ledgers = {}
     for backbone in options.backbones:
         ledger = measure(options, backbone)
-        report(f"Magnetic tiles, {backbone}, {options.seeds} seeds", about, ledger.table(), ledger.lines())
+        seeds = len(ledger.seeds)
+        report(f"Magnetic tiles, {backbone}, seeds: {seeds}", about, ledger.table(), ledger.lines())
         ledgers[backbone] = ledger.to_dict()
-        save(options.output, "image-accuracy", about, {"ledgers": ledgers})
+        name = "image-accuracy-quick" if options.quick else "image-accuracy"
+        save(options.output, name, about, {"ledgers": ledgers})
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def head_participants(options: argparse.Namespace) -> dict[str, Run]:
 
     def run(mode: str, precision: str) -> Run:
         fixed = [mode, "--precision", PRECISIONS[precision], "--epochs", options.epochs]
+        fixed += ["--image-size", options.image_size, "--batch-size", options.batch_size]
         return lambda seed: run_json(sys.executable, "image_ours.py", [*fixed, "--seed", seed])
 
     return {

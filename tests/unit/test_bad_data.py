@@ -503,6 +503,15 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert TextData.load(tmp_path / "data").fingerprint == first.fingerprint
 
 
+def test_a_broken_disk_is_named(tmp_path, monkeypatch):
+    def fail(table, where, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tfapp.data.storage.pq.write_table", fail)
+    with pytest.raises(OutputError, match=r"data: cannot be written \(Input/output error\); nothing was"):
+        load_text_data(ROWS).save(tmp_path / "data")
+
+
 def test_a_full_disk_leaves_no_new_folder(tmp_path, monkeypatch):
     def write_nothing(table, where, **options):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -65,6 +65,17 @@ def test_of_golden_gifs_the_first_frame_is_decoded():
         np.testing.assert_array_equal(decoder.fixed([gif])[0]["pixels"][0], first)
 
 
+def test_golden_images_of_every_format_have_blocks_and_gradients():
+    blocks = {}
+    for content in make_golden_images((40, 57)):
+        image = Image.open(io.BytesIO(content))
+        if image.format != "JPEG":
+            pixels = np.array(image.convert("RGB")).astype(int)
+            edges = np.diff(pixels, axis=1).any(axis=(0, 2)).sum()
+            blocks.setdefault(image.format, set()).add(bool(edges <= 3))
+    assert blocks == {"PNG": {True, False}, "BMP": {True, False}, "GIF": {True, False}}
+
+
 def test_vectors_read_back_as_written(golden, tmp_path):
     golden.record("dynamic", Answers(probabilities=np.array([[0.4, 0.6], [0.2, 0.8]])))
     golden.save(tmp_path / "golden.json")

@@ -186,7 +186,7 @@ def test_a_network_of_keras_applications_computes_what_it_does_there(name, pixel
     file = tmp_path / "network.weights.h5"
     theirs.save_weights(file)
     loaded = load_image_backbone(name, image_size=SIZE, weights=file)
-    assert loaded.preset == name
+    assert loaded.preset == f"{name} with the weights of network.weights.h5"
     assert loaded.backbone.input.name == "pixels"
     prepared = PREPROCESSING[name](pixels.copy())
     np.testing.assert_allclose(loaded.backbone(pixels), theirs(prepared), rtol=1e-3, atol=1e-4)

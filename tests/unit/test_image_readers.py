@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import errno
+import gzip
 import io
 import json
 import lzma
@@ -509,6 +510,25 @@ def test_damage_within_a_compressed_archive(classes, tmp_path, cache, opener):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     assert "is damaged or no such archive" in refusal(path, format="archive")
+
+
+def test_a_damaged_header_is_not_the_end_of_an_archive(classes, tmp_path, cache):
+    path = archive_of(classes, tmp_path / "pets.tar")
+    with tarfile.open(path) as archive:
+        header = archive.getmembers()[2].offset
+    whole = path.read_bytes()
+    path.write_bytes(whole[: header + 9] + b"?" + whole[header + 10 :])
+    assert "is damaged or no such archive" in refusal(path)
+    path.write_bytes(whole[: header + 100])
+    assert "is damaged or no such archive" in refusal(path)
+
+
+def test_the_checksum_behind_a_compressed_archive_is_verified(classes, tmp_path, cache):
+    content = bytearray(gzip.compress(archive_of(classes, tmp_path / "pets.tar").read_bytes()))
+    content[-8] ^= 1
+    path = tmp_path / "pets.tar.gz"
+    path.write_bytes(content)
+    assert "is damaged or no such archive: CRC check failed" in refusal(path)
 
 
 def test_json_lines_name_the_line_of_a_bad_path(tmp_path):

@@ -150,8 +150,10 @@ def test_only_chosen_ways_are_trained(calls, tmp_path):
 def test_impossible_ledgers_are_refused(calls):
     with pytest.raises(ConfigError, match="'tuned' is unknown"):
         transfer_ledger(Model, TARGET_DATA, ways=["frozen", "tuned"])
-    with pytest.raises(ConfigError, match=r"\['joint'\]: nothing is left to train"):
-        transfer_ledger(Model, TARGET_DATA, ways=["joint"])
+    with pytest.raises(ConfigError, match="'joint' needs source="):
+        transfer_ledger(Model, TARGET_DATA, ways=["frozen", "joint"])
+    with pytest.raises(ConfigError, match="name at least one"):
+        transfer_ledger(Model, TARGET_DATA, ways=[])
     with pytest.raises(ConfigError, match="all different"):
         transfer_ledger(Model, TARGET_DATA, seeds=(1, 1))
     with pytest.raises(ConfigError, match="num_bootstrap = 0"):

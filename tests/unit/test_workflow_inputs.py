@@ -11,7 +11,7 @@ from tfapp.config import load_config
 from tfapp.errors import ConfigError
 from tfapp.runs import open_run
 from tfapp.workflow import _prepare, run_workflow
-from tfapp.workflow_calls import backbone_files, build_classifier
+from tfapp.workflow_calls import backbone_files, build_classifier, source_files
 
 ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
 
@@ -90,6 +90,21 @@ def test_missing_weights_are_refused_before_the_work(tmp_path, image_workflow):
     with pytest.raises(ConfigError, match=r"model\.weights = 'own\.weights\.h5': there is no file"):
         run_workflow(load_config(image_workflow), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_cannot_be_read_are_refused_before_the_work(tmp_path, image_workflow):
+    (tmp_path / "own.weights.h5").mkdir()
+    with pytest.raises(ConfigError, match=r"own\.weights\.h5 cannot be read \(Is a directory\); name a file"):
+        run_workflow(load_config(image_workflow), output=tmp_path / "out")
+
+
+def test_names_that_no_file_can_have_are_left_to_the_reader(tmp_path):
+    workflow = write_workflow(tmp_path / "place", "list.csv")
+    workflow.write_text(f'{workflow.read_text()}kind = "image"\n')
+    (workflow.parent / "list.csv").write_text(f"path,label\n{'x' * 300}.png,a\n")
+    config = load_config(workflow)
+    found = source_files(config, config.data, {"train": str(workflow.parent / "list.csv")})
+    assert found["images"]["train"] == []
 
 
 def test_a_file_of_weights_is_loaded_and_noticed_when_its_content_changes(tmp_path, image_workflow):

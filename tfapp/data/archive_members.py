@@ -10,12 +10,13 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from tfapp.errors import DataError
 
 _MOST_MEMBERS = 10_000_000
 _MOST_HEADER = 1 << 20
+_BLOCK = 1 << 16
 _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -89,7 +90,10 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     """Yields every member of a tar file, a folder without content."""
-    with _Unpacked(archive) as unpacked, tarfile.open(fileobj=cast(IO[bytes], unpacked), mode="r|") as tar:
+    with (
+        _Unpacked(archive) as unpacked,
+        tarfile.open(fileobj=cast(IO[bytes], unpacked), mode="r|", tarinfo=_StrictInfo) as tar,
+    ):
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember them all
             content = tar.extractfile(member) if member.isreg() else None
@@ -98,6 +102,21 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
             unpacked.header_left = None
             yield member.name, content
             unpacked.header_left = _MOST_HEADER
+        unpacked.header_left = None
+        while unpacked.read(_BLOCK):
+            pass  # behind the last member stands the checksum of what was compressed
+
+
+class _StrictInfo(tarfile.TarInfo):
+    """A header; one that is damaged is an error, and not the end of the archive as `tarfile` takes it."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Reads the next header of an archive."""
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a member's header is damaged: {error}") from error
 
 
 class _Unpacked:

@@ -128,7 +128,8 @@ class StoredRows:
     ) -> None:
         splits = np.arange(shape.items + 1) if row_splits is None else row_splits
         self.lengths = np.diff(splits).astype(np.int32)
-        self._by_token, self._pad_to, self._name = row_splits is not None, pad_to, name
+        self._by_token, self._pad_to = row_splits is not None, 1 if row_splits is None else pad_to
+        self._name = name
         self._file, self._dtype, self._item = file.open("rb", buffering=0), dtype, shape.shape
         self._splits = tf.constant(splits, tf.int64)
 

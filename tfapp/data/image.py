@@ -147,7 +147,8 @@ def load_image_data(
             images that are nearly in a held-out split where they are given; ``"keep"`` only reports them.
         max_pixels: Most pixels that an image may have.
         target: The data of the target, when these images are those of a source task: images of ``source``
-            that equal one of its validation or test images, or nearly do, are removed.
+            that equal one of its validation or test images are removed, and those that nearly do unless
+            ``near_duplicates`` is ``"keep"``.
         seed: Seed of the drawn splits; every class keeps its share in them as nearly as groups allow.
 
     Returns:

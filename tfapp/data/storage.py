@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,9 +53,8 @@ def save_data(data: SplitData[Any], directory: Path) -> Path:
         OutputError: If it cannot be written, or holds something else.
     """
     same = "nothing was changed"
-    with writing(
-        directory, full=f"free some space; {same}", denied=f"choose a folder that you may write to; {same}"
-    ):
+    full, denied = f"free some space; {same}", f"choose a folder that you may write to; {same}"
+    with _reporting(directory), writing(directory, full=full, denied=denied):
         if directory.exists() and not _may_be_replaced(directory):
             raise OutputError(
                 f"{directory} exists and holds no saved data; name another folder, or remove it."
@@ -69,6 +69,18 @@ def save_data(data: SplitData[Any], directory: Path) -> Path:
                 if made and not any(directory.iterdir()):
                     directory.rmdir()
     return directory
+
+
+@contextlib.contextmanager
+def _reporting(directory: Path) -> Iterator[None]:
+    """Says of all that went wrong with the disk where it did."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"{directory}: cannot be written ({reason}); nothing was changed, choose another folder."
+        ) from error
 
 
 def load_saved_text_data(directory: Path) -> TextData:

@@ -32,7 +32,7 @@ def transfer_ledger(
     phases: Sequence[Phase] | None = None,
     scratch_phases: Sequence[Phase] | None = None,
     seeds: Sequence[int] = (0,),
-    ways: Sequence[str] = WAYS,
+    ways: Sequence[str] | None = None,
     num_bootstrap: int = 1000,
     run_dir: str | Path | None = None,
     **options: Any,
@@ -54,8 +54,8 @@ def transfer_ledger(
         scratch_phases: How the model from scratch is trained; by default everything, for as many epochs, at
             a learning rate of 5e-4 or more. More epochs may serve it better: the verdict is on equal epochs.
         seeds: Seeds of weights, order and dropout; each trains all ways.
-        ways: Which of `WAYS` to train; joint ones need a source. What the source task forgot is only known
-            where ``"frozen"`` is among them.
+        ways: Which of `WAYS` to train, all that are possible when None. What the source task forgot is only
+            known where ``"frozen"`` is among them.
         num_bootstrap: Resamples behind each interval, at least 1.
         run_dir: Folder of the runs, each of which goes on where it was stopped; None keeps nothing.
         **options: Further arguments of `tfapp.train`, for all runs.
@@ -71,9 +71,12 @@ def transfer_ledger(
 
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds = {list(seeds)}: give at least one, all different.")
-    for way in ways:
+    wanted = (WAYS if source is not None else WAYS[:-1]) if ways is None else tuple(ways)
+    for way in wanted:
         if way not in WAYS:
             raise ConfigError(f"ways: {way!r} is unknown; {nearest(way, WAYS)}")
+    if not wanted or (source is None and "joint" in wanted):
+        raise ConfigError(f"ways = {list(wanted)}: name at least one; 'joint' needs source=... too.")
     if num_bootstrap < 1:
         raise ConfigError(f"num_bootstrap = {num_bootstrap}: it must be at least 1 (1000 is usual)")
     for name, measured in {"target": data, **({} if source is None else {"source": source.data})}.items():
@@ -81,9 +84,7 @@ def transfer_ledger(
             raise DataError(f"the {name} has no test rows to measure on.")
     chosen = tuple(phases) if phases is not None else TrainSettings().phases
     plans = {"fine-tuned": chosen, "joint": chosen, **_other_plans(chosen, scratch_phases)}
-    plans = {way: plans[way] for way in WAYS if way in ways and (way != "joint" or source is not None)}
-    if not plans:
-        raise ConfigError(f"ways = {list(ways)}: nothing is left to train; joint ways need source=....")
+    plans = {way: plans[way] for way in WAYS if way in wanted}
     with tempfile.TemporaryDirectory(prefix="tfapp-") as scratch:
         folder = None if run_dir is None else Path(run_dir)
         runs = _Runs(build, data, source, plans, folder, Path(scratch) if folder is None else folder, options)

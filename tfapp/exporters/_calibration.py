@@ -83,8 +83,8 @@ def ready_for_integers(model: Any, batches: Iterable[dict[str, Any]]) -> tuple[A
     """
     twin = model.float32_copy()
     nodes = graph_nodes(twin.inputs, twin.outputs[0])
-    # An activation becomes part of what is before it: only what it gives is ever an integer tensor.
-    inner = {id(t) for node in nodes if _activates(node.operation) for t in node.input_tensors}
+    # These activations become part of what is before them: only what they give is ever an integer tensor.
+    inner = {id(t) for node in nodes if _fuses(node.operation) for t in node.input_tensors}
     tensors = [tensor for node in nodes for tensor in node.output_tensors if id(tensor) not in inner]
     peaks = dict(zip(map(id, tensors), _peaks(twin, tensors, batches), strict=True))
     for group in _groups(twin, nodes):
@@ -103,8 +103,11 @@ def ready_for_integers(model: Any, batches: Iterable[dict[str, Any]]) -> tuple[A
     return twin, _typical(list(peaks.values()))
 
 
-def _activates(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Activation | keras.layers.ReLU)
+def _fuses(layer: Any) -> bool:
+    """Tells whether the converter makes an activation part of the operator before it."""
+    if isinstance(layer, keras.layers.Activation):
+        return layer.activation in (keras.activations.relu, keras.activations.relu6)
+    return isinstance(layer, keras.layers.ReLU) and not layer.negative_slope
 
 
 def _peaks(model: keras.Model, tensors: Sequence[Any], batches: Iterable[dict[str, Any]]) -> list[_Array]:
@@ -163,7 +166,7 @@ def _passes(layer: Any) -> bool:
     if isinstance(layer, keras.layers.Activation):
         return layer.activation in (keras.activations.linear, keras.activations.relu)
     if isinstance(layer, keras.layers.ReLU):
-        return layer.max_value is None and not layer.threshold
+        return layer.max_value is None and not layer.threshold  # a slope below 0 does no harm
     return type(layer) in _PASSING and getattr(layer, "data_format", "channels_last") == "channels_last"
 
 

@@ -109,7 +109,12 @@ def load_image_backbone(
     if dtype is not None:
         backbone = copy_backbone(backbone, dtype=dtype)
     height, width = backbone.inputs[0].shape[1:3]
-    return LoadedImageBackbone(backbone, (height, width), known)
+    origin = known
+    if file is not None:
+        origin = f"{known} with the weights of {file.name}"
+    elif weights is None:
+        origin = f"{known} with random weights"
+    return LoadedImageBackbone(backbone, (height, width), origin)
 
 
 def canonical_name(name: str) -> str:

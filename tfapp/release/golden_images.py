@@ -48,7 +48,7 @@ def _draw(generator: np.random.Generator, number: int, image_size: tuple[int, in
     sides = [max(_SMALLEST, round(side * scale * generator.uniform(0.8, 1.2))) for side in image_size]
     height, width = sides
     cells = generator.integers(0, 256, (4, 4, 3))
-    if number % 2:
+    if (number + number // len(_ENCODERS)) % 2:
         rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
         pixels = cells[rows][:, columns]
     else:
