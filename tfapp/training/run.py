@@ -30,6 +30,7 @@ from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.perturbing import make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import TrainSettings
@@ -208,6 +209,7 @@ def run_phase(run: Run, index: int) -> None:
     rows, labels = given.rows, run.labels("train")
     online = None if augmentation is None or given.augmented else augmentation
     steps = -(-len(labels) // settings.batch_size)
+    total = steps * phase.epochs * getattr(run.objective, "updates", 1)
     trainer = TrainingModel(
         upper,
         objective=run.objective,
@@ -215,10 +217,14 @@ def run_phase(run: Run, index: int) -> None:
         forward=fused.upper if fused else None,
         whole=run.model,
         answers=None if beside is None else run.model.split(phase.train)[1],
-        total_steps=steps * phase.epochs,
+        total_steps=total,
+        perturbing=make_perturbing(
+            run.model, phase.train, run.objective, fused=fused, precision=run.precision
+        ),
+        seed=run.seed,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
-    schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
+    schedule = make_schedule(settings, phase, total_steps=total)
     optimizer = make_optimizer(settings, schedule, rate_factors=factors)
     trainer.compile(
         optimizer=optimizer,
