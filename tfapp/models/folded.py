@@ -118,10 +118,8 @@ class _Unit:
     output: keras.KerasTensor
 
 
-def _foldable(
-    nodes: Sequence[Any], output: keras.KerasTensor, *, trained: bool = False
-) -> dict[int, _Unit]:
-    """Finds convolutions whose output only a batch normalisation reads, a frozen one or any, by their nodes."""
+def _foldable(nodes: Sequence[Any], output: keras.KerasTensor, *, trained: bool = False) -> dict[int, _Unit]:
+    """Finds convolutions whose output only a batch normalisation reads, frozen or ``trained`` too."""
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     activations = {
         id(node.input_tensors[0]): node for node in nodes if _activation(node.operation) != "linear"

@@ -63,11 +63,36 @@ def make_objective(objective: str | Objective, **settings: Any) -> Objective:
     return make(**settings)
 
 
+def describe_objective(objective: Objective) -> dict[str, Any]:
+    """Describes an objective by plain values, for keys and records.
+
+    Args:
+        objective: The objective.
+
+    Returns:
+        Its name, and its settings by name.
+    """
+    return {"name": objective.name, **_plain(vars(objective))}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, bool | int | float | str | None):
+            described[name] = value
+        elif hasattr(value, "__dict__") and not callable(value):
+            described |= _plain(vars(value))
+        else:
+            described[name] = getattr(value, "__qualname__", repr(value))
+    return described
+
+
 __all__ = [
     "OBJECTIVES",
     "Objective",
     "Perturbable",
     "StepResult",
     "TrainableModel",
+    "describe_objective",
     "make_objective",
 ]

@@ -62,9 +62,7 @@ class Entrance:
         points = [tf.stop_gradient(point) for point in points]
         with tf.GradientTape() as tape:
             tape.watch(points)
-            logits = [
-                self._logits(point, kept) for point, kept in zip(points, perturbed, strict=True)
-            ]
+            logits = [self._logits(point, kept) for point, kept in zip(points, perturbed, strict=True)]
             loss = loss_of(*logits)
         gradients = tape.gradient(loss, [*variables, *points])
         return Pass(loss, logits, gradients[: len(variables)], gradients[len(variables) :])
@@ -115,7 +113,7 @@ def add(gradients: Sequence[Any]) -> Any:
         Their sum, or None.
     """
     given = [gradient for gradient in gradients if gradient is not None]
-    if len(given) < 2:  # noqa: PLR2004
+    if len(given) < 2:
         return given[0] if given else None
     if all(isinstance(gradient, tf.IndexedSlices) for gradient in given):
         return tf.IndexedSlices(
@@ -131,4 +129,3 @@ def supervised(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """The supervised loss of a batch as a function of its logits."""
     return lambda logits: model.supervised_loss(inputs, labels, logits, sample_weight)
-

@@ -19,7 +19,8 @@ class Smoothness:
         epsilon: Length of the perturbation as a share of the example's norm, 0 or more.
         weight: What the divergence counts, 0 or more.
         num_steps: Gradient steps that look for the perturbation, 1 or more.
-        start: Length of the random perturbation to begin with, as a share of ``epsilon``, more than 0 up to 1.
+        start: Length of the random perturbation to begin with, as a share of ``epsilon``, more than 0 and at
+            most 1.
 
     Raises:
         ConfigError: When an argument is out of range.
@@ -46,7 +47,11 @@ class Smoothness:
             return place.logits(point, training=True)
 
         def kept(point: Any) -> Any:
-            return model.keeping_statistics(lambda: answers(point)) if model.trains_statistics else answers(point)
+            return (
+                model.keeping_statistics(lambda: answers(point))
+                if model.trains_statistics
+                else answers(point)
+            )
 
         perturbation = noise(place, self.start * radius, model.step_seed())
         with tf.GradientTape() as tape:

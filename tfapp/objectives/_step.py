@@ -62,7 +62,7 @@ class TrainableModel(Protocol):
         """The place where a batch is perturbed: what enters the part of the model that is trained."""
 
     def perturbable_above(self, inputs: Any) -> Perturbable:
-        """The same, above what the objective's ``top_blocks`` leaves unperturbed, computed in training mode."""
+        """The same above the blocks that the objective leaves unperturbed, computed in training mode."""
 
     def keeping_statistics(self, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns; the moving averages of batch normalisation are afterwards as before."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks import embedding_pgd, fgsm, pgd
+from tfapp.attacks.embedding_pgd import embedding_pgd
+from tfapp.attacks.fgsm import fgsm
+from tfapp.attacks.pgd import pgd
 from tfapp.errors import ConfigError, nearest
 from tfapp.objectives._perturbation import EMBEDDING_EPSILON, check_count, check_number
 from tfapp.objectives._step import Perturbable
@@ -83,17 +86,22 @@ class Threat:
             return tf.stop_gradient(self.attack(model_fn, values, targets, seed=seed))
         epsilon, shared = self.radius(place), {"loss": loss, "seed": seed}
         if place.bounds is None:
+            tokens, mask, shape = values, place.mask, tf.shape(values)
+            if mask is None:  # features are one token each
+                tokens = tf.reshape(values, [shape[0], 1, math.prod(values.shape[1:])])
+                mask = tf.ones([shape[0], 1])
             found = embedding_pgd(
-                model_fn,
-                values,
+                lambda points: model_fn(tf.reshape(points, shape)),
+                tokens,
                 targets,
-                mask=place.mask,
+                mask=mask,
                 epsilon=epsilon,
                 num_steps=self.num_steps,
                 step_size=self.step_size,
                 random_start=self.random_start,
                 **shared,
             )
+            found = tf.reshape(found, shape)
         elif self.num_steps == 1:
             found = fgsm(
                 model_fn,

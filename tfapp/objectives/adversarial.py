@@ -72,9 +72,7 @@ class Adversarial:
             place.logits(values, training=True)
         other = entrance.run([attacked], loss_of, perturbed=[self.batch_norm == "clean"])
         if share == 1.0:
-            return StepResult(
-                model.unscaled(other.loss), other.logits[0], entrance.gradients([other], [1.0])
-            )
+            return StepResult(model.unscaled(other.loss), other.logits[0], entrance.gradients([other], [1.0]))
         clean = entrance.run([values], loss_of, perturbed=[False])
         loss = (1.0 - share) * clean.loss + share * other.loss
         gradients = entrance.gradients([clean, other], [1.0 - share, share])

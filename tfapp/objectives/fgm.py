@@ -45,9 +45,7 @@ class Fgm:
         """Computes loss, logits and gradients of one batch; see `Objective.step`."""
         return self._step(model, Entrance(model, inputs), labels, sample_weight)
 
-    def _step(
-        self, model: TrainableModel, entrance: Entrance, labels: Any, sample_weight: Any
-    ) -> StepResult:
+    def _step(self, model: TrainableModel, entrance: Entrance, labels: Any, sample_weight: Any) -> StepResult:
         place, values = entrance.place, entrance.values
         loss_of = supervised(model, entrance.inputs, labels, sample_weight)
         clean = entrance.run([values], loss_of, perturbed=[False])
@@ -56,6 +54,4 @@ class Fgm:
         other = entrance.run([values + step], loss_of)
         shares = [1.0 - self.adversarial_weight, self.adversarial_weight]
         loss = shares[0] * clean.loss + shares[1] * other.loss
-        return StepResult(
-            model.unscaled(loss), clean.logits[0], entrance.gradients([clean, other], shares)
-        )
+        return StepResult(model.unscaled(loss), clean.logits[0], entrance.gradients([clean, other], shares))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -15,8 +16,8 @@ from tfapp.objectives._threat import Threat
 class Free:
     """Takes several optimizer steps on each batch, moving the perturbation with the same gradients.
 
-    An epoch costs ``replays`` plain ones, so divide the epochs by it. The perturbation of each batch begins at
-    a random place, where the authors' begins with the batch before. Mostly of historical interest:
+    An epoch costs ``replays`` plain ones, so divide the epochs by it. The perturbation of each batch begins
+    at a random place, where the authors' begins with the batch before. Mostly of historical interest:
     ``"adversarial"`` with one step from a random start is as fast and hardens more.
 
     Args:
@@ -98,4 +99,5 @@ class Free:
     def _boxed(self, place: Perturbable, perturbation: tf.Tensor, box: float) -> tf.Tensor:
         values = tf.stop_gradient(place.values)
         inside = tf.clip_by_value(perturbation, -box, box)
-        return tf.clip_by_value(values + inside, *place.bounds) - values
+        lower, upper = place.bounds or (-math.inf, math.inf)
+        return tf.clip_by_value(values + inside, lower, upper) - values

@@ -1,4 +1,4 @@
-"""Where a batch is perturbed in training: in pixels, in token embeddings, or in features of what is frozen."""
+"""Where a batch is perturbed in training: pixels, token embeddings, or features of what is frozen."""
 
 from __future__ import annotations
 
@@ -63,8 +63,12 @@ class Perturbing:
 
         Returns:
             The place.
+
+        Raises:
+            ConfigError: When the phase is not cut there.
         """
-        assert self.below is not None and self.above is not None  # noqa: S101
+        if self.below is None or self.above is None:
+            raise ConfigError("this phase has no blocks below those that are perturbed.")
         return _place(self.below(inputs, training=True), self.above, None)
 
 

@@ -23,7 +23,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import fused_parts
-from tfapp.objectives import Objective
+from tfapp.objectives import Objective, describe_objective
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
@@ -132,14 +132,9 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _run_key(run: Run) -> str:
-    objective = {
-        name: value
-        for name, value in getattr(run.objective, "__dict__", {}).items()
-        if isinstance(value, bool | int | float | str | None)
-    }
     parts = {
         "settings": run.settings.described(),
-        "objective": [run.objective.name, objective],
+        "objective": describe_objective(run.objective),
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
