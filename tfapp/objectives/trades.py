@@ -28,6 +28,8 @@ class Trades:
         norm: ``"linf"`` or ``"l2"``, of pixels.
         num_steps: Gradient steps of the attack.
         step_size: Length of a step in the unit of ``epsilon``; chosen by the attack when None.
+        random_start: Whether the attack begins at a random place within the radius. At the clean example
+            the divergence has no gradient, so without it the attack raises the cross-entropy instead.
         beta: What the divergence counts, 0 or more; more is more robust and less accurate.
 
     Raises:
@@ -47,18 +49,21 @@ class Trades:
         norm: Literal["linf", "l2"] = "linf",
         num_steps: int = 7,
         step_size: float | None = None,
+        random_start: bool = True,
         beta: float = 6.0,
     ) -> None:
-        # The divergence has no gradient at the clean example: the attack must begin beside it.
-        self.threat = Threat(epsilon, norm, num_steps, step_size, random_start=True)
+        self.threat = Threat(epsilon, norm, num_steps, step_size, random_start)
         self.beta = check_number("beta", beta)
 
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
         """Computes loss, logits and gradients of one batch; see `Objective.step`."""
         entrance = Entrance(model, inputs)
         place, values = entrance.place, entrance.values
-        fixed = tf.stop_gradient(place.logits(values, training=False))
-        attacked = self.threat.find(place, fixed, seed=model.step_seed(), loss=_moved)
+        if self.threat.random_start:
+            fixed = tf.stop_gradient(place.logits(values, training=False))
+            attacked = self.threat.find(place, fixed, seed=model.step_seed(), loss=_moved)
+        else:
+            attacked = self.threat.find(place, labels, seed=model.step_seed(), loss="cross_entropy")
 
         def loss_of(clean: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
             moved = model.scaled_mean(divergence(clean, other), sample_weight)
