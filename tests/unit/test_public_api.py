@@ -15,6 +15,7 @@ ROOT = Path(tfapp.__file__).parent
 MODULES = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
 # Each family, and the folder whose modules are its members.
 FAMILIES = [
+    ("tfapp.attacks", "ATTACKS"),
     ("tfapp.data.augment", "AUGMENTATIONS"),
     ("tfapp.data.datasets", "DATASETS"),
     ("tfapp.exporters", "EXPORTERS"),

@@ -1,0 +1,110 @@
+"""Several projected steps of steepest ascent, from one or more starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfapp.attacks._ball import Ball, per_example
+from tfapp.attacks._checks import ModelFn, Seed, as_images, as_seed, check_settings, fold
+from tfapp.attacks._losses import (
+    LossFn,
+    class_indices,
+    logits_of,
+    loss_and_gradient,
+    loss_labels,
+    make_loss,
+)
+
+
+def pgd(
+    model_fn: ModelFn,
+    images: Any,
+    labels: Any,
+    *,
+    epsilon: float | tf.Tensor = 8 / 255,
+    norm: str = "linf",
+    bounds: tuple[float, float] = (0.0, 255.0),
+    num_steps: int = 10,
+    step_size: float | tf.Tensor | None = None,
+    num_restarts: int = 1,
+    random_start: bool = True,
+    loss: str | LossFn = "cross_entropy",
+    seed: Seed = 0,
+) -> tf.Tensor:
+    """Climbs the loss in ``num_steps`` steps, each projected back into the budget.
+
+    One restart costs ``num_steps`` gradients at the inputs and nothing else; with more of them, each costs
+    one more pass to choose, for every example, the point that is misclassified or has the highest loss.
+    Do not report it alone: a fixed step and cross-entropy overlook weaknesses that `standard` finds.
+
+    Args:
+        model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
+        images: Floating point ``(batch, ...)`` within ``bounds``.
+        labels: Class indices ``(batch,)``, distributions ``(batch, num_classes)``, or what ``loss`` takes.
+        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        norm: ``"linf"`` or ``"l2"``.
+        bounds: Lowest and highest value of a pixel.
+        num_steps: Steps from each start.
+        step_size: Length of a step in the unit of ``epsilon``; the default is ``2.5 * epsilon / num_steps``.
+        num_restarts: Starts; the second and later ones are random whatever ``random_start`` says.
+        random_start: Whether the first start is random too.
+        loss: What to raise: ``"cross_entropy"``, ``"dlr"``, ``"margin"``, or a function of logits and labels
+            that answers one number for each example, for example a divergence from clean logits.
+        seed: Of the random starts: a whole number, or an int32 tensor ``(2,)``.
+
+    Returns:
+        Adversarial images of the shape and dtype of ``images``.
+
+    Raises:
+        ConfigError: When a setting is unknown or out of range.
+        DataError: When images or labels cannot be used.
+
+    Reference:
+        Madry et al. 2018, Towards deep learning models resistant to adversarial attacks, arXiv:1706.06083.
+    """
+    check_settings(
+        epsilon=epsilon,
+        norm=norm,
+        bounds=bounds,
+        step_size=step_size,
+        num_steps=num_steps,
+        num_restarts=num_restarts,
+    )
+    loss_fn = make_loss(loss)
+    pixels = as_images(images, bounds)
+    targets = loss_labels(loss, labels)
+    scale = bounds[1] - bounds[0]
+    size = (2.5 * epsilon / num_steps if step_size is None else step_size) * scale
+    ball = Ball(pixels, epsilon * scale, norm=norm, bounds=bounds)
+
+    def climb(restart: int) -> tf.Tensor:
+        random = random_start or restart > 0
+        points = ball.random(fold(as_seed(seed), restart)) if random else ball.clean
+        for _ in range(num_steps):
+            _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, targets, ball.dtype)
+            points = ball.ascend(points, gradient, size)
+        return points
+
+    best = climb(0)
+    if num_restarts > 1:
+        best_wrong, best_loss = _judge(model_fn, loss, best, targets, ball)
+        for restart in range(1, num_restarts):
+            points = climb(restart)
+            wrong, value = _judge(model_fn, loss, points, targets, ball)
+            better = (wrong & ~best_wrong) | ((wrong == best_wrong) & (value > best_loss))
+            best = tf.where(per_example(better, best), points, best)
+            best_wrong, best_loss = best_wrong | wrong, tf.where(better, value, best_loss)
+    return tf.stop_gradient(ball.inputs(best))
+
+
+def _judge(
+    model_fn: ModelFn, loss: str | LossFn, points: tf.Tensor, labels: Any, ball: Ball
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Says whether each point is misclassified (never, where labels may not be classes), and its loss."""
+    logits = logits_of(model_fn, ball.inputs(points))
+    value = make_loss(loss)(logits, labels)
+    if callable(loss):
+        return tf.zeros_like(value, tf.bool), value
+    return tf.argmax(logits, axis=1, output_type=tf.int32) != class_indices(labels), value
