@@ -238,7 +238,9 @@ class HardenSection(Section):
     epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
     """
 
-    objective: Literal["adversarial", "free", "trades", "mart", "fgm", "freelb", "smart", "vat"]
+    objective: Literal[
+        "adversarial", "free", "trades", "mart", "fgm", "freelb", "smart", "vat", "word_augmented"
+    ]
     phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
     keep_best: bool = False
     epsilon: NotNegative | None = None
@@ -252,6 +254,7 @@ class HardenSection(Section):
     weight: NotNegative | None = None
     start: Fraction | None = None
     replays: Positive | None = None
+    variants: Positive | None = None
 
 
 class EvaluateSection(Section):

@@ -304,3 +304,29 @@ def test_a_description_tells_every_setting():
     assert one["epsilon"] == 0.01
     assert one != other
     assert describe_objective(make_objective("adversarial", num_steps=7))["num_steps"] == 7
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_word_augmented_trains_on_the_variant_with_the_highest_loss(count, weight):
+    tokens = keras.Input((WIDTH,), name="token_ids")
+    network = keras.Model({"token_ids": tokens}, keras.layers.Dense(CLASSES)(tokens))
+    variants = GENERATOR.normal(size=(ROWS, count, WIDTH)).astype(np.float32)
+    share = 0.3
+    trainer = make_trainer(
+        make_objective("word_augmented", variants=count, adversarial_weight=share), network
+    )
+    inputs = {"token_ids": tf.constant(FEATURES), "variants": {"token_ids": tf.constant(variants)}}
+    result = step(trainer.objective, weight, trainer, inputs)
+    kernel, bias = variables_of(trainer)
+    losses = np.stack([cross_entropy(kernel, bias, variants[:, each]).numpy() for each in range(count)])
+    chosen = variants[np.arange(ROWS), losses.argmax(axis=0)]
+    rows = tf.constant(np.ones(ROWS, np.float32) if weight is None else weight)
+    with tf.GradientTape() as tape:
+        tape.watch([kernel, bias])
+        clean, worst = (cross_entropy(kernel, bias, each) for each in (FEATURES, chosen))
+        loss = tf.reduce_mean(rows * ((1 - share) * clean + share * worst))
+    results = tape.gradient(loss, [kernel, bias])
+    assert float(result.loss) == pytest.approx(float(loss), rel=1e-5)
+    for ours, theirs in zip(result.gradients, results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

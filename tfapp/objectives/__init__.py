@@ -19,6 +19,7 @@ from tfapp.objectives.smart import Smart
 from tfapp.objectives.standard import Standard
 from tfapp.objectives.trades import Trades
 from tfapp.objectives.vat import Vat
+from tfapp.objectives.word_augmented import WordAugmented
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "standard": Standard,
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "freelb": FreeLb,
     "smart": Smart,
     "vat": Vat,
+    "word_augmented": WordAugmented,
 }
 
 
