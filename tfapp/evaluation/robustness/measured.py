@@ -68,7 +68,6 @@ class Measured:
         predicted = self.before.argmax(axis=1)
         clean, clean_interval = share_and_interval(predicted == labels)
         robust, interval = share_and_interval(self.survived)
-        alone = self.per_attack[0].settings if len(self.per_attack) == 1 else {}
         return Robustness(
             split=split,
             classes=classes,
@@ -76,7 +75,7 @@ class Measured:
             attack=settings.attack,
             norm=self.norm,
             epsilon=self.epsilon,
-            settings=dict(alone),
+            settings=self._common_settings(),
             examples=len(labels),
             seed=settings.seed,
             clean_accuracy=clean,
@@ -94,6 +93,14 @@ class Measured:
             worst=self._worst(classes, labels),
             adversarial=self.handed_on,
         )
+
+    def _common_settings(self) -> dict[str, Any]:
+        """The settings of the attack; of several those on which all agree that have them."""
+        values: dict[str, set[Any]] = {}
+        for figures in self.per_attack:
+            for name, value in figures.settings.items():
+                values.setdefault(name, set()).add(value)
+        return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
     def _worst(self, classes: tuple[str, ...], labels: npt.NDArray[np.integer]) -> tuple[Example, ...]:
         """The fooled rows with the highest probability of the wrong class, in that order."""

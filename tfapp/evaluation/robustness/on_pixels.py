@@ -109,14 +109,10 @@ def _steps(
         return [(settings.attack, attack, {**settings.own_arguments(settings.attack, attack), **options})]
     if attack not in pixel_attacks():
         raise ConfigError(f"unknown attack on images {attack!r}; {nearest(attack, pixel_attacks())}")
+    chosen = catalogue.standard_attacks if attack == "standard" else catalogue.ATTACKS[attack]
+    arguments = {**settings.own_arguments(attack, chosen), **options}
+    catalogue.make_attack(attack, **arguments)  # refuses what the attack does not take
     if attack != "standard":
-        chosen = catalogue.ATTACKS[attack]
-        own = settings.own_arguments(attack, chosen)
-        catalogue.make_attack(attack, **options)  # refuses what the attack does not take
-        return [(attack, chosen, {**own, **options})]
-    if settings.num_steps is not None or settings.num_restarts is not None or options:
-        raise ConfigError(
-            "the attack 'standard' has settings of its own, those of AutoAttack: leave num_steps, "
-            "num_restarts and options out, or choose one attack such as 'apgd'."
-        )
-    return [(name, single, {}) for name, single in catalogue.standard_attacks(norm, num_classes)]
+        return [(attack, chosen, arguments)]
+    members = catalogue.standard_attacks(norm, num_classes, **arguments)
+    return [(name, member, {}) for name, member in members]

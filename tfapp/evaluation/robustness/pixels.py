@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy.special import softmax  # type: ignore[import-untyped]
 
+from tfapp.attacks import CompiledModel
 from tfapp.errors import ConfigError
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import described
@@ -31,7 +33,7 @@ class PixelModel:
         batch_size: Rows computed at once.
 
     Attributes:
-        logits: From float32 pixels ``(batch, height, width, 3)``, 0 to 255, to float32 logits
+        model_fn: From float32 pixels ``(batch, height, width, 3)``, 0 to 255, to float32 logits
             ``(batch, num_classes)``; differentiable. It counts the rows that it is asked about.
         batch_size: Rows computed at once.
         temperature: What the logits are divided by for probabilities.
@@ -48,9 +50,7 @@ class PixelModel:
             return tf.cast(model({"pixels": pixels}, training=False), tf.float32)
 
         spec = tf.TensorSpec([None, *size], tf.float32)
-        self.logits: Callable[[tf.Tensor], tf.Tensor] = tf.function(
-            logits, input_signature=[spec], autograph=False
-        )
+        self.model_fn = CompiledModel(tf.function(logits, input_signature=[spec], autograph=False))
 
     @property
     def queries(self) -> int:
@@ -67,7 +67,7 @@ class PixelModel:
             ``(rows, num_classes)``.
         """
         logits = [
-            self.logits(tf.constant(pixels[start : start + self.batch_size], tf.float32)).numpy()
+            self.model_fn(tf.constant(pixels[start : start + self.batch_size], tf.float32)).numpy()
             for start in range(0, len(pixels), self.batch_size)
         ]
         probabilities: npt.NDArray[np.float64] = softmax(
@@ -175,18 +175,21 @@ def run_attack(
         attack: The attack.
         seed: Seed of what is drawn; every batch draws anew.
         label: What the progress bar says.
-        **arguments: Arguments of the attack.
+        **arguments: Arguments of the attack. One that takes a ``batch_size`` is given all rows at once.
 
     Returns:
         float32 pixels of the same shape.
     """
     made = np.empty(pixels.shape, np.float32)
     size = victim.batch_size
+    if "batch_size" in inspect.signature(attack).parameters:
+        # Such an attack refills its batches as rows are done with.
+        arguments, size = {**arguments, "batch_size": size}, max(1, len(pixels))
     starts = range(0, len(pixels), size)
     for number, start in enumerate(track(starts, len(starts), label or "attack")):
         batch = slice(start, start + size)
         made[batch] = attack(
-            victim.logits,
+            victim.model_fn,
             tf.constant(pixels[batch], tf.float32),
             tf.constant(labels[batch], tf.int32),
             bounds=BOUNDS,

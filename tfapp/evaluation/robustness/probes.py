@@ -179,7 +179,7 @@ def _zero_rows(victim: PixelModel, pixels: npt.NDArray[np.uint8], labels: npt.ND
         classes = tf.constant(labels[start : start + victim.batch_size], tf.int32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, victim.logits(inputs))
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, victim.model_fn(inputs))
         gradient = tape.gradient(loss, inputs, unconnected_gradients="zero")
         largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
         # What float32 cannot tell from zero: its smallest normal number, and anything that is no number.
