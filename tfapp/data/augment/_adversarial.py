@@ -27,13 +27,12 @@ def with_adversarial(
     """Replaces a share of a dataset's inputs by adversarial ones; labels and weights stay as they are.
 
     Put it behind `cache` and `batch`, and before `prefetch`. With ``refresh="epoch"``, every iteration draws
-    other rows, and the examples are made against the weights that the model has when an element is made. So
-    an element is as many steps old as elements are made ahead, which is the size of a `prefetch` behind
-    this. Without
-    `prefetch`, Keras's `fit` sees examples made against exactly the weights that it is about to change, and
-    runs are repeatable bit by bit; with it, attack and step overlap in time, and which weights an attack
-    reads depends on timing. `tf.distribute.MirroredStrategy` takes elements out up to two steps ahead; the
-    attack then reads the first replica's weights, which all share.
+    other rows, and the examples are made against the weights that the model has when an element is made.
+    They are at most as many steps old as elements are made ahead, which is the size of a `prefetch` behind
+    this. Without `prefetch`, Keras's `fit` sees examples made against exactly the weights that it is about to
+    change, and runs are repeatable bit by bit; with it, attack and step overlap in time, and which weights an
+    attack reads depends on timing. ``steps_per_execution`` above 1 may take an element out one step ahead,
+    `tf.distribute.MirroredStrategy` two; there the attack reads the first replica's weights, which all share.
 
     With ``refresh="never"``, the examples are made at once, by this call, and kept in memory: every
     iteration gives the same elements, in the same order, whatever becomes of the model. Give another, already
@@ -70,7 +69,38 @@ def with_adversarial(
         Tramer et al. 2018, Ensemble Adversarial Training, arXiv:1705.07204 (examples from other models).
     """
     _check(dataset, fraction=fraction, refresh=refresh, seed=seed)
-    draw = tf.data.Dataset.random(seed, rerandomize_each_iteration=refresh == "epoch")
+    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=refresh == "epoch")
+    made = adversarial_batches(dataset, attack, model_fn, numbers=numbers, fraction=fraction, seed=seed)
+    if refresh == "epoch":
+        return made
+    kept = made.cache()
+    for _ in kept:
+        continue  # an iteration that reaches the end fills the cache
+    return kept
+
+
+def adversarial_batches(
+    dataset: tf.data.Dataset,
+    attack: Callable[..., Any],
+    model_fn: Callable[[Any], Any],
+    *,
+    numbers: tf.data.Dataset,
+    fraction: float,
+    seed: int,
+) -> tf.data.Dataset:
+    """Does what `with_adversarial` does, with random numbers that someone else counts.
+
+    Args:
+        dataset: As in `with_adversarial`.
+        attack: As in `with_adversarial`.
+        model_fn: As in `with_adversarial`.
+        numbers: A number for each batch, int64; with the seed, it decides rows and random starts.
+        fraction: As in `with_adversarial`.
+        seed: At least 0.
+
+    Returns:
+        A dataset of the same structure.
+    """
     change = adversarial_share(attack, model_fn, fraction=fraction)
 
     def replace(element: tuple[Any, ...], number: tf.Tensor) -> tuple[Any, ...]:
@@ -78,17 +108,11 @@ def with_adversarial(
         return change(inputs, labels, tf.stack([tf.constant(seed, tf.int64), number])), labels, *weights
 
     # There is no control flow to convert, and looking for it takes seconds.
-    made = tf.data.Dataset.zip((dataset, draw)).map(tf.autograph.experimental.do_not_convert(replace))
+    made = tf.data.Dataset.zip((dataset, numbers)).map(tf.autograph.experimental.do_not_convert(replace))
     options = tf.data.Options()
     # TensorFlow would put a buffer of its own behind it, and the examples would be older than is said.
     options.experimental_optimization.inject_prefetch = False
-    made = made.with_options(options)
-    if refresh == "epoch":
-        return made
-    kept = made.cache()
-    for _ in kept:
-        continue  # an iteration that reaches the end fills the cache
-    return kept
+    return made.with_options(options)
 
 
 def adversarial_share(
