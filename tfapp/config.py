@@ -286,6 +286,7 @@ class HardenSection(Section):
     ``objective`` is one of `tfapp.objectives.OBJECTIVES`, and the keys that are not set are its defaults; one
     that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
     epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
+    ``probe`` watches single-step attacks on images for catastrophic overfitting.
     """
 
     objective: Literal[
@@ -293,6 +294,7 @@ class HardenSection(Section):
     ]
     phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
     keep_best: bool = False
+    probe: bool = True
     epsilon: NotNegative | None = None
     norm: Literal["linf", "l2"] | None = None
     num_steps: Positive | None = None

@@ -23,6 +23,7 @@ from tfapp.workflow_calls import (
     build_classifier,
     harden_options,
     load_prepared,
+    overfitting_probes,
     read_data,
     source_files,
     train_options,
@@ -215,7 +216,9 @@ def _harden(
         _say_skipped(stage)
         return hardened
     _logger.info("harden: %s", "continuing where it stood" if stage.resumes else section.objective)
-    _fit(hardened, transferred.model, data, seed=config.seed, **harden_options(config, section))
+    options = harden_options(config, section)
+    probes = overfitting_probes(config, section, data)
+    _fit(hardened, transferred.model, data, seed=config.seed, callbacks=probes, **options)
     return hardened
 
 

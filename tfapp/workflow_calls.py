@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
     from tfapp.models import Classifier
-    from tfapp.training import Phase
+    from tfapp.training import CatastrophicOverfitting, Phase
 
 
 def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
@@ -177,7 +177,7 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
     from tfapp.objectives import make_objective
     from tfapp.training import Phase
 
-    own = section.model_dump(exclude={"phases", "keep_best"}, exclude_none=True)
+    own = section.model_dump(exclude={"phases", "keep_best", "probe"}, exclude_none=True)
     phases = (
         [Phase("all", epochs=3, learning_rate=5e-5)]
         if section.phases is None
@@ -185,6 +185,31 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
     )
     given = {"phases": phases, "keep_best": section.keep_best, "objective": make_objective(**own)}
     return {**train_options(config), **given}
+
+
+def overfitting_probes(
+    config: WorkflowConfig, section: HardenSection, data: TextData | ImageData
+) -> list[CatastrophicOverfitting]:
+    """Watches training that attacks images in a single step, which can come to nothing within an epoch.
+
+    Args:
+        config: The workflow.
+        section: Its section ``harden``.
+        data: Its data.
+
+    Returns:
+        The callbacks; none where they would be of no use.
+    """
+    single = section.objective == "free" or (
+        section.objective == "adversarial" and section.num_steps in (None, 1)
+    )
+    if not (section.probe and single and config.data.holds == "image" and len(data.validation)):
+        return []
+
+    from tfapp.training import CatastrophicOverfitting
+
+    given = section.model_dump(include={"epsilon", "norm", "random_start"}, exclude_none=True)
+    return [CatastrophicOverfitting(data.validation, seed=config.seed, **given)]
 
 
 def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:

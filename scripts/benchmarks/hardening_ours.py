@@ -76,6 +76,7 @@ def main() -> None:
     )
     parser.add_argument("kind", choices=BATCH_SIZES)
     parser.add_argument("--objective", default='{"objective": "standard"}', help="JSON: name and settings")
+    parser.add_argument("--augment", help="JSON: what is done to training rows")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rows", type=int, help="train on this many rows only")
     parser.add_argument("--learning-rate", type=float)
@@ -96,6 +97,8 @@ def main() -> None:
             "clip_norm": None,
             "augment": {"horizontal_flip": True, "crop": 0.8},
         }
+    if options.augment:
+        settings["augment"] = json.loads(options.augment)
     used = resource.getrusage(resource.RUSAGE_SELF)
     history = train(
         model,

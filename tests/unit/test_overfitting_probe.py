@@ -20,9 +20,7 @@ STRONG = np.stack(
     [np.tile(STRIPES[:, None, None], (1, SIZE, 3)), np.tile(STRIPES[None, :, None], (SIZE, 1, 3))]
 )
 BLOCKS = np.where(np.arange(SIZE) // 2 % 2, 1.0, -1.0)
-WEAK = np.stack(
-    [np.tile(BLOCKS[:, None, None], (1, SIZE, 3)), np.tile(BLOCKS[None, :, None], (SIZE, 1, 3))]
-)
+WEAK = np.stack([np.tile(BLOCKS[:, None, None], (1, SIZE, 3)), np.tile(BLOCKS[None, :, None], (SIZE, 1, 3))])
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -18,9 +18,9 @@ class Adversarial:
 
     The attack sees the model in inference mode, and works on pixels, on token embeddings, or, in phases that
     train on a frozen backbone, on its features, which is nearly free. One step from a random start
-    (``num_steps=1``) is the cheapest for images; watch it with `tfapp.training.OvertrainingProbe`, for it can
-    suddenly fail against attacks of several steps. Not where clean accuracy matters most: ``"trades"`` has a
-    setting for the exchange.
+    (``num_steps=1``) is the cheapest for images; watch it with `tfapp.training.CatastrophicOverfitting`, for
+    it can suddenly fail against attacks of several steps. Not where clean accuracy matters most: ``"trades"``
+    has a setting for the exchange.
 
     Args:
         epsilon: Radius: for pixels a share of their range, ``8/255`` when None; for embeddings and features a
