@@ -9,4 +9,13 @@ from tfapp.training.precision import choose_precision
 from tfapp.training.settings import Phase, TrainSettings
 from tfapp.training.source import SourceTask
 
-__all__ = ["CatastrophicOverfitting", "History", "Phase", "SourceTask", "TrainSettings", "choose_precision", "predict_logits", "train"]
+__all__ = [
+    "CatastrophicOverfitting",
+    "History",
+    "Phase",
+    "SourceTask",
+    "TrainSettings",
+    "choose_precision",
+    "predict_logits",
+    "train",
+]
