@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: a training with the disease is stopped and undone, a healthy one is left alone."""
+"""Catastrophic overfitting: training with the disease is stopped and undone, healthy training left alone."""
 
 import logging
 
@@ -183,9 +183,9 @@ def test_healthy_training_is_left_alone(data):
 
 def test_epochs_of_an_interrupted_run_count(data):
     probe = CatastrophicOverfitting(data.validation, epsilon=EPSILON)
-    row = {"phase": 1, "epoch": 3, "val_single_step_accuracy": 0.6, "val_multi_step_accuracy": 0.5}
+    row = {"phase": 1, "epoch": 3, "val_single_step_accuracy": 0.7, "val_multi_step_accuracy": 0.6}
     probe.take_up([{"phase": 1, "epoch": 1}, row])
-    assert probe._best == ("phase 1, epoch 3", 0.6, 0.5)
+    assert probe._best == ("phase 1, epoch 3", 0.7, 0.6)
 
 
 @pytest.mark.parametrize(

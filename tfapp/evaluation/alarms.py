@@ -32,6 +32,9 @@ ZERO_GRADIENT_SHARE = 0.01
 RISE_MARGIN = 0.01
 """By how much robust accuracy may be higher at a larger epsilon: attacks draw at random."""
 
+CUT_SHORT_SHARE = 0.01
+"""Share of all examples whose search may end for lack of queries or time."""
+
 _FEWEST_ROWS = 2
 
 
@@ -41,7 +44,7 @@ class Alarm:
 
     Attributes:
         name: ``"black_box_stronger"``, ``"does_not_fall_to_zero"``, ``"noise_as_strong"``,
-            ``"zero_gradients"`` or ``"rises_with_epsilon"``.
+            ``"zero_gradients"``, ``"search_cut_short"`` or ``"rises_with_epsilon"``.
         undermines: The attack whose number it undermines.
         message: What was measured, what would be normal, and what it means.
     """
@@ -158,6 +161,27 @@ def zero_gradients(*, attack: str, zero_rows: int, probed: int) -> Alarm | None:
         f"{ZERO_GRADIENT_SHARE:.0%}: logits so far apart that float32 rounds the softmax to 0 and 1, or a "
         "step that cannot be differentiated. Gradient steps stand still there; compare with 'apgd' on the "
         "dlr loss, and with 'square'.",
+    )
+
+
+def search_cut_short(*, attack: str, rows: int, examples: int) -> Alarm | None:
+    """Judges how many rows survive only because the attack ran out of its budget of queries or seconds.
+
+    Args:
+        attack: The attack in question.
+        rows: Rows that survived it in that way.
+        examples: All rows that were measured.
+
+    Returns:
+        An alarm when they are more than `CUT_SHORT_SHARE` of the examples.
+    """
+    if rows <= CUT_SHORT_SHARE * examples:
+        return None
+    return Alarm(
+        "search_cut_short",
+        attack,
+        f"the search ended for lack of queries or time on {rows} of {examples} rows, more than "
+        f"{CUT_SHORT_SHARE:.0%}: with a larger budget some of them may fall.",
     )
 
 

@@ -133,8 +133,8 @@ class CatastrophicOverfitting(EpochProbe):
             self.model.stop_training = True
             logs[RESTORED] = 1.0
             _LOG.warning(
-                "catastrophic overfitting in %s: accuracy under one step is %.3f (%.3f in %s), under %d steps "
-                "%.3f (%.3f): the phase ends, and the weights of %s are put back. Train with a smaller "
+                "catastrophic overfitting in %s: accuracy under one step is %.3f (%.3f in %s), under %d "
+                "steps %.3f (%.3f): the phase ends, and the weights of %s are put back. Train with a smaller "
                 "epsilon, a random start, more steps, or TRADES.",
                 place,
                 single,
@@ -164,7 +164,8 @@ class CatastrophicOverfitting(EpochProbe):
 
     def _probe(self) -> tuple[float, float]:
         """Accuracy under one step, and under several."""
-        assert self._pixels is not None and self._logits is not None
+        assert self._pixels is not None
+        assert self._logits is not None
         right = np.zeros(2)
         for number, start in enumerate(range(0, len(self._pixels), self._batch_size)):
             batch = slice(start, start + self._batch_size)

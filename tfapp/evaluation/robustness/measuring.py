@@ -27,7 +27,7 @@ def evaluate_robustness(
     options: Mapping[str, Any] | None = None,
     examples: int = 500,
     batch_size: int = 128,
-    similarity_fn: Callable[[Sequence[str], Sequence[str]], Any] | None = None,
+    similarity_fn: Callable[[Sequence[str], Sequence[str]], Any] | str | None = "minilm-l6",
     alarms: bool = True,
     seed: int = 0,
 ) -> Robustness:
@@ -54,8 +54,8 @@ def evaluate_robustness(
             ``{"max_queries": 200}``.
         examples: How many rows, the first of the split; all where it has fewer.
         batch_size: Rows computed at once.
-        similarity_fn: For word substitution, cosines of sentences ``(originals, candidates) -> (rows,)``;
-            those of MiniLM when None.
+        similarity_fn: For word substitution, cosines of sentences ``(originals, candidates) -> (rows,)``:
+            a function, ``"minilm-l6"`` for that encoder, or None to let every sentence pass.
         alarms: Whether signs of masked gradients are looked for, on 64 rows; it costs a few hundred passes.
         seed: Seed of everything that is drawn.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -112,56 +112,63 @@ class _EmbeddingModel:
     def __init__(
         self, model: Any, texts: Sequence[str], labels: npt.NDArray[np.integer], *, batch_size: int
     ) -> None:
-        self.queries = 0
         self._rows = input_rows(model, model.preprocessor.encode(list(texts)))
         self._labels, self._batch_size = labels, batch_size
         self._temperature, self._num_classes = float(model.temperature), len(model.classes)
-        embed, rest = cut_at_embeddings(model)
-        self._embed = tf.function(lambda inputs: embed(inputs, training=False), reduce_retracing=True)
+        self._below, self._above = cut_at_embeddings(model)
+        self._asked = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._inputs = {name: tf.TensorSpec([None, None], tf.int32) for name in model.input}
 
-        def logits(embeddings: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-            return tf.cast(rest({"embeddings": embeddings, **inputs}, training=False), tf.float32)
-
-        self._logits = tf.function(logits, reduce_retracing=True)
+    @property
+    def queries(self) -> int:
+        """Rows that were asked about so far."""
+        return int(self._asked.numpy())
 
     def run(
         self, attack: Any, rows: npt.NDArray[np.integer], seed: int, **arguments: Any
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Attacks rows; answers their probabilities before and after."""
-        shape = (len(rows), self._num_classes)
-        before, after = np.zeros(shape), np.zeros(shape)
+
+        def attacked(
+            inputs: dict[str, tf.Tensor], labels: tf.Tensor, seed: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            def asked(points: tf.Tensor) -> tf.Tensor:
+                self._asked.assign_add(tf.shape(points, tf.int64)[0])
+                return self._logits(points, inputs)
+
+            points = self._below(inputs, training=False)
+            mask = inputs["padding_mask"]
+            made = attack(asked, points, labels, mask=mask, seed=seed, **arguments)
+            return self._logits(points, inputs), self._logits(made, inputs)
+
+        signature = [self._inputs, tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)]
+        compiled = tf.function(attacked, input_signature=signature, autograph=False)
+        answers = np.zeros((2, len(rows), self._num_classes))
         for number, (places, inputs, classes) in enumerate(self._batches(rows)):
-            embeddings = self._embed(inputs)
-
-            def model_fn(points: tf.Tensor, inputs: dict[str, tf.Tensor] = inputs) -> tf.Tensor:
-                self.queries += int(points.shape[0])
-                return self._logits(points, _others(inputs))
-
-            made = attack(
-                model_fn,
-                embeddings,
-                classes,
-                mask=inputs["padding_mask"],
-                seed=tf.constant([seed, number], tf.int32),
-                **arguments,
-            )
-            before[places] = self._probabilities(embeddings, inputs)
-            after[places] = self._probabilities(made, inputs)
+            answers[:, places] = compiled(inputs, classes, tf.constant([seed, number], tf.int32))
+        before, after = softmax(answers / self._temperature, axis=2)
         return before, after
 
     def zero_rows(self, rows: npt.NDArray[np.integer]) -> int:
         """Counts rows whose cross-entropy has no gradient at the embeddings."""
-        count = 0
-        for _, inputs, classes in self._batches(rows):
-            embeddings = self._embed(inputs)
+
+        def largest(inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+            points = self._below(inputs, training=False)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(embeddings)
-                logits = self._logits(embeddings, _others(inputs))
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-            gradient = tf.cast(tape.gradient(loss, embeddings, unconnected_gradients="zero"), tf.float32)
-            largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2])
-            count += int(tf.reduce_sum(tf.cast(~(largest >= np.finfo(np.float32).tiny), tf.int32)))
-        return count
+                tape.watch(points)
+                logits = self._logits(points, inputs)
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            gradient = tape.gradient(loss, points, unconnected_gradients="zero")
+            return tf.reduce_max(tf.abs(tf.cast(gradient, tf.float32)), axis=[1, 2])
+
+        signature = [self._inputs, tf.TensorSpec([None], tf.int32)]
+        compiled = tf.function(largest, input_signature=signature, autograph=False)
+        found = [compiled(inputs, classes).numpy() for _, inputs, classes in self._batches(rows)]
+        return int(np.sum(~(np.concatenate(found) >= np.finfo(np.float32).tiny)))
+
+    def _logits(self, points: tf.Tensor, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        others = {name: tensor for name, tensor in inputs.items() if name != "token_ids"}
+        return tf.cast(self._above({"embeddings": points, **others}, training=False), tf.float32)
 
     def _batches(self, rows: npt.NDArray[np.integer]) -> Any:
         """Rows of similar length together: their places among ``rows``, inputs and classes."""
@@ -172,17 +179,8 @@ class _EmbeddingModel:
             inputs = self._rows.gather(tf.constant(rows[places], tf.int32))
             yield places, inputs, tf.constant(self._labels[rows[places]], tf.int32)
 
-    def _probabilities(self, embeddings: tf.Tensor, inputs: dict[str, tf.Tensor]) -> npt.NDArray[np.float64]:
-        logits = self._logits(embeddings, _others(inputs)).numpy().astype(np.float64)
-        probabilities: npt.NDArray[np.float64] = softmax(logits / self._temperature, axis=1)
-        return probabilities
 
-
-def _others(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {name: tensor for name, tensor in inputs.items() if name != "token_ids"}
-
-
-def cut_at_embeddings(model: Any) -> tuple[keras.Model, keras.Model]:
+def cut_at_embeddings(model: Any) -> tuple[keras.Model, Callable[..., Any]]:
     """Cuts a text classifier in two at the vectors of its tokens, before positions are added.
 
     Args:
@@ -203,4 +201,11 @@ def cut_at_embeddings(model: Any) -> tuple[keras.Model, keras.Model]:
         )
     vectors = layers[0].output
     others = {name: tensor for name, tensor in model.input.items() if name != "token_ids"}
-    return keras.Model(model.input, vectors), keras.Model({"embeddings": vectors, **others}, model.output)
+    # Keras cuts a graph at an inner tensor when it is given as an input, under whatever name it has.
+    above = keras.Model([vectors, *others.values()], model.output)
+
+    def rest(inputs: Mapping[str, Any], training: bool = False) -> Any:
+        given = [inputs["embeddings"], *(inputs[name] for name in others)]
+        return above(given, training=training)
+
+    return keras.Model(model.input, vectors), rest

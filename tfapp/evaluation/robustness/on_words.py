@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.errors import ConfigError, nearest
+from tfapp.evaluation.alarms import Alarm, search_cut_short
 from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import (
@@ -19,7 +20,8 @@ from tfapp.evaluation.robustness.settings import (
     AttackSettings,
     described,
 )
-from tfapp.evaluation.robustness.text_model import TextModel, sentence_similarity
+from tfapp.evaluation.robustness.text_model import TextModel
+from tfapp.evaluation.similarity import SENTENCE_ENCODER, sentence_similarity
 
 Similarity = Callable[[Sequence[str], Sequence[str]], Any]
 Step = tuple[str, Callable[..., Any], dict[str, Any]]
@@ -34,7 +36,7 @@ def measure_words(
     options: Mapping[str, Any],
     *,
     batch_size: int,
-    similarity_fn: Similarity | None = None,
+    similarity_fn: Similarity | str | None = SENTENCE_ENCODER,
 ) -> Measured:
     """Attacks the words of texts through the model's answers.
 
@@ -46,7 +48,8 @@ def measure_words(
         settings: What was asked for.
         options: Further arguments of the attack.
         batch_size: Rows computed at once.
-        similarity_fn: Cosines of sentences; MiniLM's when None.
+        similarity_fn: Cosines of sentences for attacks that keep to similar ones: a function, MiniLM's by its
+            name, or None for no such limit.
 
     Returns:
         What was measured.
@@ -62,13 +65,20 @@ def measure_words(
     survived = before.argmax(axis=1) == labels
     perturbed = list(texts)
     figures: list[AttackFigures] = []
+    alarms: list[Alarm | None] = []
     for name, run, arguments in steps:
         rows = np.flatnonzero(survived)
         asked, started = victim.queries, time.perf_counter()
         arguments = {**arguments, "max_changed": epsilon, "seed": settings.seed}
-        if "similarity_fn" in inspect.signature(run).parameters:
-            similarity_fn = similarity_fn or sentence_similarity()
+        stated = described(run, arguments)
+        similar = inspect.signature(run).parameters.get("similarity_fn")
+        if similar is not None and similar.default is similar.empty:
+            if similarity_fn == SENTENCE_ENCODER:
+                similarity_fn = sentence_similarity()
+                stated["similarity"] = SENTENCE_ENCODER
             arguments["similarity_fn"] = similarity_fn
+        if arguments.get("similarity_fn") is None:
+            stated.pop("min_similarity", None)  # of no effect without it
         found = run(victim, [texts[row] for row in rows.tolist()], labels[rows], **arguments)
         queries = victim.queries - asked
         made = list(found.texts)
@@ -77,6 +87,8 @@ def measure_words(
         for row, text in zip(rows[fooled], np.array(made, dtype=object)[fooled], strict=True):
             perturbed[row] = text
         survived[rows[fooled]] = False
+        cut = int(np.sum(getattr(found, "out_of_budget", np.zeros(len(rows), bool)) & ~fooled))
+        alarms.append(search_cut_short(attack=name, rows=cut, examples=len(labels)))
         figures.append(
             AttackFigures(
                 name=name,
@@ -85,7 +97,7 @@ def measure_words(
                 robust_accuracy=float(survived.mean()),
                 queries=queries,
                 seconds=time.perf_counter() - started,
-                settings=described(run, arguments),
+                settings=stated,
             )
         )
     return Measured(
@@ -99,6 +111,8 @@ def measure_words(
         originals=texts,
         perturbed=perturbed,
         handed_on=tuple(perturbed),
+        alarms=tuple(alarm for alarm in alarms if alarm is not None),
+        checked=("search_cut_short",),
     )
 
 

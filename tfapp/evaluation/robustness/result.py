@@ -287,7 +287,8 @@ def settings_text(figures: Mapping[str, Any]) -> str:
     def number(name: str) -> str:
         if figures[name] is not None:
             return f"{figures[name]:,}"
-        return "of each attack" if figures["attack"] == "standard" else "none"
+        members = figures.get("per_attack", ())
+        return "of each attack" if any(name in each["settings"] for each in members) else "none"
 
     epsilon = epsilon_text(figures["epsilon"], figures["norm"])
     return (

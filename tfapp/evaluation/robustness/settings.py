@@ -160,6 +160,10 @@ def described(attack: Callable[..., Any], given: Mapping[str, Any]) -> dict[str,
         name: value
         for name, value in named.items()
         if name not in _STATED_ELSEWHERE and isinstance(value, bool | int | float | str)
+    } | {
+        name: " ".join(value)
+        for name, value in named.items()
+        if isinstance(value, tuple | list) and value and all(isinstance(part, str) for part in value)
     }
 
 
