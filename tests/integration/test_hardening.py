@@ -101,7 +101,7 @@ def test_above_a_frozen_backbone_its_cached_features_are_perturbed(name, make_mo
     assert not any(changed[:-2])
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_bfloat16"])
 def test_the_fused_pass_trains_with_perturbations(precision, make_model, data):
     phases = [Phase(1, epochs=1, learning_rate=1e-3), Phase("all", epochs=2, learning_rate=1e-3)]
     history = run(make_model(), data, phases=phases, objective="latent_fgm", precision=precision)
@@ -142,7 +142,13 @@ class Stop(keras.callbacks.Callback):
         raise Stopped
 
 
-@pytest.mark.parametrize(("name", "settings"), [("adversarial", {"num_steps": 2}), ("free", {"replays": 2})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("adversarial", {"num_steps": 2}),
+        pytest.param("free", {"replays": 2}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(
     name, settings, make_model, data, tmp_path, unfused
 ):
