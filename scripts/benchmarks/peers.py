@@ -33,6 +33,13 @@ PEERS: dict[str, tuple[str, ...]] = {
         "numpy==2.4.6",
         "pandas==3.1.1",
     ),
+    "torchattacks": (
+        "torch==2.13.0",
+        "torchattacks==3.5.1",
+        "torchvision==0.28.0",
+        "scipy==1.17.1",
+        "numpy==2.4.6",
+    ),
 }
 
 
