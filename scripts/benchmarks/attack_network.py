@@ -1,4 +1,4 @@
-"""The network and the images of the attacks' referee: a small ResNet, hardened briefly, and CIFAR-10 in order.
+"""The network and the images of the attacks' referee: a small hardened ResNet, and CIFAR-10 in order.
 
 Weights travel as an ``.npz`` under the names of their layers, so that a peer can copy them.
 """
@@ -39,7 +39,7 @@ def read_images(archive: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_network() -> keras.Model:
-    """A ResNet of basic blocks for pixels 0..255; every convolution is followed by a norm, and has its name."""
+    """A ResNet of basic blocks for pixels 0..255; every convolution has a norm behind it."""
 
     def convolved(values, name, width, size, stride):
         if size == 3 and stride > 1:

@@ -121,8 +121,9 @@ class Ball:
             return tf.clip_by_value(points, self._lower, self._upper)
         moved = points - self.clean
         length = norms(moved)
-        shrink = tf.minimum(1.0, tf.math.divide_no_nan(self.radius * _SUM_MARGIN, length))
-        moved *= self._wide(tf.where(length > 0, shrink, tf.ones_like(shrink)))
+        # A length of zero would divide to a shrink of zero, which does no harm.
+        shrink = tf.math.divide_no_nan(self.radius * _SUM_MARGIN, length)
+        moved *= self._wide(tf.minimum(shrink, tf.ones_like(shrink)))
         return self._bounded(self._rounded(self.clean + moved, tf.abs(moved)))
 
     def contains(self, points: tf.Tensor) -> tf.Tensor:
