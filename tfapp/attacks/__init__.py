@@ -15,20 +15,31 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from tfapp.attacks._checks import NORMS, ModelFn, Seed
+from tfapp.attacks._compiled import CompiledModel
 from tfapp.attacks._losses import LOSSES, LossFn
+from tfapp.attacks.apgd import apgd
+from tfapp.attacks.apgd_t import apgd_t
 from tfapp.attacks.embedding_fgm import embedding_fgm
 from tfapp.attacks.embedding_pgd import embedding_pgd
+from tfapp.attacks.fab import fab
 from tfapp.attacks.fgsm import fgsm
 from tfapp.attacks.pgd import pgd
+from tfapp.attacks.square import square
+from tfapp.attacks.standard import standard, standard_attacks
 from tfapp.errors import ConfigError, nearest
 
 Attack: TypeAlias = Callable[..., tf.Tensor]
 
 ATTACKS: dict[str, Attack] = {
+    "apgd": apgd,
+    "apgd_t": apgd_t,
     "embedding_fgm": embedding_fgm,
     "embedding_pgd": embedding_pgd,
+    "fab": fab,
     "fgsm": fgsm,
     "pgd": pgd,
+    "square": square,
+    "standard": standard,
 }
 
 
@@ -61,4 +72,15 @@ def _settings(attack: Attack) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-__all__ = ["ATTACKS", "LOSSES", "NORMS", "Attack", "LossFn", "ModelFn", "Seed", "make_attack"]
+__all__ = [
+    "ATTACKS",
+    "LOSSES",
+    "NORMS",
+    "Attack",
+    "CompiledModel",
+    "LossFn",
+    "ModelFn",
+    "Seed",
+    "make_attack",
+    "standard_attacks",
+]

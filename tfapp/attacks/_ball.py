@@ -19,6 +19,13 @@ def compute_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
+def as_number(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """Takes a number, or a tensor, in the type in which an attack computes for inputs of a type."""
+    # tf.cast would take a Python number by way of float32.
+    wanted = compute_dtype(dtype)
+    return tf.cast(value, wanted) if tf.is_tensor(value) else tf.constant(value, wanted)
+
+
 def per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Reshapes ``(batch,)`` so that it broadcasts against a batch ``(batch, ...)``."""
     return tf.reshape(values, tf.concat([tf.shape(values), tf.ones([tf.rank(like) - 1], tf.int32)], axis=0))
@@ -75,7 +82,7 @@ class Ball:
         self.dtype: tf.DType = clean.dtype
         self.norm = norm
         self.clean = tf.stop_gradient(tf.cast(clean, compute_dtype(clean.dtype)))
-        self.radius = self._number(radius)
+        self.radius = as_number(radius, clean.dtype)
         self._mask = None if mask is None else tf.cast(mask, self.clean.dtype)
         self._bounds = bounds
         if norm == "linf":
@@ -118,6 +125,25 @@ class Ball:
         moved *= self._wide(tf.where(length > 0, shrink, tf.ones_like(shrink)))
         return self._bounded(self._rounded(self.clean + moved, tf.abs(moved)))
 
+    def contains(self, points: tf.Tensor) -> tf.Tensor:
+        """Says of each example whether its point lies in the ball, bool ``(batch,)``.
+
+        Args:
+            points: ``(batch, ...)`` within the bounds.
+        """
+        if self.norm == "l2":
+            return norms(points - self.clean) <= self.radius * _SUM_MARGIN
+        inside = (points >= self._lower) & (points <= self._upper)
+        return tf.reduce_all(inside, axis=list(range(1, points.shape.rank)))
+
+    def corner(self, signs: tf.Tensor) -> tf.Tensor:
+        """Gives the highest point of a ``"linf"`` ball where signs are positive, and the lowest elsewhere.
+
+        Args:
+            signs: Of a shape that broadcasts to the clean inputs.
+        """
+        return tf.where(signs > 0, self._upper, self._lower)
+
     def random(self, seed: tf.Tensor) -> tf.Tensor:
         """Draws one point for each example, uniformly from the ball, then moved into the bounds.
 
@@ -142,13 +168,8 @@ class Ball:
         """Gives points in the dtype of the clean inputs, as a model takes them."""
         return tf.cast(points, self.dtype)
 
-    def _number(self, value: Any) -> tf.Tensor:
-        # tf.cast would take a Python number by way of float32.
-        dtype = self.clean.dtype
-        return tf.cast(value, dtype) if tf.is_tensor(value) else tf.convert_to_tensor(value, dtype)
-
     def _wide(self, size: Any) -> tf.Tensor:
-        values = self._number(size)
+        values = as_number(size, self.dtype)
         return per_example(values, self.clean) if values.shape.rank == 1 else values
 
     def _bounded(self, points: tf.Tensor) -> tf.Tensor:

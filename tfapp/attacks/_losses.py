@@ -62,6 +62,64 @@ def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def dlr_targeted(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Computes the targeted difference of logits ratio, which rises as the target overtakes the true class.
+
+    Args:
+        logits: ``(batch, num_classes)``, at least four classes.
+        labels: int32 ``(batch,)``.
+        targets: int32 ``(batch,)``, the class to reach.
+
+    Returns:
+        ``(batch,)``.
+
+    Reference:
+        Croce and Hein 2020, arXiv:2003.01690.
+    """
+    top = tf.math.top_k(logits, 4).values
+    gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2.0
+    return logit_difference(logits, labels, targets) / (gap + 1e-12)
+
+
+def cross_entropy_targeted(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Computes the log-probability of a target, for models with too few classes for `dlr_targeted`.
+
+    Args:
+        logits: ``(batch, num_classes)``.
+        labels: Unused; taken as by `dlr_targeted`.
+        targets: int32 ``(batch,)``, the class to reach.
+
+    Returns:
+        ``(batch,)``.
+    """
+    return -cross_entropy(logits, targets)
+
+
+def logit_difference(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Computes how far a target's logit is above that of the true class, ``(batch,)``.
+
+    Args:
+        logits: ``(batch, num_classes)``.
+        labels: int32 ``(batch,)``.
+        targets: int32 ``(batch,)``.
+    """
+    return tf.gather(logits, targets, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
+
+
+def is_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Says of each example whether its largest logit is another class's, bool ``(batch,)``.
+
+    Args:
+        logits: ``(batch, num_classes)``.
+        labels: As for `cross_entropy`.
+    """
+    return tf.argmax(logits, axis=1, output_type=tf.int32) != class_indices(labels)
+
+
+TARGETED_LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "cross_entropy": cross_entropy_targeted,
+    "dlr": dlr_targeted,
+}
 LOSSES: dict[str, LossFn] = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
 
 

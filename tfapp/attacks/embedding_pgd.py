@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._checks import ModelFn, Seed, as_seed, check_settings
+from tfapp.attacks._compiled import repeat
 from tfapp.attacks._embeddings import embedding_ball
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
 
@@ -59,8 +60,10 @@ def embedding_pgd(
     targets = loss_labels(loss, labels)
     ball, length = embedding_ball(embeddings, mask, epsilon)
     size = (1.5 * epsilon / num_steps if step_size is None else step_size) * length
-    points = ball.random(as_seed(seed)) if random_start else ball.clean
-    for _ in range(num_steps):
+
+    def ascend(points: tf.Tensor) -> tf.Tensor:
         _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, targets, ball.dtype)
-        points = ball.ascend(points, gradient, size)
-    return tf.stop_gradient(ball.inputs(points))
+        return ball.ascend(points, gradient, size)
+
+    start = ball.random(as_seed(seed)) if random_start else ball.clean
+    return tf.stop_gradient(ball.inputs(repeat(ascend, start, num_steps)))

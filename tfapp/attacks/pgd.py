@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks._ball import Ball, per_example
+from tfapp.attacks._ball import Ball, as_number, per_example
 from tfapp.attacks._checks import ModelFn, Seed, as_images, as_seed, check_settings, fold
+from tfapp.attacks._compiled import repeat, run_compiled
 from tfapp.attacks._losses import (
     LossFn,
     class_indices,
@@ -77,26 +78,37 @@ def pgd(
     targets = loss_labels(loss, labels)
     scale = bounds[1] - bounds[0]
     size = (2.5 * epsilon / num_steps if step_size is None else step_size) * scale
-    ball = Ball(pixels, epsilon * scale, norm=norm, bounds=bounds)
 
-    def climb(restart: int) -> tf.Tensor:
-        random = random_start or restart > 0
-        points = ball.random(fold(as_seed(seed), restart)) if random else ball.clean
-        for _ in range(num_steps):
-            _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, targets, ball.dtype)
-            points = ball.ascend(points, gradient, size)
-        return points
+    def climbs(
+        model_fn: ModelFn, pixels: tf.Tensor, labels: Any, radius: Any, size: Any, seed: tf.Tensor
+    ) -> tf.Tensor:
+        ball = Ball(pixels, radius, norm=norm, bounds=bounds)
 
-    best = climb(0)
-    if num_restarts > 1:
-        best_wrong, best_loss = _judge(model_fn, loss, best, targets, ball)
-        for restart in range(1, num_restarts):
-            points = climb(restart)
-            wrong, value = _judge(model_fn, loss, points, targets, ball)
-            better = (wrong & ~best_wrong) | ((wrong == best_wrong) & (value > best_loss))
-            best = tf.where(per_example(better, best), points, best)
-            best_wrong, best_loss = best_wrong | wrong, tf.where(better, value, best_loss)
-    return tf.stop_gradient(ball.inputs(best))
+        def climb(restart: int) -> tf.Tensor:
+            random = random_start or restart > 0
+            start = ball.random(fold(seed, restart)) if random else ball.clean
+
+            def ascend(points: tf.Tensor) -> tf.Tensor:
+                _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, labels, ball.dtype)
+                return ball.ascend(points, gradient, size)
+
+            return repeat(ascend, start, num_steps)
+
+        best = climb(0)
+        if num_restarts > 1:
+            best_wrong, best_loss = _judge(model_fn, loss, best, labels, ball)
+            for restart in range(1, num_restarts):
+                points = climb(restart)
+                wrong, value = _judge(model_fn, loss, points, labels, ball)
+                better = (wrong & ~best_wrong) | ((wrong == best_wrong) & (value > best_loss))
+                best = tf.where(per_example(better, best), points, best)
+                best_wrong, best_loss = best_wrong | wrong, tf.where(better, value, best_loss)
+        return ball.inputs(best)
+
+    key = ("pgd", norm, bounds, num_steps, num_restarts, random_start, loss)
+    numbers = (as_number(value, pixels.dtype) for value in (epsilon * scale, size))
+    found = run_compiled(key, climbs, model_fn, pixels, targets, *numbers, as_seed(seed))
+    return tf.stop_gradient(found)
 
 
 def _judge(
