@@ -27,7 +27,7 @@ from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
 from tfapp.training.adversarial import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
-from tfapp.training.callbacks import EpochKeeper, Selection
+from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
@@ -98,6 +98,11 @@ class Run:
         return [*self.model.variables, *head, self.generator.state]
 
     @property
+    def probes(self) -> list[EpochProbe]:
+        """Those of the callbacks that measure before the epoch is recorded."""
+        return [callback for callback in self.callbacks if isinstance(callback, EpochProbe)]
+
+    @property
     def weights(self) -> list[Any]:
         """The weights of the model and of the source's head."""
         return [*self.model.weights, *([] if self.source is None else self.source.head.weights)]
@@ -127,6 +132,8 @@ def start_run(run: Run) -> None:
     if checkpoint is None:
         return
     run.progress, run.best, run.resumed = checkpoint.progress, checkpoint.best, checkpoint
+    for probe in run.probes:
+        probe.take_up(run.progress.history)
     assign_values(run.variables, checkpoint.variables)
     _LOG.info(
         "going on after phase %d, epoch %d", checkpoint.progress.phase + 1, checkpoint.progress.epochs_done
@@ -300,9 +307,10 @@ def run_phase(run: Run, index: int) -> None:
                     shuffle=False,
                     verbose=1 if run.show_bar else 0,
                     callbacks=[
+                        *run.probes,
                         keeper,
                         *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
-                        *run.callbacks,
+                        *(callback for callback in run.callbacks if callback not in run.probes),
                     ],
                 )
         except tf.errors.ResourceExhaustedError as error:
