@@ -116,17 +116,12 @@ def assert_resumed_like_unbroken(make, data, directory, *, stop_after, **options
 
 
 def test_a_stopped_run_on_edited_texts_goes_on_with_the_same_texts(texts, make_text_model, tmp_path):
-    options = {"phases": PHASES, "augment": EDITS, "seed": 2, "keep_best": False}
+    options = {"phases": PHASES, "augment": EDITS, "views": 3, "seed": 2, "keep_best": False}
     assert_resumed_like_unbroken(make_text_model, texts, tmp_path, stop_after=3, **options)
-
-
-def test_cached_features_are_those_of_the_edited_views(texts, make_text_model, tmp_path):
-    run(make_text_model(), texts, phases=PHASES[:2], augment=EDITS, views=3, seed=2, run_dir=tmp_path)
-    rows = len(texts.train)
     (pooled,) = (tmp_path / "features").glob("head-train")
-    features = np.fromfile(pooled / "features.bin", np.float32).reshape(3, rows, -1)
+    features = np.fromfile(pooled / "features.bin", np.float32).reshape(3, len(texts.train), -1)
     distances = np.abs(features[0] - features[1]).max(axis=1)
-    assert np.mean(distances > 1e-4) > 0.4  # of two views of a text, at least one is changed in most rows
+    assert np.mean(distances > 1e-4) > 0.4  # in most rows one of two views is changed
     assert (tmp_path / "features" / "top-1-train").is_dir()
     (validation,) = (tmp_path / "features").glob("head-validation")
     assert np.fromfile(validation / "features.bin", np.float32).size == len(texts.validation) * 16
@@ -188,20 +183,20 @@ class Pixels(Standard):
 ATTACK = {"attack": "fgsm", "epsilon": 8 / 255, "fraction": 0.5}
 
 
-@pytest.mark.parametrize("train_part", ["head", "all"])
-def test_images_are_attacked_within_epsilon_and_in_the_share_that_was_asked_for(images, train_part):
-    phases = [Phase(train_part, 2, 1e-2)]
-    clean, attacked = Pixels(), Pixels()
-    run(make_image_model(images), images, phases=phases, objective=clean, feature_cache_megabytes=0.0)
-    run(make_image_model(images), images, phases=phases, objective=attacked, augment={"adversarial": ATTACK})
-    assert len(clean.batches) == len(attacked.batches)
-    differences = [
-        np.abs(found - np.asarray(plain, np.float32)).max(axis=(1, 2, 3))
-        for plain, found in zip(clean.batches, attacked.batches, strict=True)
-    ]
-    changed = np.concatenate(differences)
-    assert changed.max() == pytest.approx(8.0, abs=1e-3)
-    assert np.mean(changed > 0) == pytest.approx(0.5, abs=0.1)
+def pixels_of(model, split):
+    encoded = model.encode_splits({"train": split}, None)[0]["train"]
+    return encoded.decoder.make_rows(encoded).gather(tf.range(len(encoded)))["pixels"].numpy()
+
+
+def test_images_are_attacked_within_epsilon_and_in_the_share_that_was_asked_for(images):
+    seen, model = Pixels(), make_image_model(images)
+    run(model, images, phases=[Phase("head", 3, 1e-2)], objective=seen, augment={"adversarial": ATTACK})
+    found = np.concatenate(seen.batches).reshape(3 * len(images.train), -1)
+    clean = pixels_of(model, images.train).reshape(len(images.train), -1).astype(np.float32)
+    nearest = np.abs(found[:, None] - clean).max(axis=2).min(axis=1)
+    assert nearest.max() == pytest.approx(8.0, abs=1e-3)  # float32 at 255
+    # 15 batches, each rounded to a whole number of rows: 54 of 108, within 4 standard deviations.
+    assert np.mean(nearest > 0) == pytest.approx(0.5, abs=0.07)
 
 
 def test_a_stopped_run_on_attacked_images_goes_on_as_if_it_had_not(images, tmp_path):
@@ -220,7 +215,6 @@ def test_a_stopped_run_on_attacked_images_goes_on_as_if_it_had_not(images, tmp_p
 
 def test_a_frozen_set_is_made_before_training_and_kept(images, tmp_path):
     other = make_image_model(images, seed=1)
-    run(other, images, phases=[Phase("all", 2, 1e-2)])
     file = tmp_path / "release/keras/model.keras"
     file.parent.mkdir(parents=True)
     other.plain().save(file)
@@ -246,15 +240,13 @@ def test_a_frozen_set_is_made_before_training_and_kept(images, tmp_path):
 
     hit = differences > 0
     assert loss(after)[hit].mean() > loss(before)[hit].mean()
-    assert_resumed_like_unbroken(
-        lambda: make_image_model(images),
+    attacked = make_image_model(images)
+    run(
+        attacked,
         images,
-        tmp_path,
-        stop_after=1,
-        phases=[Phase("head", 2, 1e-2)],
+        phases=[Phase("head", 1, 1e-2)],
         augment={"adversarial": {**setting, "model": None}},
-        seed=3,
-        keep_best=False,
+        run_dir=tmp_path,
     )
     assert (tmp_path / "features" / "head-train").is_dir()
 
