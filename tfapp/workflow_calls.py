@@ -162,7 +162,7 @@ def train_options(config: WorkflowConfig) -> dict[str, Any]:
 
 
 def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
-    """Gives what is done to training images.
+    """Gives what is done to training rows.
 
     Args:
         config: The workflow.
@@ -170,8 +170,14 @@ def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
     Returns:
         The argument ``augment`` of `tfapp.train`.
     """
-    setting = config.data.augment
-    return setting if setting is None or isinstance(setting, str) else setting.model_dump(exclude_none=True)
+    section = config.data.augment
+    if section is None or isinstance(section, str):
+        return section
+    setting = section.model_dump(exclude_none=True)
+    adversarial = setting.get("adversarial", {})
+    if "model" in adversarial:
+        adversarial["model"] = config.resolve(adversarial["model"])
+    return setting
 
 
 def _phase(section: PhaseSection) -> Phase:
@@ -188,8 +194,8 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
         config: The workflow.
 
     Returns:
-        Names, bytes and times of change of the backbone's own files, where they lie here; and the checksum of
-        the file of weights, None where none is named.
+        Names, bytes and times of change of the files of the backbone, where they lie here, and of a model
+        that makes adversarial images; and the checksum of the file of weights, None where none is named.
 
     Raises:
         ConfigError: When there is no file of the weights.
@@ -197,8 +203,11 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
     from tfapp.release.manifest import sha256
 
     weights = config.resolve_weights()
+    setting = augment_setting(config)
+    attacked = setting.get("adversarial", {}).get("model") if isinstance(setting, dict) else None
     return {
         "backbone": file_signature(config.resolve_backbone()),
+        "attacked": [] if attacked is None else file_signature(attacked),
         "weights": None if weights == PRETRAINED else sha256(Path(weights)),
     }
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.data.augment import Augmentation
 from tfapp.data.bucketing import evaluation_batches
 from tfapp.data.digests import digest
 from tfapp.data.image_rows import naming_bad_images
@@ -24,6 +25,7 @@ from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import Objective
+from tfapp.training.adversarial import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
@@ -115,9 +117,17 @@ class Run:
 def start_run(run: Run) -> None:
     """Seeds dropout, and goes on from a checkpoint of the same run where there is one."""
     _seed_dropout(run.model, run.seed)
+    if run.keep:
+        run.progress = Progress(_run_key(run))
+    adversarial = run.settings.adversarial
+    if adversarial is not None and adversarial.refresh == "never":
+        # Before a checkpoint changes the model: it is attacked as it was given.
+        images = frozen_images(
+            run.encoded["train"], run.labels("train"), adversarial, run.model, seed=run.seed
+        )
+        run.encoded = {**run.encoded, "train": images}
     if not run.keep:
         return
-    run.progress = Progress(_run_key(run))
     checkpoint = Checkpoint.load(run.directory / "checkpoints", run.progress.key)
     if checkpoint is None:
         return
@@ -197,7 +207,9 @@ def run_phase(run: Run, index: int) -> None:
         beside=beside,
     ) or folded_parts(run.model, phase.train, precision=run.precision, beside=beside)
     run.pad_to = fused.pad_to if fused else 1
-    augmentation = settings.augmentation
+    augmentation, variants = settings.augmentation, int(getattr(run.objective, "variants", 0))
+    adversarial = settings.adversarial
+    attacked = adversarial if adversarial is not None and adversarial.refresh == "epoch" else None
     given = phase_rows(
         run.model,
         phase,
@@ -208,9 +220,12 @@ def run_phase(run: Run, index: int) -> None:
         directory=run.features,
         limit_megabytes=settings.feature_cache_megabytes,
         pad_to=run.pad_to,
-        augmentation=None if augmentation is None else augmentation.without_mixing(),
+        augmentation=augmentation.without_mixing()
+        if isinstance(augmentation, Augmentation)
+        else augmentation,
         views=settings.views,
         seed=run.seed,
+        live=variants > 0 or attacked is not None,
     )
     rows, labels = given.rows, run.labels("train")
     online = None if augmentation is None or given.augmented else augmentation
@@ -227,14 +242,14 @@ def run_phase(run: Run, index: int) -> None:
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
     optimizer = make_optimizer(settings, schedule, rate_factors=factors)
+    most_fused = _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
     trainer.compile(
         optimizer=optimizer,
         loss=run.loss,
         metrics=[Accuracy(), BalancedAccuracy(run.model.num_classes)],
         jit_compile=False,
-        steps_per_execution=_divisor(
-            steps, _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
-        ),
+        # Steps that run together may have a batch attacked before the weights are those of its step.
+        steps_per_execution=1 if attacked is not None else _divisor(steps, most_fused),
     )
     optimizer.build(trainer.trainable_variables)
     if run.resumed is not None and progress.phase == index:
@@ -264,20 +279,27 @@ def run_phase(run: Run, index: int) -> None:
     )
     if progress.epochs_done < phase.epochs and not progress.stopped:
         board = run.directory / "tensorboard" / f"phase-{index + 1}"
+        seed = run.seed * 1000 + index
+        batches = phase_batches(
+            given,
+            labels,
+            settings,
+            model=run.model,
+            class_weights=run.class_weights,
+            augmentation=online,
+            source=run.source,
+            seed=seed,
+            first_epoch=progress.epochs_done,
+            pad_to=run.pad_to,
+            variants=variants,
+        )
+        if attacked is not None:
+            first_batch = progress.epochs_done * steps
+            batches = attacked_batches(batches, attacked, run.model, seed=seed, first_batch=first_batch)
         try:
             with naming_bad_images():
                 trainer.fit(
-                    phase_batches(
-                        given,
-                        labels,
-                        settings,
-                        num_classes=run.model.num_classes,
-                        class_weights=run.class_weights,
-                        augmentation=online,
-                        source=run.source,
-                        seed=run.seed * 1000 + index,
-                        first_epoch=progress.epochs_done,
-                    ),
+                    batches,
                     epochs=phase.epochs,
                     initial_epoch=progress.epochs_done,
                     steps_per_epoch=steps,

@@ -50,13 +50,17 @@ class Morphology:
         folder: The folder with ``en-verbs.txt``.
         wordnet: Tells which base forms exist.
         tagger: Tells which inflected forms are in use.
+
+    Attributes:
+        verb_bases: The base forms of each inflected form of a verb.
+        irregular_nouns: The base form of each irregular plural.
     """
 
     def __init__(self, folder: Path, wordnet: WordNet, tagger: Tagger) -> None:
         self._wordnet = wordnet
         self._tagger = tagger
         self._verbs: dict[str, list[str]] = {}
-        self._bases: dict[str, list[str]] = defaultdict(list)
+        self.verb_bases: dict[str, list[str]] = defaultdict(list)
         for line in (folder / "en-verbs.txt").read_text("utf-8").splitlines():
             if not line.startswith(";;;"):
                 forms = line.split(",")
@@ -64,10 +68,10 @@ class Morphology:
                     forms[10:12] = ["paid", "paid"]
                 self._verbs[forms[0]] = forms
                 for form in set(filter(None, forms[1:12])):
-                    self._bases[form].append(forms[0])
+                    self.verb_bases[form].append(forms[0])
         pairs = iter(_IRREGULAR_NOUNS.split())
-        self._singular = dict(zip(pairs, pairs, strict=True))
-        self._plural = {base: form for form, base in self._singular.items()}
+        self.irregular_nouns = dict(zip(pairs, pairs, strict=True))
+        self._plural = {base: form for form, base in self.irregular_nouns.items()}
 
     def base(self, word: str, tag: str) -> str | None:
         """Finds the base form of a word.
@@ -88,10 +92,10 @@ class Morphology:
 
     def _guesses(self, word: str, part: str) -> Iterator[str]:
         yield from self._wordnet.exceptions[part].get(word, ())
-        if part == "n" and word in self._singular:
-            yield self._singular[word]
+        if part == "n" and word in self.irregular_nouns:
+            yield self.irregular_nouns[word]
         elif part == "v":
-            yield from self._bases.get(word, ())
+            yield from self.verb_bases.get(word, ())
         elif part == "a" and word in _IRREGULAR_ADJECTIVES:
             yield _IRREGULAR_ADJECTIVES[word]
         for ending, instead in _ENDINGS[part]:
