@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from tfapp.data.text import TextData as TextData
     from tfapp.data.text import load_text_data as load_text_data
     from tfapp.errors import TfappError as TfappError
-    from tfapp.evaluation import evaluate as evaluate
+    from tfapp.evaluation import evaluate_robustness as evaluate_robustness
     from tfapp.evaluation import transfer_ledger as transfer_ledger
+    from tfapp.evaluation.evaluate import evaluate as evaluate
     from tfapp.models import build_image_classifier as build_image_classifier
     from tfapp.models import build_text_classifier as build_text_classifier
     from tfapp.models import load_backbone as load_backbone
@@ -43,6 +44,7 @@ _PUBLIC = {
     "build_image_classifier": "tfapp.models",
     "build_text_classifier": "tfapp.models",
     "evaluate": "tfapp.evaluation",
+    "evaluate_robustness": "tfapp.evaluation",
     "export": "tfapp.release",
     "load_backbone": "tfapp.models",
     "load_image_backbone": "tfapp.models",

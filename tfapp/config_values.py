@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,44 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 ImageSide = Annotated[int, Field(ge=32, le=4096)]
 NotNegative = Annotated[float, Field(ge=0.0)]
+
+# Written out, since the modules that have them are slow to import; a test compares.
+ImageCorruptionName = Literal[
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "speckle_noise",
+    "gaussian_blur",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "brightness",
+    "fog",
+    "frost",
+    "snow",
+    "contrast",
+    "saturate",
+    "pixelate",
+    "jpeg_compression",
+    "elastic_transform",
+]
+TextCorruptionName = Literal["typos", "case", "punctuation", "emoji", "whitespace", "asr"]
+CorruptionName = Literal[ImageCorruptionName, TextCorruptionName]
+EditName = Literal[
+    "drop",
+    "homoglyph",
+    "insert",
+    "keyboard",
+    "swap",
+    "synonym",
+    "zh_homophone",
+    "zh_lookalike",
+    "zh_script",
+    "zh_swap",
+    "zh_symbol",
+    "zh_width",
+]
 
 
 def _check_name(value: Any) -> Any:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfapp.config import PRETRAINED, PhaseSection, RowsSection, WorkflowConfig
+from tfapp.config import PRETRAINED, HardenSection, PhaseSection, RowsSection, WorkflowConfig
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
     from tfapp.models import Classifier
-    from tfapp.training import Phase
+    from tfapp.training import CatastrophicOverfitting, Phase
 
 
 def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
@@ -161,8 +161,59 @@ def train_options(config: WorkflowConfig) -> dict[str, Any]:
     }
 
 
+def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, Any]:
+    """Gives the settings of the training run that hardens a model.
+
+    Args:
+        config: The workflow.
+        section: Its section ``harden``.
+
+    Returns:
+        Arguments of `tfapp.train` by name.
+
+    Raises:
+        ConfigError: When the objective has no setting of that name, or it is out of range.
+    """
+    from tfapp.objectives import make_objective
+    from tfapp.training import Phase
+
+    own = section.model_dump(exclude={"phases", "keep_best", "probe"}, exclude_none=True)
+    phases = (
+        [Phase("all", epochs=3, learning_rate=5e-5)]
+        if section.phases is None
+        else [_phase(phase) for phase in section.phases]
+    )
+    given = {"phases": phases, "keep_best": section.keep_best, "objective": make_objective(**own)}
+    return {**train_options(config), **given}
+
+
+def overfitting_probes(
+    config: WorkflowConfig, section: HardenSection, data: TextData | ImageData
+) -> list[CatastrophicOverfitting]:
+    """Watches training that attacks images in a single step, which can come to nothing within an epoch.
+
+    Args:
+        config: The workflow.
+        section: Its section ``harden``.
+        data: Its data.
+
+    Returns:
+        The callbacks; none where they would be of no use.
+    """
+    single = section.objective == "free" or (
+        section.objective == "adversarial" and section.num_steps in (None, 1)
+    )
+    if not (section.probe and single and config.data.holds == "image" and len(data.validation)):
+        return []
+
+    from tfapp.training import CatastrophicOverfitting
+
+    given = section.model_dump(include={"epsilon", "norm", "random_start"}, exclude_none=True)
+    return [CatastrophicOverfitting(data.validation, seed=config.seed, **given)]
+
+
 def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
-    """Gives what is done to training images.
+    """Gives what is done to training rows.
 
     Args:
         config: The workflow.
@@ -170,8 +221,14 @@ def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
     Returns:
         The argument ``augment`` of `tfapp.train`.
     """
-    setting = config.data.augment
-    return setting if setting is None or isinstance(setting, str) else setting.model_dump(exclude_none=True)
+    section = config.data.augment
+    if section is None or isinstance(section, str):
+        return section
+    setting = section.model_dump(exclude_none=True)
+    adversarial = setting.get("adversarial", {})
+    if "model" in adversarial:
+        adversarial["model"] = config.resolve(adversarial["model"])
+    return setting
 
 
 def _phase(section: PhaseSection) -> Phase:
@@ -188,8 +245,8 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
         config: The workflow.
 
     Returns:
-        Names, bytes and times of change of the backbone's own files, where they lie here; and the checksum of
-        the file of weights, None where none is named.
+        Names, bytes and times of change of the files of the backbone, where they lie here, and of a model
+        that makes adversarial images; and the checksum of the file of weights, None where none is named.
 
     Raises:
         ConfigError: When there is no file of the weights.
@@ -197,8 +254,11 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
     from tfapp.release.manifest import sha256
 
     weights = config.resolve_weights()
+    setting = augment_setting(config)
+    attacked = setting.get("adversarial", {}).get("model") if isinstance(setting, dict) else None
     return {
         "backbone": file_signature(config.resolve_backbone()),
+        "attacked": [] if attacked is None else file_signature(attacked),
         "weights": None if weights == PRETRAINED else sha256(Path(weights)),
     }
 

@@ -33,6 +33,23 @@ PEERS: dict[str, tuple[str, ...]] = {
         "numpy==2.4.6",
         "pandas==3.1.1",
     ),
+    "textattack": (
+        "torch==2.13.0",
+        "transformers==5.23.0",
+        "tokenizers==0.23.3",
+        "safetensors==0.8.0",
+        "numpy==2.4.6",
+        "pandas==3.1.1",
+        "scipy==1.17.1",
+        "nltk==3.10.4",
+        "lru-dict==1.4.1",
+        "more-itertools==11.2.1",
+        "terminaltables==3.1.10",
+        "requests==2.34.2",
+        "filelock==4.2.11",
+        "tqdm==4.70.1",
+        "platformdirs==4.14.7",
+    ),
     "torchattacks": (
         "torch==2.13.0",
         "torchattacks==3.5.1",
@@ -41,6 +58,8 @@ PEERS: dict[str, tuple[str, ...]] = {
         "numpy==2.4.6",
     ),
 }
+# Installed last and alone: TextAttack asks for some thirty packages more, of which the attack uses none.
+WITHOUT_DEPENDENCIES: dict[str, tuple[str, ...]] = {"textattack": ("textattack==0.3.11",)}
 
 
 class PeerError(Exception):
@@ -56,7 +75,8 @@ def peer_python(name: str, *, env_dir: Path | None = None) -> Path:
     """
     folder = (env_dir or cache_dir() / "peers") / name
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    pins = "\n".join(PEERS[name]) + "\n"
+    alone = WITHOUT_DEPENDENCIES.get(name, ())
+    pins = "\n".join((*PEERS[name], *alone)) + "\n"
     finished = folder / "finished.txt"
     if finished.is_file() and finished.read_text() == pins:
         return python
@@ -64,7 +84,8 @@ def peer_python(name: str, *, env_dir: Path | None = None) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
     # torch first: a plain dependency on it, resolved together with the others, may choose another build.
-    for group in (PEERS[name][:1], PEERS[name]):
+    groups = [PEERS[name][:1], PEERS[name], *([("--no-deps", *alone)] if alone else [])]
+    for group in groups:
         command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group]
         installed = subprocess.run(command, capture_output=True, text=True, check=False)
         if installed.returncode:

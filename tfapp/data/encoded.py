@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class EncodedTexts:
         max_length: Where rows were cut, in tokens, special tokens included.
         texts: The number of the text that each row comes from, ascending, int64 ``(rows,)``; None where
             every row is a text.
+        strings: The text of each row before it was encoded; None where rows are windows or it is not known.
     """
 
     values: npt.NDArray[np.int32]
@@ -32,6 +34,7 @@ class EncodedTexts:
     full_lengths: npt.NDArray[np.int32]
     max_length: int
     texts: npt.NDArray[np.int64] | None = None
+    strings: Sequence[str] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.row_splits) - 1
@@ -63,7 +66,8 @@ class EncodedTexts:
         source = np.repeat(self.row_splits[:-1], kept) + offsets
         last = offsets == np.repeat(kept, kept) - 1
         source[last] = self.row_splits[1:] - 1
-        return EncodedTexts(self.values[source], row_splits, self.full_lengths, max_length)
+        values = self.values[source]
+        return EncodedTexts(values, row_splits, self.full_lengths, max_length, strings=self.strings)
 
     def windows(self, max_length: int) -> EncodedTexts:
         """Splits long rows into overlapping windows, each with its own [CLS] and [SEP].

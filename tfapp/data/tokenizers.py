@@ -209,7 +209,7 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         ids[row_splits[:-1]] = self.cls_id
         ids[row_splits[1:] - 1] = self.sep_id
         full = (lengths + 2).astype(np.int32)
-        whole = EncodedTexts(ids, row_splits, full, int(full.max(initial=0)))
+        whole = EncodedTexts(ids, row_splits, full, int(full.max(initial=0)), strings=texts)
         return whole.shorten(limit, self.long_texts)
 
     def make_rows(self, encoded: EncodedTexts, *, inputs: Sequence[str], pad_to: int = 1) -> TokenRows:

@@ -7,3 +7,6 @@ from tfapp.evaluation.ledger import TransferLedger as TransferLedger
 from tfapp.evaluation.ledger_runs import transfer_ledger as transfer_ledger
 from tfapp.evaluation.metrics import Interval as Interval
 from tfapp.evaluation.report import Evaluation as Evaluation
+from tfapp.evaluation.robustness import AttackSettings as AttackSettings
+from tfapp.evaluation.robustness import Robustness as Robustness
+from tfapp.evaluation.robustness import evaluate_robustness as evaluate_robustness

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation.calibration import check_logits, fit_temperature, reliability
+from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.metrics import class_scores, score
 from tfapp.evaluation.report import Evaluation
 
@@ -115,7 +116,7 @@ def evaluate(
         raise ConfigError(f"num_bootstrap = {num_bootstrap}: it must be at least 1 (1000 is usual)")
     for rows in (split, calibrate_with):
         if rows is not None:
-            _check_split(rows, model.classes)
+            check_split(rows, model.classes)
     if calibrate_with is split:
         logger.warning(
             "The temperature is fitted on the very rows that are evaluated: expect worse elsewhere."
@@ -137,17 +138,6 @@ def evaluate(
         num_bootstrap=num_bootstrap,
         seed=seed,
     )
-
-
-def _check_split(split: Any, classes: Sequence[str]) -> None:
-    """Refuses a split that has no rows, or whose label numbers mean something else to the model."""
-    if not len(split):
-        raise DataError(f"split {split.name!r} has no rows: give it some, or evaluate another split")
-    if tuple(split.classes) != tuple(classes):
-        raise DataError(
-            f"split {split.name!r} has the classes {list(split.classes)}, but the model answers "
-            f"{list(classes)}: they must be the same, in the same order"
-        )
 
 
 _BY_TASK: dict[str, Callable[..., Evaluation]] = {"single_label": evaluate_logits}

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from tfapp.training.inference import predict_logits
+from tfapp.training.overfitting_probe import CatastrophicOverfitting
 from tfapp.training.phases import History, train
 from tfapp.training.precision import choose_precision
 from tfapp.training.settings import Phase, TrainSettings
 from tfapp.training.source import SourceTask
 
-__all__ = ["History", "Phase", "SourceTask", "TrainSettings", "choose_precision", "predict_logits", "train"]
+__all__ = [
+    "CatastrophicOverfitting",
+    "History",
+    "Phase",
+    "SourceTask",
+    "TrainSettings",
+    "choose_precision",
+    "predict_logits",
+    "train",
+]

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.data.augment import Augmentation
+from tfapp.data.augment import Augmentation, TextAugmentation
 from tfapp.data.bucketing import training_batches
 from tfapp.data.mixed_rows import MixedRows, SourceRows, augment_both
+from tfapp.models import Classifier
 from tfapp.training.features import PhaseRows
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
@@ -22,12 +23,14 @@ def phase_batches(
     labels: npt.NDArray[np.int32],
     settings: TrainSettings,
     *,
-    num_classes: int,
+    model: Classifier,
     class_weights: npt.NDArray[np.float32] | None,
-    augmentation: Augmentation | None,
+    augmentation: Augmentation | TextAugmentation | None,
     source: JoinedSource | None,
     seed: int,
     first_epoch: int,
+    pad_to: int = 1,
+    variants: int = 0,
 ) -> tf.data.Dataset:
     """Makes the batches of a phase, epoch after epoch without end.
 
@@ -35,18 +38,26 @@ def phase_batches(
         given: What the phase trains on.
         labels: Labels of the target's rows, int32 ``(rows,)``.
         settings: Batch size and sampling.
-        num_classes: Number of the target's classes.
+        model: The classifier of the target's classes.
         class_weights: float32 ``(num_classes,)``, or None; rows of the source weigh 1.
-        augmentation: What is still to be done to images, of both tasks.
+        augmentation: What is still to be done to images or texts, of both tasks.
         source: The task beside the target, or None.
         seed: Decides the order and everything else that is drawn.
         first_epoch: Where to begin.
+        pad_to: Widths of texts that are changed are rounded up to a multiple of this many tokens.
+        variants: How many changed variants of each text stand beside it; see `TextAugmentation.for_batches`.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
     """
-    rows, beside = given.rows["train"], None
-    augment = None if augmentation is None else augmentation.for_batches(num_classes)
+    rows, beside, num_classes = given.rows["train"], None, model.num_classes
+    augment = None
+    if isinstance(augmentation, Augmentation):
+        augment = augmentation.for_batches(num_classes)
+    elif augmentation is not None:
+        augment = augmentation.for_batches(
+            model.preprocessor, inputs=tuple(model.input), pad_to=pad_to, variants=variants
+        )
     if source is not None:
         rows = MixedRows(rows, given.rows["source"])
         count = max(1, round(settings.batch_size * source.share))
@@ -56,7 +67,7 @@ def phase_batches(
         others = len(source.classes)
         if class_weights is not None:
             class_weights = np.concatenate([class_weights, np.ones(others, np.float32)])
-        if augmentation is not None and augment is not None:
+        if isinstance(augmentation, Augmentation) and augment is not None:
             of_source = augmentation.for_batches(others)
             augment = augment_both(augment, of_source, classes=(num_classes, others))
     return training_batches(

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,27 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
+
+PROBED = ("val_single_step_accuracy", "val_multi_step_accuracy")
+"""Columns that the history has when a probe measures them."""
+
+RESTORED = "restored"
+"""In an epoch's numbers: a probe has put the weights of an earlier epoch back."""
+
+
+class EpochProbe(keras.callbacks.Callback):  # type: ignore[misc]
+    """A callback that measures after each epoch, before the run records it.
+
+    What it adds to the epoch's numbers under a name of `PROBED` becomes a column of the history; when it
+    stops the training, a resumed run knows of it.
+    """
+
+    def take_up(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Learns what an interrupted run has already measured.
+
+        Args:
+            history: Rows of the epochs so far.
+        """
 
 
 @dataclass(frozen=True)
@@ -109,12 +130,15 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
             "train": self.train,
             "epoch": epoch + 1,
             **{name: numbers.get(name) for name in COLUMNS[3:9]},
+            **{name: numbers[name] for name in PROBED if name in numbers},
             "learning_rate": rate,
             "seconds": round(time.perf_counter() - self._began, 3),
         }
         self.progress.history.append(row)
         self.progress.epochs_done = epoch + 1
-        value = numbers.get(self.selection.monitor)
+        value = None if RESTORED in numbers else numbers.get(self.selection.monitor)
+        if RESTORED in numbers and self.selection.keep_best:
+            self.best[:] = read_values(self.weights)
         if value is not None and self.selection.improved(value, self.progress.best_value):
             self.progress.best_value = value
             if self.selection.keep_best:
@@ -125,12 +149,14 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
             self.progress.stale_epochs += 1
         patience = self.selection.patience
         if value is not None and patience is not None and self.progress.stale_epochs >= patience:
-            self.progress.stopped = True
             self.model.stop_training = True
+        self.progress.stopped = bool(self.model.stop_training)
         if self.history_path is not None:
             write_history(self.history_path, self.progress.history)
         self.save()
-        shown = ", ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[3:9] if isinstance(row[name], float))
+        shown = ", ".join(
+            f"{name} {row[name]:.4f}" for name in (*COLUMNS[3:9], *PROBED) if isinstance(row.get(name), float)
+        )
         _LOG.info(
             "phase %s (%s), epoch %d of %d: %s, %.1f s",
             row["phase"],
@@ -147,13 +173,14 @@ def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
     Args:
         path: The file.
-        history: Rows with the keys of `COLUMNS`.
+        history: Rows with the keys of `COLUMNS`, some of them with those of `PROBED`.
 
     Raises:
         OutputError: When it cannot be written.
     """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    probed = [name for name in PROBED if any(name in row for row in history)]
+    writer = csv.DictWriter(buffer, (*COLUMNS, *probed), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     staging = path.with_name(f".{path.name}.{os.getpid()}")

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfapp.data.augment import Augmentation, AugmentedViews
+from tfapp.data.augment import Augmentation, AugmentedViews, TextAugmentation
 from tfapp.data.bucketing import Rows
 from tfapp.data.digests import digest
 from tfapp.data.feature_cache import FeatureShape, cached_features
+from tfapp.data.text_rows import TextRows
 from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.training.checkpoints import read_values
@@ -36,7 +37,7 @@ class PhaseRows:
         rows: Rows by split.
         frozen: What is to be computed below the trained part in every step, or None.
         views: How many variants of each training row there are, and of each of a source task.
-        augmented: Whether nothing is left to be done to training images.
+        augmented: Whether nothing is left to be done to training rows.
     """
 
     rows: dict[str, Rows]
@@ -56,9 +57,10 @@ def phase_rows(
     directory: Path,
     limit_megabytes: float,
     pad_to: int,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | TextAugmentation | None = None,
     views: int = 1,
     seed: int = 0,
+    live: bool = False,
 ) -> PhaseRows:
     """Gives the rows that a phase trains on, and what is still to be computed below them in every step.
 
@@ -72,10 +74,11 @@ def phase_rows(
         directory: Folder of the caches.
         limit_megabytes: Largest size of all features in MB; beyond it nothing is cached.
         pad_to: Widths of training batches are rounded up to a multiple of this many tokens.
-        augmentation: What is done to training images, or None.
-        views: Of how many augmented variants of each training image, also of a source task's, features are
+        augmentation: What is done to training images or texts, or None.
+        views: Of how many augmented variants of each training row, also of a source task's, features are
             cached.
         seed: Decides these variants.
+        live: Whether training rows differ from step to step in a way that no cache can hold.
 
     Returns:
         The rows, and what is left to do with them.
@@ -84,21 +87,32 @@ def phase_rows(
         OutputError: When a cache cannot be written.
     """
     whole: dict[str, Rows] = {name: input_rows(model, part, pad_to=pad_to) for name, part in encoded.items()}
+    online = dict(whole)
+    if isinstance(augmentation, TextAugmentation):
+        for name in _LEARNED & whole.keys():
+            online[name] = TextRows(encoded[name].strings, whole[name].lengths)
     if lower is None:
-        return PhaseRows(whole)
+        return PhaseRows(online)
     frozen = forward or lower
+    if live:
+        return PhaseRows(online, frozen)
     pooled = phase.train == "head"
     output = "features" if pooled else "hidden"
     by_token = "padding_mask" in lower.output
     item = tuple(lower.output[output].shape[2 if by_token else 1 :])
     bfloat16 = precision == "mixed_bfloat16" and not pooled
-    sources = dict(whole)
-    if augmentation is not None:
-        for name in _LEARNED & whole.keys():
+    parts, sources = dict(encoded), dict(whole)
+    for name in _LEARNED & whole.keys():
+        if isinstance(augmentation, TextAugmentation):
+            changed = augmentation.encode_views(
+                encoded[name].strings, model.preprocessor, views=views, seed=seed
+            )
+            parts[name], sources[name] = changed, input_rows(model, changed, pad_to=pad_to)
+        elif augmentation is not None:
             sources[name] = AugmentedViews(whole[name], augmentation, views=views, seed=seed)
     shapes = {
         name: FeatureShape(int(part.lengths.sum()) if by_token else len(sources[name]), item, bfloat16)
-        for name, part in encoded.items()
+        for name, part in parts.items()
     }
     megabytes = sum(shape.megabytes for shape in shapes.values())
     if megabytes > limit_megabytes:
@@ -108,13 +122,13 @@ def phase_rows(
             megabytes,
             limit_megabytes,
         )
-        return PhaseRows(whole, frozen)
+        return PhaseRows(online, frozen)
     weights = digest(*read_values(lower.weights))
     common = f"{weights}-{architecture_of(lower)}-{precision}-{model.settings}"
     drawn = "" if augmentation is None else f"{augmentation.described()}-{views}-{seed}"
     rows: dict[str, Rows] = {}
     hits = []
-    for name, part in encoded.items():
+    for name, part in parts.items():
 
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
             batches = batch_outputs(

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import keras
 
-from tfapp.data.augment import Augmentation, make_augmentation
+from tfapp.data.augment import Augmentation, TextAugmentation, make_augmentation, make_text_augmentation
 from tfapp.data.bucketing import TokenRows, padding_share
 from tfapp.data.lengths import LengthReport
 from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
 from tfapp.objectives import Objective
+from tfapp.training.adversarial import AdversarialAugmentation, make_adversarial
 from tfapp.training.alpha_search import TriedAlpha, search_alpha
 from tfapp.training.callbacks import write_history
 from tfapp.training.inference import input_rows
@@ -84,7 +85,7 @@ def train(
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto",
     max_length: int | None = None,
     sampling: Literal["natural", "balanced"] = "natural",
-    augment: str | Mapping[str, Any] | Augmentation | None = None,
+    augment: str | Mapping[str, Any] | Augmentation | TextAugmentation | None = None,
     views: int = 2,
     feature_cache_megabytes: float = 2048.0,
     feature_dir: str | Path | None = None,
@@ -125,9 +126,11 @@ def train(
         max_length: Most tokens of a text, or of a window. When None, what the model was built with, else the
             99th percentile of the training texts, at most 256.
         sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
-        augment: What is done to training images: a preset (``"light"``, ``"medium"``, ``"strong"``), the
-            arguments of `Augmentation` by name, or None. Validation and test images stay as they are.
-        views: Of how many augmented variants of each image, also of the source's, features are cached while
+        augment: What is done to training rows; those of validation and test stay as they are. For images a
+            preset (``"light"``, ``"medium"``, ``"strong"``) or the arguments of `Augmentation` by name, with
+            those of `AdversarialAugmentation` as ``"adversarial"`` among them; for texts the arguments of
+            `TextAugmentation` by name, such as ``{"edits": ["swap", "keyboard"]}``; or None.
+        views: Of how many augmented variants of each row, also of the source's, features are cached while
             the backbone, or its lower part, is frozen; epochs take turns. Cached images are not mixed.
         feature_cache_megabytes: Largest feature cache in MB on disk; a larger one is not written, and the
             frozen part is computed in every step instead. Of each split up to 64 MB are held in memory.
@@ -150,6 +153,7 @@ def train(
         TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When ``run_dir`` cannot be written.
     """
+    augmentation, adversarial = _augmentations(model, augment)
     settings = TrainSettings(
         phases=tuple(phases) if phases is not None else TrainSettings().phases,
         batch_size=batch_size,
@@ -170,11 +174,10 @@ def train(
         feature_cache_megabytes=feature_cache_megabytes,
         max_length=max_length,
         sampling=sampling,
-        augmentation=make_augmentation(augment),
+        augmentation=augmentation,
         views=views,
+        adversarial=adversarial,
     )
-    if settings.augmentation is not None and "pixels" not in model.input:
-        raise ConfigError("augment is for images; this model takes texts.")
     for phase in settings.phases:
         model.split(phase.train)  # Refuses a phase that this backbone cannot train, before any work.
     if tuple(data.classes) != tuple(model.classes):
@@ -185,6 +188,13 @@ def train(
     for given in (data, *(() if source is None else (source.data,))):
         _check_image_sizes(model, given)
     objective = joint_objective(source, objective)
+    if adversarial is not None and source is not None:
+        raise ConfigError("augment.adversarial attacks one task: leave it out, or the source task.")
+    if getattr(objective, "variants", 0) and not isinstance(augmentation, TextAugmentation):
+        raise ConfigError(
+            f"objective {objective.name!r} trains on variants of texts: say how they are made, for example "
+            "with augment={'edits': ['swap', 'keyboard']}."
+        )
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
     weights = class_weights(class_weight, data.train.labels, model.classes)
     chosen = choose_precision(precision)
@@ -237,6 +247,30 @@ def train(
             alphas=tried,
             alpha=getattr(run.objective, "alpha", None) if joined is not None else None,
         )
+
+
+def _augmentations(
+    model: Classifier, augment: Any
+) -> tuple[Augmentation | TextAugmentation | None, AdversarialAugmentation | None]:
+    """What is done to training rows, and which attack is among it."""
+    if "pixels" not in model.input:
+        if isinstance(augment, Mapping) and "adversarial" in augment:
+            raise ConfigError(
+                "augment.adversarial attacks pixels, and this model takes texts: use augment's edits, or an "
+                "objective that perturbs embeddings."
+            )
+        augmentation = make_text_augmentation(augment)
+        if augmentation is not None and model.preprocessor.long_texts == "windows":
+            raise ConfigError(
+                "augment changes whole texts, and windows are parts of them: build the model with "
+                "long_texts='truncate', or leave augment out."
+            )
+        return augmentation, None
+    adversarial = None
+    if isinstance(augment, Mapping):
+        augment = dict(augment)
+        adversarial = make_adversarial(augment.pop("adversarial", None))
+    return make_augmentation(augment), adversarial
 
 
 def _check_image_sizes(model: Classifier, data: Any) -> None:

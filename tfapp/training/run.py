@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.data.augment import Augmentation
 from tfapp.data.bucketing import evaluation_batches
 from tfapp.data.digests import digest
 from tfapp.data.image_rows import naming_bad_images
@@ -23,13 +24,15 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import fused_parts
-from tfapp.objectives import Objective
+from tfapp.objectives import Objective, describe_objective
+from tfapp.training.adversarial import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
-from tfapp.training.callbacks import EpochKeeper, Selection
+from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.perturbing import make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import TrainSettings
@@ -96,6 +99,11 @@ class Run:
         return [*self.model.variables, *head, self.generator.state]
 
     @property
+    def probes(self) -> list[EpochProbe]:
+        """Those of the callbacks that measure before the epoch is recorded."""
+        return [callback for callback in self.callbacks if isinstance(callback, EpochProbe)]
+
+    @property
     def weights(self) -> list[Any]:
         """The weights of the model and of the source's head."""
         return [*self.model.weights, *([] if self.source is None else self.source.head.weights)]
@@ -110,13 +118,23 @@ class Run:
 def start_run(run: Run) -> None:
     """Seeds dropout, and goes on from a checkpoint of the same run where there is one."""
     _seed_dropout(run.model, run.seed)
+    if run.keep:
+        run.progress = Progress(_run_key(run))
+    adversarial = run.settings.adversarial
+    if adversarial is not None and adversarial.refresh == "never":
+        # Before a checkpoint changes the model: it is attacked as it was given.
+        images = frozen_images(
+            run.encoded["train"], run.labels("train"), adversarial, run.model, seed=run.seed
+        )
+        run.encoded = {**run.encoded, "train": images}
     if not run.keep:
         return
-    run.progress = Progress(_run_key(run))
     checkpoint = Checkpoint.load(run.directory / "checkpoints", run.progress.key)
     if checkpoint is None:
         return
     run.progress, run.best, run.resumed = checkpoint.progress, checkpoint.best, checkpoint
+    for probe in run.probes:
+        probe.take_up(run.progress.history)
     assign_values(run.variables, checkpoint.variables)
     _LOG.info(
         "going on after phase %d, epoch %d", checkpoint.progress.phase + 1, checkpoint.progress.epochs_done
@@ -131,14 +149,9 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _run_key(run: Run) -> str:
-    objective = {
-        name: value
-        for name, value in getattr(run.objective, "__dict__", {}).items()
-        if isinstance(value, bool | int | float | str | None)
-    }
     parts = {
         "settings": run.settings.described(),
-        "objective": [run.objective.name, objective],
+        "objective": describe_objective(run.objective),
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
@@ -190,7 +203,9 @@ def run_phase(run: Run, index: int) -> None:
         beside=beside,
     ) or folded_parts(run.model, phase.train, precision=run.precision, beside=beside)
     run.pad_to = fused.pad_to if fused else 1
-    augmentation = settings.augmentation
+    augmentation, variants = settings.augmentation, int(getattr(run.objective, "variants", 0))
+    adversarial = settings.adversarial
+    attacked = adversarial if adversarial is not None and adversarial.refresh == "epoch" else None
     given = phase_rows(
         run.model,
         phase,
@@ -201,13 +216,17 @@ def run_phase(run: Run, index: int) -> None:
         directory=run.features,
         limit_megabytes=settings.feature_cache_megabytes,
         pad_to=run.pad_to,
-        augmentation=None if augmentation is None else augmentation.without_mixing(),
+        augmentation=augmentation.without_mixing()
+        if isinstance(augmentation, Augmentation)
+        else augmentation,
         views=settings.views,
         seed=run.seed,
+        live=variants > 0 or attacked is not None,
     )
     rows, labels = given.rows, run.labels("train")
     online = None if augmentation is None or given.augmented else augmentation
     steps = -(-len(labels) // settings.batch_size)
+    total = steps * phase.epochs * getattr(run.objective, "updates", 1)
     trainer = TrainingModel(
         upper,
         objective=run.objective,
@@ -215,19 +234,23 @@ def run_phase(run: Run, index: int) -> None:
         forward=fused.upper if fused else None,
         whole=run.model,
         answers=None if beside is None else run.model.split(phase.train)[1],
-        total_steps=steps * phase.epochs,
+        total_steps=total,
+        perturbing=make_perturbing(
+            run.model, phase.train, run.objective, fused=fused, precision=run.precision
+        ),
+        seed=run.seed,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
-    schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
+    schedule = make_schedule(settings, phase, total_steps=total)
     optimizer = make_optimizer(settings, schedule, rate_factors=factors)
+    most_fused = _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
     trainer.compile(
         optimizer=optimizer,
         loss=run.loss,
         metrics=[Accuracy(), BalancedAccuracy(run.model.num_classes)],
         jit_compile=False,
-        steps_per_execution=_divisor(
-            steps, _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
-        ),
+        # Steps that run together may have a batch attacked before the weights are those of its step.
+        steps_per_execution=1 if attacked is not None else _divisor(steps, most_fused),
     )
     optimizer.build(trainer.trainable_variables)
     if run.resumed is not None and progress.phase == index:
@@ -257,20 +280,27 @@ def run_phase(run: Run, index: int) -> None:
     )
     if progress.epochs_done < phase.epochs and not progress.stopped:
         board = run.directory / "tensorboard" / f"phase-{index + 1}"
+        seed = run.seed * 1000 + index
+        batches = phase_batches(
+            given,
+            labels,
+            settings,
+            model=run.model,
+            class_weights=run.class_weights,
+            augmentation=online,
+            source=run.source,
+            seed=seed,
+            first_epoch=progress.epochs_done,
+            pad_to=run.pad_to,
+            variants=variants,
+        )
+        if attacked is not None:
+            first_batch = progress.epochs_done * steps
+            batches = attacked_batches(batches, attacked, run.model, seed=seed, first_batch=first_batch)
         try:
             with naming_bad_images():
                 trainer.fit(
-                    phase_batches(
-                        given,
-                        labels,
-                        settings,
-                        num_classes=run.model.num_classes,
-                        class_weights=run.class_weights,
-                        augmentation=online,
-                        source=run.source,
-                        seed=run.seed * 1000 + index,
-                        first_epoch=progress.epochs_done,
-                    ),
+                    batches,
                     epochs=phase.epochs,
                     initial_epoch=progress.epochs_done,
                     steps_per_epoch=steps,
@@ -278,9 +308,10 @@ def run_phase(run: Run, index: int) -> None:
                     shuffle=False,
                     verbose=1 if run.show_bar else 0,
                     callbacks=[
+                        *run.probes,
                         keeper,
                         *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
-                        *run.callbacks,
+                        *(callback for callback in run.callbacks if callback not in run.probes),
                     ],
                 )
         except tf.errors.ResourceExhaustedError as error:

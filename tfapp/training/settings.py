@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tfapp.data.augment import Augmentation
+from tfapp.data.augment import Augmentation, TextAugmentation
 from tfapp.data.balancing import SAMPLINGS
 from tfapp.errors import ConfigError, nearest
+from tfapp.training.adversarial import AdversarialAugmentation
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -84,8 +85,9 @@ class TrainSettings:
     feature_cache_megabytes: float = 2048.0
     max_length: int | None = None
     sampling: str = "natural"
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | TextAugmentation | None = None
     views: int = 2
+    adversarial: AdversarialAugmentation | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -124,7 +126,8 @@ class TrainSettings:
         """The settings as plain values, for keys and records."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["phases"] = [[phase.train, phase.epochs, phase.learning_rate] for phase in self.phases]
-        plain["augmentation"] = None if self.augmentation is None else self.augmentation.described()
+        for name in ("augmentation", "adversarial"):
+            plain[name] = None if plain[name] is None else plain[name].described()
         if isinstance(self.class_weight, Mapping):
             plain["class_weight"] = dict(self.class_weight)
         return plain

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any
 
 import tensorflow as tf
 
+from tfapp.data.augment._corrupting import checked_corruptions
 from tfapp.data.augment._draws import Draws
 from tfapp.data.augment._pixels import chosen, rounded
 from tfapp.data.augment.aug_mix import aug_mix
 from tfapp.data.augment.colour import colour
+from tfapp.data.augment.corruptions import corruptions
 from tfapp.data.augment.cutmix import cutmix
 from tfapp.data.augment.erasing import erasing
 from tfapp.data.augment.geometry import geometry
 from tfapp.data.augment.mixup import mixup
 from tfapp.data.augment.rand_augment import rand_augment
+from tfapp.data.corruptions import IMAGE_CORRUPTIONS
 from tfapp.errors import ConfigError, nearest
 
 # Bounds, and whether the lower one is itself allowed.
@@ -31,6 +34,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "rand_augment": (0.0, 1.0, True),
     "aug_mix": (0.0, 1.0, True),
     "erasing": (0.0, 1.0, True),
+    "corruption_fraction": (0.0, 1.0, True),
     "mixup": (0.0, 10.0, True),
     "cutmix": (0.0, 10.0, True),
 }
@@ -38,7 +42,10 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 _SETTINGS = {
     "geometry": ("horizontal_flip", "vertical_flip", "rotation", "crop"),
     "colour": ("brightness", "contrast", "saturation", "hue"),
+    "corruptions": ("corruptions", "severity", "corruption_fraction"),
 }
+# Settings that only say how another one is done.
+_DETAILS = {"severity": "corruptions", "corruption_fraction": "corruptions"}
 _MIXING = ("mixup", "cutmix")
 
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -47,6 +54,7 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
     "aug_mix": aug_mix,
     "colour": colour,
     "erasing": erasing,
+    "corruptions": corruptions,
     "mixup": mixup,
     "cutmix": cutmix,
 }
@@ -77,6 +85,9 @@ class Augmentation:
         rand_augment: Strength of RandAugment's two operations an image, 0 to 1; 0.3 is usual.
         aug_mix: Largest strength of AugMix's operations, 0 to 1; 0.3 is usual.
         erasing: Probability that a rectangle of 2 % to 33 % of the area becomes noise, 0 to 1.
+        corruptions: Keys of `IMAGE_CORRUPTIONS` to draw from; they take images of 32 pixels or more a side.
+        severity: Highest severity of a corruption, 1 to 5; each from 1 up to it is equally likely.
+        corruption_fraction: Probability that an image is corrupted, 0 to 1.
         mixup: Parameter of MixUp's Beta distribution, 0 to 10; 0.2 is usual, 0 mixes nothing.
         cutmix: Parameter of CutMix's Beta distribution, 0 to 10; 1 is usual, 0 mixes nothing. With both,
             each image is mixed in one of the two ways.
@@ -96,11 +107,18 @@ class Augmentation:
     rand_augment: float = 0.0
     aug_mix: float = 0.0
     erasing: float = 0.0
+    corruptions: Sequence[str] = ()
+    severity: int = 3
+    corruption_fraction: float = 0.5
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
+        names = checked_corruptions(self.corruptions, self.severity, IMAGE_CORRUPTIONS)
+        object.__setattr__(self, "corruptions", names)
         for name, value in asdict(self).items():
+            if name in ("corruptions", "severity"):
+                continue
             if name not in _RANGES:
                 if not isinstance(value, bool):
                     raise ConfigError(f"augmentation {name} = {value!r}: it must be true or false.")
@@ -127,9 +145,9 @@ class Augmentation:
         """What is switched on, as plain values, for keys and records; equal runs have equal ones."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {
-            name: value if isinstance(value, bool) else float(value)
+            name: float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
             for name, (value, default) in values.items()
-            if value != default
+            if value != default and getattr(self, _DETAILS.get(name, name))
         }
 
     def images(self, pixels: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:

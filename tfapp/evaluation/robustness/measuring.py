@@ -1,0 +1,121 @@
+"""Measuring how much of a model's accuracy is left under attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfapp.errors import ConfigError
+from tfapp.evaluation.checks import check_split
+from tfapp.evaluation.robustness.result import Robustness
+from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, AttackSettings
+
+Attack = Callable[..., Any]
+
+
+def evaluate_robustness(
+    model: Any,
+    split: Any,
+    *,
+    attack: str | Attack = "standard",
+    epsilon: float | None = None,
+    norm: str | None = None,
+    num_steps: int | None = None,
+    num_restarts: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    examples: int = 500,
+    batch_size: int = 128,
+    similarity_fn: Callable[[Sequence[str], Sequence[str]], Any] | str | None = "minilm-l6",
+    alarms: bool = True,
+    seed: int = 0,
+) -> Robustness:
+    """Measures clean and robust accuracy on the first rows of a split.
+
+    The attacker knows the labels and, for pixels and embeddings, the model's weights; the model is in
+    inference mode. A row that is wrong before the attack counts as wrong after it. With the default, rows
+    go through several attacks, and one that any of them fools is lost; a single attack only bounds the
+    robust accuracy from above, the weaker the looser. Pixels are attacked as the network takes them, after
+    decoding and resizing, in fractions of grey levels.
+
+    Args:
+        model: A classifier with its preprocessor.
+        split: Rows with labels, of texts or images.
+        attack: For images ``"standard"`` (AutoAttack's four in its order), ``"fgsm"``, ``"pgd"``, ``"apgd"``,
+            ``"fab"`` or ``"square"``; for texts ``"standard"`` (both of the following, one after another),
+            ``"word_substitution"`` or ``"character_edits"``, and ``"embedding_fgm"`` and ``"embedding_pgd"``.
+            Or a function that is called as these are.
+        epsilon: The budget; see `AttackSettings` for the units and defaults.
+        norm: ``"linf"`` or ``"l2"`` for images; texts have no choice.
+        num_steps: Steps, for attacks that take steps; the attack's own default when None.
+        num_restarts: Restarts, for attacks that have them.
+        options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}`` or
+            ``{"max_queries": 200}``.
+        examples: How many rows, the first of the split; all where it has fewer.
+        batch_size: Rows computed at once.
+        similarity_fn: For word substitution, cosines of sentences ``(originals, candidates) -> (rows,)``:
+            a function, ``"minilm-l6"`` for that encoder, or None to let every sentence pass.
+        alarms: Whether signs of masked gradients are looked for, on 64 rows; it costs a few hundred passes.
+        seed: Seed of everything that is drawn.
+
+    Returns:
+        Figures, settings, alarms and examples.
+
+    Raises:
+        ConfigError: If the attack is unknown, does not go with such rows, or lacks a setting.
+        DataError: If the split has no rows or other classes than the model.
+
+    Reference:
+        Croce and Hein (2020), "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+        Parameter-free Attacks", arXiv:2003.01690; Carlini et al. (2019), arXiv:1902.06705.
+    """
+    name = attack if isinstance(attack, str) else getattr(attack, "__name__", type(attack).__name__)
+    settings = AttackSettings(
+        attack=name,
+        epsilon=epsilon,
+        norm=norm,
+        num_steps=num_steps,
+        num_restarts=num_restarts,
+        examples=examples,
+        seed=seed,
+    )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size = {batch_size}: it must be 1 or more.")
+    check_split(split, model.classes)
+    count = min(examples, len(split))
+    labels = np.asarray(split.labels[:count])
+    given = dict(options or {})
+    if "pixels" in model.input:
+        from tfapp.evaluation.robustness.on_pixels import measure_pixels
+
+        measured = measure_pixels(
+            model,
+            split.features[:count],
+            labels,
+            attack,
+            settings,
+            given,
+            batch_size=batch_size,
+            alarms=alarms,
+        )
+    elif name in EMBEDDING_ATTACKS:
+        from tfapp.evaluation.robustness.on_embeddings import measure_embeddings
+
+        measured = measure_embeddings(
+            model, split.features[:count], labels, settings, given, batch_size=batch_size, alarms=alarms
+        )
+    else:
+        from tfapp.evaluation.robustness.on_words import measure_words
+
+        measured = measure_words(
+            model,
+            split.features[:count],
+            labels,
+            attack,
+            settings,
+            given,
+            batch_size=batch_size,
+            similarity_fn=similarity_fn,
+        )
+    return measured.result(split.name, tuple(model.classes), labels, settings)

@@ -1,0 +1,299 @@
+"""The robustness of what ships: adversarial examples of the model, sent to every artifact, and more.
+
+The examples are made once on the trained model, through its weights. Each artifact then answers them in its
+own process; and each TFLite file is attacked itself, by an attack that sees its answers only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfapp.data.image_store import png_file
+from tfapp.errors import ConfigError
+from tfapp.evaluation.robustness import AttackSettings, Robustness, evaluate_robustness
+from tfapp.evaluation.robustness.result import wilson_interval
+from tfapp.exporters import TFLITE_VARIANTS
+from tfapp.progress import track
+from tfapp.release.answers import FloatArray, probabilities_from
+from tfapp.release.black_box import Ask, BlackBoxFound, black_box_on_pixels, black_box_on_texts
+from tfapp.release.gate import ROUNDING, Budget
+from tfapp.release.probe import Probe, RawFeatures
+from tfapp.release.processes import ArtifactRunner
+from tfapp.training.inference import predict_logits
+
+_logger = logging.getLogger("tfapp")
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks left of an artifact's right answers.
+
+    Attributes:
+        transferred: Rows still right after the examples made on the model, ``(rows,)``.
+        black_box: What an attack on the artifact itself found, or None where there was none.
+    """
+
+    transferred: Flags
+    black_box: BlackBoxFound | None = None
+
+    @property
+    def survived(self) -> Flags:
+        """Rows still right after everything, ``(rows,)``."""
+        left = self.transferred.copy()
+        if self.black_box is not None:
+            left[self.black_box.rows[self.black_box.fooled]] = False
+        return left
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Their share."""
+        return float(self.survived.mean())
+
+
+@dataclass(frozen=True)
+class AttackReport:
+    """Robust accuracies of the model and of its artifacts under one attack.
+
+    Attributes:
+        robustness: The attack on the model, through its weights.
+        model: The model's own answers to what the artifacts are asked, and the black box on it.
+        artifacts: Those of each artifact that could be asked, by variant.
+    """
+
+    robustness: Robustness
+    model: Attacked
+    artifacts: dict[str, Attacked]
+
+    def reasons(self, variant: str, budget: Budget) -> list[str]:
+        """Judges an artifact.
+
+        Args:
+            variant: Its variant.
+            budget: The limits.
+
+        Returns:
+            Why it is refused; empty when it is not.
+        """
+        found = self.artifacts.get(variant)
+        if found is None:
+            return []
+        accuracy, rows = found.robust_accuracy, self.robustness.examples
+        settings = self.robustness.settings_text
+        drop = self.model.robust_accuracy - accuracy
+        reasons = []
+        if budget.min_robust_accuracy is not None and accuracy < budget.min_robust_accuracy - ROUNDING:
+            reasons.append(
+                f"{variant}: robust accuracy is {accuracy:.2%} on {rows} rows, less than "
+                f"{budget.min_robust_accuracy:.2%} (min_robust_accuracy; {settings})"
+            )
+        if drop > budget.max_robust_accuracy_drop + ROUNDING:
+            reasons.append(
+                f"{variant}: loses {drop:.2%} robust accuracy on {rows} rows against the model's "
+                f"{self.model.robust_accuracy:.2%}, more than {budget.max_robust_accuracy_drop:.2%} "
+                f"(max_robust_accuracy_drop; {settings})"
+            )
+        return reasons
+
+    def entry(self, variant: str) -> dict[str, Any] | None:
+        """Returns what the manifest says of an artifact; None for one that was not attacked.
+
+        Args:
+            variant: Its variant.
+        """
+        found = self.artifacts.get(variant)
+        if found is None:
+            return None
+        figures = self.robustness.to_dict()
+        stated = ("attack", "norm", "epsilon", "num_steps", "num_restarts", "split", "examples", "seed")
+        box = found.black_box
+        return {
+            **{name: figures[name] for name in stated},
+            "model_robust_accuracy": self.model.robust_accuracy,
+            "robust_accuracy_drop": self.model.robust_accuracy - found.robust_accuracy,
+            "transfer_accuracy": float(found.transferred.mean()),
+            "interval95": list(wilson_interval(int(found.survived.sum()), len(found.survived))),
+            "black_box": None
+            if box is None
+            else {
+                "attack": box.attack,
+                "num_queries": box.num_queries,
+                "examples": len(box.rows),
+                "fooled": int(box.fooled.sum()),
+            },
+        }
+
+
+def attack_model(model: Any, split: Any, attack: AttackSettings | Mapping[str, Any]) -> Robustness:
+    """Makes the adversarial examples that artifacts are sent.
+
+    Args:
+        model: The trained classifier.
+        split: The rows.
+        attack: What to run, as `AttackSettings` or as its arguments.
+
+    Returns:
+        The figures of the model, and the examples.
+
+    Raises:
+        ConfigError: When the attack is unknown, lacks a setting, or makes nothing that can be sent.
+    """
+    settings = attack_settings(attack)
+    result = evaluate_robustness(
+        model,
+        split,
+        attack=settings.attack,
+        epsilon=settings.epsilon,
+        norm=settings.norm,
+        num_steps=settings.num_steps,
+        num_restarts=settings.num_restarts,
+        examples=settings.examples,
+        seed=settings.seed,
+    )
+    for line in result.lines():
+        _logger.info("%s", f"  {line}".rstrip())
+    return result
+
+
+def attack_settings(attack: AttackSettings | Mapping[str, Any]) -> AttackSettings:
+    """Takes an attack's settings in either form.
+
+    Args:
+        attack: The settings, or their arguments by name.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: When one is unknown or out of range.
+    """
+    if isinstance(attack, AttackSettings):
+        return attack
+    try:
+        return AttackSettings(**attack)
+    except TypeError as error:
+        known = ", ".join(AttackSettings.__dataclass_fields__)
+        raise ConfigError(f"attack = {dict(attack)!r}: an unknown key; there are {known}.") from error
+
+
+def check_sendable(robustness: Robustness, split: Any, *, norm_step: float = 1 / 255) -> None:
+    """Refuses adversarial examples that artifacts cannot be asked about, or that are of other rows.
+
+    Args:
+        robustness: The attack on the model.
+        split: The rows that artifacts are checked with.
+        norm_step: One grey level, the least perturbation that 8 bits can hold.
+
+    Raises:
+        ConfigError: When they do not go together.
+    """
+    if robustness.adversarial is None:
+        raise ConfigError(
+            f"the attack {robustness.attack!r} perturbs {robustness.domain}, which no artifact takes: choose "
+            "'standard', 'word_substitution' or 'character_edits'."
+        )
+    if robustness.norm == "linf" and robustness.epsilon < norm_step * (1 - 1e-6):
+        raise ConfigError(
+            f"epsilon = {robustness.epsilon:g} is less than one grey level of 255, the least that pixels of "
+            "8 bits can change by."
+        )
+    count = robustness.examples
+    same = len(split) >= count and np.array_equal(split.labels[:count], robustness.labels)
+    if not same or tuple(split.classes) != robustness.classes:
+        raise ConfigError(
+            f"the attack was made on {count} rows of {robustness.split!r} that are not the first of the "
+            f"split {split.name!r}: give the settings of an attack instead, or the same split."
+        )
+
+
+def attack_artifacts(
+    model: Any,
+    robustness: Robustness,
+    split: Any,
+    runner: ArtifactRunner,
+    *,
+    black_box_queries: int,
+    black_box_examples: int,
+) -> AttackReport:
+    """Sends the model's adversarial examples to every artifact, and attacks the TFLite files themselves.
+
+    A row counts as right only where the model and the artifact answer it rightly before the attack, as the
+    model's errors are not attacked.
+
+    Args:
+        model: The trained classifier, in float32.
+        robustness: The attack on it; see `check_sendable`.
+        split: The rows that it was made on.
+        runner: Where the artifacts run.
+        black_box_queries: How often the attack on a TFLite file may ask about a row; 0 for no such attack.
+        black_box_examples: On how many rows it is tried: the first that survive the examples of the model.
+
+    Returns:
+        What is left of each.
+    """
+    count = robustness.examples
+    labels = np.asarray(split.labels[:count])
+    right = robustness.clean_predicted == labels
+    kind = "pixels" if robustness.domain == "pixels" else "texts"
+    make = _maker(model, kind)
+    sent = make(robustness.adversarial)
+    clean = make(_clean(model, split, count, kind))
+
+    def ask_model(probe: Probe) -> FloatArray:
+        logits = predict_logits(model, probe.features, batch_size=32)
+        return probabilities_from(logits, model.temperature)
+
+    asks: dict[str, Ask] = {"": ask_model}
+    for variant in runner.ready():
+        asks[variant] = _asking(runner, variant)
+    attack = black_box_on_pixels if kind == "pixels" else black_box_on_texts
+    found: dict[str, Attacked] = {}
+    for variant, ask in track(list(asks.items()), len(asks), "attack artifacts"):
+        answers = [ask(clean), ask(sent)]
+        if any(answer is None or answer.shape != (count, len(model.classes)) for answer in answers):
+            continue  # it has ended, or answers nonsense: its error is judged elsewhere
+        transferred = right.copy()
+        for answer in answers:
+            transferred &= np.asarray(answer).argmax(axis=1) == labels
+        box = None
+        rows = np.flatnonzero(transferred)[:black_box_examples]
+        if black_box_queries and len(rows) and (not variant or variant in TFLITE_VARIANTS):
+            originals = _clean(model, split, count, kind)
+            some: Any = originals[rows] if kind == "pixels" else [originals[row] for row in rows.tolist()]
+            box = attack(ask, make, some, labels[rows], rows, robustness, num_queries=black_box_queries)
+        found[variant] = Attacked(transferred, box)
+        if variant:
+            _logger.info("attack: %s keeps %.2f%%", variant, 100 * found[variant].robust_accuracy)
+    return AttackReport(robustness, found.pop(""), found)
+
+
+def _asking(runner: ArtifactRunner, variant: str) -> Ask:
+    return lambda probe: runner.ask(variant, probe)
+
+
+def _clean(model: Any, split: Any, count: int, kind: str) -> Any:
+    """The rows before the attack, in the form that they are perturbed in."""
+    features = split.features[:count]
+    return model.preprocessor.fixed(features)[0]["pixels"] if kind == "pixels" else list(features)
+
+
+def _maker(model: Any, kind: str) -> Callable[[Any], Probe]:
+    """Gives what turns perturbed rows into what artifacts take: pixels as PNG files too, for a server."""
+
+    def of_pixels(pixels: npt.NDArray[np.uint8]) -> Probe:
+        return Probe([png_file(image) for image in pixels], {"pixels": np.ascontiguousarray(pixels)})
+
+    def of_texts(texts: Sequence[str]) -> Probe:
+        features = RawFeatures(list(texts))
+        tensors, owners = model.preprocessor.fixed([feature.decode("utf-8") for feature in features])
+        named = {name: tensors[name] for name in model.input}
+        split = owners is not None and len(owners) > len(features)
+        return Probe(features, named, owners if split else None)
+
+    return of_pixels if kind == "pixels" else of_texts
