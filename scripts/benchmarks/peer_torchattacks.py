@@ -142,14 +142,14 @@ def main() -> None:
     alone, after, still = {}, {}, clean
     for name, attack in attacks.items():
         stand, seconds = run(attack, clean.nonzero()[:, 0])
-        alone[name] = {"accuracy": float((clean & stand).float().mean()), "seconds": seconds}
+        alone[name] = {"accuracy": float((clean & stand).double().mean()), "seconds": seconds}
     for name, attack in attacks.items():
         stand, seconds = run(attack, still.nonzero()[:, 0])
         still = still & stand
-        after[name] = {"accuracy": float(still.float().mean()), "seconds": seconds}
+        after[name] = {"accuracy": float(still.double().mean()), "seconds": seconds}
     answer = {
         "who": "torchattacks",
-        "clean": float(clean.float().mean()),
+        "clean": float(clean.double().mean()),
         "alone": alone,
         "after": after,
         "logits_difference": difference,

@@ -92,11 +92,15 @@ def test_the_budget_and_the_bounds_hold_to_one_unit_in_the_last_place(name, norm
 @pytest.mark.parametrize(("norm", "dtype"), [("linf", "bfloat16"), ("l2", "float16"), ("l2", "float64")])
 @pytest.mark.parametrize("name", ["pgd", "apgd", "fab", "square"])
 def test_the_budget_holds_in_other_dtypes(name, norm, dtype, examples):
-    images = tf.cast(examples[0], dtype)
-    found = attack(name, network(), images, examples[1], norm=norm, epsilon=0.1)
-    assert found.dtype == images.dtype
-    found, images = (tf.cast(values, tf.float64).numpy() for values in (found, images))
-    assert 0.05 < lengths(found, images, norm).max() <= 0.1 * (1 + np.finfo(np.float32).eps)
+    images, model_fn = tf.cast(examples[0], dtype), CompiledModel(network())
+    exact = tf.cast(images, tf.float64).numpy()
+    # The smaller budget is less than the distance between neighbouring bfloat16 near 1.
+    for epsilon in (0.1, 0.003):
+        found = attack(name, model_fn, images, examples[1], norm=norm, epsilon=epsilon)
+        assert found.dtype == images.dtype
+        longest = lengths(tf.cast(found, tf.float64), exact, norm).max()
+        assert longest <= epsilon * (1 + np.finfo(np.float32).eps)
+        assert longest > 0.05 or epsilon < 0.1
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -260,6 +264,24 @@ def test_images_and_labels_of_the_wrong_form_are_refused(name, examples):
 def test_square_wants_images_of_known_size():
     with pytest.raises(DataError, match=r"needs \(batch, height, width, channels\)"):
         ATTACKS["square"](lambda inputs: inputs, np.zeros((2, 5), np.float32), [0, 1])
+
+
+def test_square_attacks_what_is_no_tensorflow_model(examples):
+    images, labels = examples
+    asked = []
+
+    def predict(pixels):
+        asked.append(len(pixels))
+        return network()(pixels).numpy()
+
+    def model_fn(inputs):
+        return tf.ensure_shape(tf.numpy_function(predict, [inputs], tf.float32), [None, NUM_CLASSES])
+
+    found = attack("square", model_fn, images, labels, num_queries=40, epsilon=0.1)
+    same = attack("square", network(), images, labels, num_queries=40, epsilon=0.1)
+    np.testing.assert_array_equal(found, same)
+    assert wrong(network(), found, labels).sum() > 4
+    assert sum(asked) <= 41 * 24
 
 
 def test_attacks_are_resolved_by_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -56,7 +57,7 @@ class Ascent:
         """Starts at a random point, with a step of twice the radius."""
         points = ball.random(seed)
         loss, gradient, wrong = self._judge(model_fn, ball, given, points)
-        best_loss = tf.where(wrong, loss.dtype.max, loss)
+        best_loss = tf.where(wrong, math.inf, loss)
         return {
             "points": points,
             "previous": points,
@@ -90,7 +91,7 @@ class Ascent:
         wide = per_example(better, points)
         answer = tf.where(wide, ball.inputs(moved), state["answer"])
         best_gradient = tf.where(wide, gradient, state["best_gradient"])
-        best_loss = tf.where(broken, loss.dtype.max, tf.where(better, loss, state["best_loss"]))
+        best_loss = tf.where(broken, math.inf, tf.where(better, loss, state["best_loss"]))
         rises = state["rises"] + tf.cast(loss > state["loss"], loss.dtype)
 
         periods = checkpoints(self.num_steps)

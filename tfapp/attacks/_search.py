@@ -95,7 +95,8 @@ def run_rounds(
 
 def _begin(model_fn: ModelFn, search: Search, given: Tensors, numbers: Numbers) -> Tensors:
     radius, seed = numbers
-    return search.begin(model_fn, _ball(search, given, radius), given, seed)
+    state = search.begin(model_fn, _ball(search, given, radius), given, seed)
+    return {**state, "done": state["done"] | given["done"]}
 
 
 def _advance(
