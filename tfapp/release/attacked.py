@@ -17,17 +17,18 @@ import numpy.typing as npt
 from tfapp.data.image_store import png_file
 from tfapp.errors import ConfigError
 from tfapp.evaluation.robustness import AttackSettings, Robustness, evaluate_robustness
+from tfapp.evaluation.robustness.pixels import PixelModel
 from tfapp.evaluation.robustness.result import wilson_interval
+from tfapp.evaluation.robustness.text_model import TextModel
 from tfapp.exporters import TFLITE_VARIANTS
 from tfapp.progress import track
-from tfapp.release.answers import FloatArray, probabilities_from
 from tfapp.release.black_box import Ask, BlackBoxFound, black_box_on_pixels, black_box_on_texts
 from tfapp.release.gate import ROUNDING, Budget
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner
-from tfapp.training.inference import predict_logits
 
 _logger = logging.getLogger("tfapp")
+_MODEL_BATCH = 32
 Flags = npt.NDArray[np.bool_]
 
 
@@ -71,6 +72,17 @@ class AttackReport:
     model: Attacked
     artifacts: dict[str, Attacked]
 
+    def entries(self) -> list[dict[str, Any]]:
+        """Returns what a manifest says of the robustness of each artifact, after that of the model itself."""
+        return [
+            {
+                "variant": variant,
+                "robust_accuracy": found.robust_accuracy,
+                "robustness": self._entry(found),
+            }
+            for variant, found in {"model": self.model, **self.artifacts}.items()
+        ]
+
     def reasons(self, variant: str, budget: Budget) -> list[str]:
         """Judges an artifact.
 
@@ -108,8 +120,9 @@ class AttackReport:
             variant: Its variant.
         """
         found = self.artifacts.get(variant)
-        if found is None:
-            return None
+        return None if found is None else self._entry(found)
+
+    def _entry(self, found: Attacked) -> dict[str, Any]:
         figures = self.robustness.to_dict()
         stated = ("attack", "norm", "epsilon", "num_steps", "num_restarts", "split", "examples", "seed")
         box = found.black_box
@@ -244,12 +257,7 @@ def attack_artifacts(
     make = _maker(model, kind)
     sent = make(robustness.adversarial)
     clean = make(_clean(model, split, count, kind))
-
-    def ask_model(probe: Probe) -> FloatArray:
-        logits = predict_logits(model, probe.features, batch_size=32)
-        return probabilities_from(logits, model.temperature)
-
-    asks: dict[str, Ask] = {"": ask_model}
+    asks: dict[str, Ask] = {"": _asking_model(model, kind)}
     for variant in runner.ready():
         asks[variant] = _asking(runner, variant)
     attack = black_box_on_pixels if kind == "pixels" else black_box_on_texts
@@ -271,6 +279,15 @@ def attack_artifacts(
         if variant:
             _logger.info("attack: %s keeps %.2f%%", variant, 100 * found[variant].robust_accuracy)
     return AttackReport(robustness, found.pop(""), found)
+
+
+def _asking_model(model: Any, kind: str) -> Ask:
+    """Asks the model itself, compiled once for all that it will be asked."""
+    if kind == "pixels":
+        pixel_model = PixelModel(model, batch_size=_MODEL_BATCH)
+        return lambda probe: pixel_model.predict(probe.tensors["pixels"])
+    text_model = TextModel(model, batch_size=_MODEL_BATCH)
+    return lambda probe: text_model([feature.decode("utf-8") for feature in probe.features])
 
 
 def _asking(runner: ArtifactRunner, variant: str) -> Ask:
