@@ -106,8 +106,12 @@ class RunFolder:
                 return stage
             stage.resumes = not record.get("finished")
         if self.finished_only:
-            why = _what_changed(record, stage.inputs) if record and not stage.resumes else "it is not finished"
-            raise OutputError(f"{self.directory}: stage {name!r} cannot be used: {why}. Run `tfapp run` first.")
+            why = (
+                _what_changed(record, stage.inputs) if record and not stage.resumes else "it is not finished"
+            )
+            raise OutputError(
+                f"{self.directory}: stage {name!r} cannot be used: {why}. Run `tfapp run` first."
+            )
         if not stage.resumes and stage.directory.exists():
             _logger.info("%s: %s; its earlier files are removed", name, _what_changed(record, stage.inputs))
             remove(stage.directory)
@@ -117,9 +121,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(
-    directory: Path, *, fresh: bool = False, finished_only: bool = False
-) -> Iterator[RunFolder]:
+def open_run(directory: Path, *, fresh: bool = False, finished_only: bool = False) -> Iterator[RunFolder]:
     """Opens the folder of a run and holds its lock until the block ends.
 
     The system releases the lock when the process ends, however it ends, so no lock is ever stale.
@@ -137,7 +139,9 @@ def open_run(
             also when there is no such run.
     """
     if finished_only and not directory.is_dir():
-        raise OutputError(f"{directory}: there is no such run. Run `tfapp run` first, with the same --output.")
+        raise OutputError(
+            f"{directory}: there is no such run. Run `tfapp run` first, with the same --output."
+        )
     with writing_to(directory):
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a+", encoding="utf-8")

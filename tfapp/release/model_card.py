@@ -108,7 +108,8 @@ def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[s
     sent = (
         "Every artifact answered the adversarial examples that were made on the model; pixels were rounded "
         "to whole grey levels within the budget first, also for the model's own figure that artifacts are "
-        "compared with. A row that the model or the artifact gets wrong without an attack counts as wrong."
+        "compared with. A row that the model loses counts as lost for its artifacts too; what the attack on "
+        "a file itself would fool of all rows is reckoned from those that it was tried on."
     )
     parts = ["## Robustness", "\n".join(shares), settings, "\n".join(alarms)]
     return [*parts, sent, _markdown(rows)] if rows else parts

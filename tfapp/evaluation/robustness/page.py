@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
+from tfapp.errors import OutputError
 from tfapp.evaluation.alarms import Alarm
+from tfapp.evaluation.report import write_whole
 from tfapp.evaluation.robustness.corrupted import CorruptionAccuracy
 from tfapp.evaluation.robustness.curve import RobustnessCurve
 from tfapp.evaluation.robustness.marking import marked_html
@@ -15,6 +18,7 @@ from tfapp.evaluation.robustness.pictures import draw_curve, example_pictures
 from tfapp.evaluation.robustness.result import Example, Robustness, plain_settings
 from tfapp.evaluation.robustness.settings import epsilon_text
 
+REPORT = "report.html"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 62rem;
        margin: 2rem auto; padding: 0 1.2rem; }
@@ -46,6 +50,31 @@ del { background: #fbdcd9; text-decoration: line-through; }
 ins { background: #d7f0dd; text-decoration: none; font-weight: 600; }
 img.curve { max-width: 100%; height: auto; }
 """
+
+
+def save_page(directory: str | Path, title: str, results: Sequence[Robustness], **parts: Any) -> Path:
+    """Writes the report into a folder, whole or not at all.
+
+    Args:
+        directory: The folder; it is made if it does not exist.
+        title: As for `robustness_page`.
+        results: As for `robustness_page`.
+        **parts: As for `robustness_page`.
+
+    Returns:
+        The file, ``report.html``.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    folder = Path(directory)
+    page = robustness_page(title, results, **parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(f"{folder}: the report cannot be written there ({error})") from error
+    return folder / REPORT
 
 
 def robustness_page(
