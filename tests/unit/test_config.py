@@ -403,3 +403,16 @@ def test_names_and_settings_of_augmentation_are_those_that_there_are():
     settings = {field.name for kind in (Augmentation, TextAugmentation) for field in fields(kind)}
     assert set(AugmentSection.model_fields) == settings | {"preset", "adversarial"}
     assert set(AdversarialSection.model_fields) == {field.name for field in fields(AdversarialAugmentation)}
+
+
+def test_every_key_of_harden_is_a_setting_of_an_objective():
+    from typing import get_args
+
+    from tfapp.config import HardenSection
+    from tfapp.objectives import OBJECTIVES
+
+    named = get_args(HardenSection.model_fields["objective"].annotation)
+    assert set(named) == set(OBJECTIVES) - {"standard", "joint", "latent_fgm"}
+    known = {key for name in named for key in inspect.signature(OBJECTIVES[name]).parameters}
+    own = {"objective", "phases", "keep_best", "probe"}
+    assert set(HardenSection.model_fields) - own == known - {"attack"}
