@@ -110,6 +110,17 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             return tf.cast(self.forward(inputs, training=training), tf.float32)
         return tf.cast(self.network(inputs, training=training), tf.float32)
 
+    def infer(self, inputs: Any) -> tf.Tensor:
+        """Computes logits in inference mode by the pass that training takes, which is the fastest.
+
+        Args:
+            inputs: As in `call`.
+
+        Returns:
+            float32 ``(batch, num_classes)``.
+        """
+        return self._pass(inputs if self.frozen is None else self.frozen(inputs, training=False), False)
+
     def perturbable(self, inputs: Any) -> Perturbable:
         """Finds where a batch is perturbed: in what enters the part of the model that is trained.
 
