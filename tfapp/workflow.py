@@ -57,6 +57,21 @@ class WorkflowResult:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run has trained.
+
+    Attributes:
+        model: The classifier.
+        data: Its data.
+        directory: The run's folder.
+    """
+
+    model: Classifier
+    data: TextData | ImageData
+    directory: Path
+
+
 def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: bool = False) -> WorkflowResult:
     """Runs every stage that has something to do.
 
@@ -83,10 +98,34 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         transferred = _transfer(config, run, data, source)
         trained = _harden(config, run, data, transferred)
         evaluated = _evaluate(config, run, data, trained)
+        attacked = _attack(config, run, data, trained, evaluated)
         if config.evaluate.ledger:
             _ledger(config, run, data, source, transferred)
-        release = _export(config, run, data, trained, evaluated, releases / config.name)
+        release = _export(config, run, data, trained, evaluated, attacked, releases / config.name)
         return WorkflowResult(release, evaluated.result["metrics"], run.directory, tuple(run.skipped))
+
+
+def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> TrainedRun:
+    """Finds what a finished run has trained, without making or removing anything.
+
+    Args:
+        config: The workflow that was run.
+        output: The folder that has ``runs/<name>/``.
+
+    Returns:
+        The trained model at its fitted temperature, and its data.
+
+    Raises:
+        OutputError: There is no such run, or it was made from other settings or data, or is in use.
+    """
+    directory = Path(output).expanduser().resolve() / "runs" / config.name
+    with open_run(directory, finished_only=True) as run:
+        data = _prepare(config, run, config.data)
+        source = _source(config, run, data)
+        trained = _harden(config, run, data, _transfer(config, run, data, source))
+        evaluated = _evaluate(config, run, data, trained)
+        trained.model.temperature = evaluated.result["temperature"]
+        return TrainedRun(trained.model, data, run.directory)
 
 
 def _prepare(
@@ -242,7 +281,8 @@ def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData
     """Calibrates the model on the validation split and measures it on the test split."""
     section = config.evaluate
     stage = run.stage(
-        "evaluate", {"upstream": trained.stage.key, "evaluate": section.model_dump(exclude={"ledger"})}
+        "evaluate",
+        {"upstream": trained.stage.key, "evaluate": section.model_dump(exclude={"ledger", "attack"})},
     )
     if stage.finished:
         _say_skipped(stage)
@@ -263,6 +303,38 @@ def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData
         _logger.info("%s", f"  {line}".rstrip())
     evaluation.save(stage.directory)
     stage.finish({"temperature": trained.model.temperature, "metrics": evaluation.to_dict()})
+    return stage
+
+
+def _attack(
+    config: WorkflowConfig,
+    run: RunFolder,
+    data: TextData | ImageData,
+    trained: _Trained,
+    evaluated: Stage,
+) -> Stage | None:
+    """Attacks the model on the first test rows, and keeps what the attack made of them for the artifacts."""
+    section = config.evaluate.attack
+    if section is None:
+        return None
+    stage = run.stage("attack", {"upstream": evaluated.key, "attack": section.model_dump()})
+    if stage.finished:
+        _say_skipped(stage)
+        return stage
+
+    from tfapp.evaluation import evaluate_robustness
+    from tfapp.evaluation.robustness.page import save_page
+
+    _logger.info("attack: %s on up to %d test rows", section.attack, section.examples)
+    trained.model.temperature = evaluated.result["temperature"]
+    robustness = evaluate_robustness(
+        trained.model, data.test, batch_size=config.evaluate.batch_size, **section.model_dump()
+    )
+    for line in robustness.lines():
+        _logger.info("%s", f"  {line}".rstrip())
+    robustness.save(stage.directory)
+    save_page(stage.directory, f"Robustness of {config.name}", [robustness])
+    stage.finish(robustness.to_dict(), outputs=["robustness.json", "adversarial.npz", "report.html"])
     return stage
 
 
@@ -305,9 +377,11 @@ def _export(
     data: TextData | ImageData,
     trained: _Trained,
     evaluated: Stage,
+    attacked: Stage | None,
     target: Path,
 ) -> Release:
     """Writes, verifies and releases the artifacts."""
+    from tfapp.evaluation import Robustness
     from tfapp.release import Budget, Release, export
     from tfapp.release.manifest import find_damage
 
@@ -317,6 +391,8 @@ def _export(
         "verify": config.verify.model_dump(),
         "target": str(target),
     }
+    if attacked is not None:
+        inputs["attack"] = attacked.key
     stage = run.stage("export", inputs)
     if stage.finished:
         released = target / stage.result["version"]
@@ -331,12 +407,13 @@ def _export(
         trained.model,
         target,
         check_with=data.test,
-        variants=config.export.variants,
+        attack=None if attacked is None else Robustness.load(attacked.directory),
         budget=Budget(**config.verify.model_dump()),
         evaluation=evaluated.result["metrics"],
         config=config.model_dump(),
         data=data,
         seed=config.seed,
+        **config.export.model_dump(),
     )
     stage.finish({"version": str(release.version)}, outputs=[str(release.path / "manifest.json")])
     return release

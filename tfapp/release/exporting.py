@@ -158,9 +158,10 @@ def export(
             f"min_robust_accuracy = {budget.min_robust_accuracy}: it is measured under an attack, and there "
             "is none: give attack=..., or leave the limit out."
         )
-    for name, value in (("black_box_queries", black_box_queries), ("black_box_examples", black_box_examples)):
+    limits = {"black_box_queries": black_box_queries, "black_box_examples": black_box_examples}
+    for limit, value in limits.items():
         if value < 0:
-            raise ConfigError(f"{name} = {value}: it must be 0 or more.")
+            raise ConfigError(f"{limit} = {value}: it must be 0 or more.")
     attacked = None if attack is None else _attacked(attack, model, check_with)
     with staging(directory) as stage:
         _logger.info("export: %s", ", ".join(variants))

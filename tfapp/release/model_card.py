@@ -104,7 +104,27 @@ def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[s
         f"* **{alarm['name']}** undermines the figure of {alarm['undermines']}: {alarm['message']}"
         for alarm in figures["alarms"]
     ]
-    rows = [
+    rows = robustness_table(artifacts)
+    sent = (
+        "Every artifact answered the adversarial examples that were made on the model; pixels were rounded "
+        "to whole grey levels within the budget first, also for the model's own figure that artifacts are "
+        "compared with. A row that the model loses counts as lost for its artifacts too; what the attack on "
+        "a file itself would fool of all rows is reckoned from those that it was tried on."
+    )
+    parts = ["## Robustness", "\n".join(shares), settings, "\n".join(alarms)]
+    return [*parts, sent, _markdown(rows)] if rows else parts
+
+
+def robustness_table(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Lays out the robustness of artifacts for people to read.
+
+    Args:
+        artifacts: Entries of a manifest.
+
+    Returns:
+        A row for each artifact that was attacked, all with the same columns.
+    """
+    return [
         {
             "artifact": row["variant"],
             "robust accuracy": f"{row['robust_accuracy']:.4f}",
@@ -115,13 +135,6 @@ def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[s
         for row in artifacts
         if (found := row.get("robustness")) is not None
     ]
-    sent = (
-        "Every artifact answered the adversarial examples that were made on the model; pixels were rounded to "
-        "whole grey levels within the budget first, for the model's own figure that artifacts are compared "
-        "with too. A row that the model or the artifact gets wrong without an attack counts as wrong."
-    )
-    parts = ["## Robustness", "\n".join(shares), settings, "\n".join(alarms)]
-    return [*parts, sent, _markdown(rows)] if rows else parts
 
 
 def _black_box(found: Mapping[str, Any] | None) -> str:

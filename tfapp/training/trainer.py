@@ -212,6 +212,11 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one step on one batch, as Keras's `fit` asks for it."""
+        # A batch may be attacked while it is made: nothing, weight decay for one, may change weights before.
+        with tf.control_dependencies(tf.nest.flatten(data)):
+            return self._step(data)
+
+    def _step(self, data: Any) -> dict[str, Any]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         result = self.objective.step(self, inputs, labels, sample_weight)
         self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])

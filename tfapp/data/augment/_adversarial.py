@@ -31,8 +31,10 @@ def with_adversarial(
     They are at most as many steps old as elements are made ahead, which is the size of a `prefetch` behind
     this. Without `prefetch`, Keras's `fit` sees examples made against exactly the weights that it is about to
     change, and runs are repeatable bit by bit; with it, attack and step overlap in time, and which weights an
-    attack reads depends on timing. ``steps_per_execution`` above 1 may take an element out one step ahead,
-    `tf.distribute.MirroredStrategy` two; there the attack reads the first replica's weights, which all share.
+    attack reads depends on timing. In Keras's own models an optimizer's weight decay, which waits for no
+    gradient, may slip in before the attack; in `tfapp.train` it may not. ``steps_per_execution`` above 1 may
+    take an element out one step ahead, `tf.distribute.MirroredStrategy` two; there the attack reads the first
+    replica's weights, which all share.
 
     With ``refresh="never"``, the examples are made at once, by this call, and kept in memory: every
     iteration gives the same elements, in the same order, whatever becomes of the model. Give another, already
