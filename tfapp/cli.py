@@ -34,6 +34,21 @@ def _note_debug(context: click.Context, _parameter: click.Parameter, value: bool
         context.find_root().meta["tfapp.debug"] = True
 
 
+class _Epsilon(click.ParamType[float]):
+    """A number, or a fraction such as 8/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads what the user gave."""
+        above, _, below = str(value).partition("/")
+        try:
+            return float(above) / (float(below) if below else 1.0)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is neither a number nor a fraction such as 8/255", param, ctx)
+
+
+EPSILON = _Epsilon()
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
 )
@@ -203,6 +218,70 @@ def verify(release: Path) -> None:
     for reason in report.reasons:
         click.echo(f"  - {reason}", err=True)
     sys.exit(0 if report.ok else 1)
+
+
+@app.command(short_help="Attack a release or a run, and report what is left of its accuracy.")
+@click.argument("target", metavar="RELEASE | WORKFLOW.toml", type=click.Path(path_type=Path))
+@click.option("--attack", "name", help="'standard' by default, or one attack such as pgd or character_edits.")
+@click.option(
+    "--epsilon",
+    type=EPSILON,
+    help="Budget: 8/255 of the pixels' range, or 0.2 of a text's words, by default.",
+)
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="For images; linf by default.")
+@click.option("--steps", "num_steps", type=click.IntRange(1), help="Steps of an attack that takes steps.")
+@click.option("--restarts", "num_restarts", type=click.IntRange(1), help="Restarts, where there are any.")
+@click.option("--examples", type=click.IntRange(1), help="How many rows, the first ones; 500 by default.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of all that is drawn; 0 by default.")
+@click.option("--curve", is_flag=True, help="Also measure smaller and larger budgets, with pgd on images.")
+@click.option("--corruptions", is_flag=True, help="Also measure accuracy under common corruptions.")
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows for a release without its run.")
+@click.option("--column", help="Column of the texts or paths in --data; as the release's workflow has it.")
+@click.option("--label", help="Column of the labels in --data; as the release's workflow has it.")
+@click.option("--black-box-queries", type=click.IntRange(0), default=200, show_default=True)
+@click.option("--black-box-examples", type=click.IntRange(0), default=50, show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the report; attack-<name> by default. For a workflow that of `tfapp run`.",
+)
+@debug_option
+def attack(target: Path, output: Path | None, **options: Any) -> None:
+    """Attack a release or a finished run, and report what is left of its accuracy.
+
+    A release's Keras model is attacked through its weights on the test rows that its run left, or on those of
+    --data; what fools it is sent to every artifact, and each TFLite file is attacked itself by asking it
+    --black-box-queries times about each of --black-box-examples rows. Of a workflow, the trained model is
+    attacked on its test rows, with the settings of [evaluate.attack] where no option says otherwise.
+
+    The report is report.html, with the figures as JSON beside it. Exit status: 0 measured, 2 bad input or
+    settings, 3 interrupted.
+    """
+    if target.suffix == ".toml":
+        from tfapp.config import load_config
+
+        for option in ("data", "column", "label"):
+            if options.pop(option) is not None:
+                raise click.UsageError(f"--{option} goes with a release; a workflow has its own rows")
+        for option in ("black_box_queries", "black_box_examples"):
+            options.pop(option)
+        config = load_config(target)
+        load_tensorflow()
+
+        from tfapp.attack_command import attack_workflow
+
+        report = attack_workflow(config, output or Path(), **options)
+    else:
+        load_tensorflow()
+
+        from tfapp.attack_command import attack_release_folder
+
+        report = attack_release_folder(target, output, **options)
+    for line in report.lines:
+        click.echo(line)
+    for title, rows in report.tables:
+        print_table(title, rows)
+    click.echo(f"Report: {shorten(report.path)}")
 
 
 @app.command(short_help="Tell what is installed here, and what is wrong.")

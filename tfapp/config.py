@@ -52,6 +52,9 @@ _DATA_KEYS = {
 PRETRAINED = "pretrained"
 """The ``weights`` of a backbone that come with its name."""
 
+WORD_ATTACKS = ("word_substitution", "character_edits")
+"""Attacks on texts."""
+
 _BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
 _MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
 
@@ -280,6 +283,57 @@ class TrainSection(Section):
     feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
 
 
+class HardenSection(Section):
+    """``[harden]``: adversarial training of the transferred model.
+
+    ``objective`` is one of `tfapp.objectives.OBJECTIVES`, and the keys that are not set are its defaults; one
+    that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
+    epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
+    ``probe`` watches single-step attacks on images for catastrophic overfitting.
+    """
+
+    objective: Literal[
+        "adversarial", "free", "trades", "mart", "fgm", "freelb", "smart", "vat", "word_augmented"
+    ]
+    phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
+    keep_best: bool = False
+    probe: bool = True
+    epsilon: NotNegative | None = None
+    norm: Literal["linf", "l2"] | None = None
+    num_steps: Positive | None = None
+    step_size: NotNegative | None = None
+    random_start: bool | None = None
+    adversarial_weight: Fraction | None = None
+    batch_norm: Literal["clean", "adversarial"] | None = None
+    beta: NotNegative | None = None
+    weight: NotNegative | None = None
+    start: Fraction | None = None
+    replays: Positive | None = None
+    variants: Positive | None = None
+
+
+class AttackSection(Section):
+    """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts."""
+
+    attack: Literal[
+        "standard",
+        "fgsm",
+        "pgd",
+        "apgd",
+        "apgd_t",
+        "fab",
+        "square",
+        "word_substitution",
+        "character_edits",
+    ] = "standard"
+    epsilon: Annotated[float, Field(gt=0.0)] | None = None
+    norm: Literal["linf", "l2"] | None = None
+    num_steps: Positive | None = None
+    num_restarts: Positive | None = None
+    examples: Positive = 500
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
 class EvaluateSection(Section):
     """``[evaluate]``: how the trained model is measured."""
 
@@ -287,6 +341,7 @@ class EvaluateSection(Section):
     num_bootstrap: Positive = 1000
     calibrate: bool = True
     ledger: bool = False
+    attack: AttackSection | None = None
 
 
 class ExportSection(Section):
@@ -299,6 +354,8 @@ class ExportSection(Section):
         ]
         | None
     ) = None
+    black_box_queries: Annotated[int, Field(ge=0)] = 200
+    black_box_examples: Annotated[int, Field(ge=0)] = 50
 
 
 class VerifySection(Section):
@@ -310,6 +367,8 @@ class VerifySection(Section):
     max_exact_difference: Fraction = 0.01
     max_scale_error: Fraction = 0.1
     max_golden_difference: Fraction = 0.5
+    min_robust_accuracy: Fraction | None = None
+    max_robust_accuracy_drop: Fraction = 0.02
 
 
 class WorkflowConfig(Section):
@@ -321,6 +380,7 @@ class WorkflowConfig(Section):
     model: ModelSection = ModelSection()
     transfer: TransferSection = TransferSection()
     train: TrainSection = TrainSection()
+    harden: HardenSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
@@ -339,7 +399,28 @@ class WorkflowConfig(Section):
                     {"other": source.holds, "kind": self.data.holds},
                 )
             _check_kind(source, self.data.holds, _DATA_KEYS)
+        self._check_attack()
         return self
+
+    def _check_attack(self) -> None:
+        attack = self.evaluate.attack
+        if attack is None:
+            if self.verify.min_robust_accuracy is not None:
+                raise PydanticCustomError(
+                    "attack", "`verify.min_robust_accuracy` is measured under `[evaluate.attack]`; add it"
+                )
+            return
+        kind = self.data.holds
+        if attack.attack != "standard" and (attack.attack in WORD_ATTACKS) != (kind == "text"):
+            raise PydanticCustomError(
+                "attack",
+                "`evaluate.attack.attack` = {attack} does not go with {kind}s; 'standard' does",
+                {"attack": attack.attack, "kind": kind},
+            )
+        if kind == "text" and attack.norm is not None:
+            raise PydanticCustomError(
+                "attack", "`evaluate.attack.norm` goes with images; for texts epsilon is a share of words"
+            )
 
     @property
     def backbone(self) -> str:

@@ -72,10 +72,12 @@ class RunFolder:
 
     Attributes:
         directory: The folder.
+        finished_only: Whether nothing may be made or removed: a stage that is not finished is an error.
         skipped: Names of the stages that were found finished.
     """
 
     directory: Path
+    finished_only: bool = False
     skipped: list[str] = field(default_factory=list)
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
@@ -89,6 +91,9 @@ class RunFolder:
 
         Returns:
             The stage, finished or to be run.
+
+        Raises:
+            OutputError: It is not finished, but `finished_only` says that it must be.
         """
         named = dict(_flatten({"tfapp": __version__, **inputs}))
         stage = Stage(name, self.directory / name, {key: _checksum(value) for key, value in named.items()})
@@ -100,6 +105,13 @@ class RunFolder:
                 self.skipped.append(name)
                 return stage
             stage.resumes = not record.get("finished")
+        if self.finished_only:
+            why = (
+                _what_changed(record, stage.inputs) if record and not stage.resumes else "it is not finished"
+            )
+            raise OutputError(
+                f"{self.directory}: stage {name!r} cannot be used: {why}. Run `tfapp run` first."
+            )
         if not stage.resumes and stage.directory.exists():
             _logger.info("%s: %s; its earlier files are removed", name, _what_changed(record, stage.inputs))
             remove(stage.directory)
@@ -109,7 +121,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
+def open_run(directory: Path, *, fresh: bool = False, finished_only: bool = False) -> Iterator[RunFolder]:
     """Opens the folder of a run and holds its lock until the block ends.
 
     The system releases the lock when the process ends, however it ends, so no lock is ever stale.
@@ -117,13 +129,19 @@ def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
     Args:
         directory: The folder, made when missing.
         fresh: Removes what earlier runs left in it.
+        finished_only: Only looks at stages that are finished.
 
     Yields:
         The run's folder.
 
     Raises:
-        OutputError: Another process is using the folder, or it cannot be written.
+        OutputError: Another process is using the folder, or it cannot be written; with ``finished_only``
+            also when there is no such run.
     """
+    if finished_only and not directory.is_dir():
+        raise OutputError(
+            f"{directory}: there is no such run. Run `tfapp run` first, with the same --output."
+        )
     with writing_to(directory):
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a+", encoding="utf-8")
@@ -145,7 +163,7 @@ def open_run(directory: Path, *, fresh: bool = False) -> Iterator[RunFolder]:
                 for path in directory.iterdir():
                     if path.name != ".lock":
                         remove(path)
-            yield RunFolder(directory)
+            yield RunFolder(directory, finished_only)
 
 
 def writing_to(directory: Path) -> contextlib.AbstractContextManager[None]:

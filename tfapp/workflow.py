@@ -1,4 +1,4 @@
-"""The workflow in one straight line: prepare, transfer, evaluate, export and verify.
+"""The workflow in one straight line: prepare, transfer, harden, evaluate, export and verify.
 
 Each stage writes into its own folder below ``runs/<name>`` and is skipped when nothing that it depends on
 has changed, so a killed run continues at the stage, and within training at the epoch, where it stood.
@@ -21,7 +21,9 @@ from tfapp.workflow_calls import (
     augment_setting,
     backbone_files,
     build_classifier,
+    harden_options,
     load_prepared,
+    overfitting_probes,
     read_data,
     source_files,
     train_options,
@@ -55,6 +57,21 @@ class WorkflowResult:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run has trained.
+
+    Attributes:
+        model: The classifier.
+        data: Its data.
+        directory: The run's folder.
+    """
+
+    model: Classifier
+    data: TextData | ImageData
+    directory: Path
+
+
 def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: bool = False) -> WorkflowResult:
     """Runs every stage that has something to do.
 
@@ -80,12 +97,37 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
     with open_run(output / "runs" / config.name, fresh=fresh) as run:
         data = _prepare(config, run, config.data)
         source = _source(config, run, data)
-        trained = _transfer(config, run, data, source)
+        transferred = _transfer(config, run, data, source)
+        trained = _harden(config, run, data, transferred)
         evaluated = _evaluate(config, run, data, trained)
+        attacked = _attack(config, run, data, trained, evaluated)
         if config.evaluate.ledger:
-            _ledger(config, run, data, source, trained)
-        release = _export(config, run, data, trained, evaluated, releases / config.name)
+            _ledger(config, run, data, source, transferred)
+        release = _export(config, run, data, trained, evaluated, attacked, releases / config.name)
         return WorkflowResult(release, evaluated.result["metrics"], run.directory, tuple(run.skipped))
+
+
+def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> TrainedRun:
+    """Finds what a finished run has trained, without making or removing anything.
+
+    Args:
+        config: The workflow that was run.
+        output: The folder that has ``runs/<name>/``.
+
+    Returns:
+        The trained model at its fitted temperature, and its data.
+
+    Raises:
+        OutputError: There is no such run, or it was made from other settings or data, or is in use.
+    """
+    directory = Path(output).expanduser().resolve() / "runs" / config.name
+    with open_run(directory, finished_only=True) as run:
+        data = _prepare(config, run, config.data)
+        source = _source(config, run, data)
+        trained = _harden(config, run, data, _transfer(config, run, data, source))
+        evaluated = _evaluate(config, run, data, trained)
+        trained.model.temperature = evaluated.result["temperature"]
+        return TrainedRun(trained.model, data, run.directory)
 
 
 def _prepare(
@@ -190,15 +232,43 @@ def _transfer(
     import keras
 
     from tfapp.release.artifacts import choose_variants
-    from tfapp.training import train
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
     model = build_classifier(config, data.classes)
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)  # refused before the work, not after it
-    options = train_options(config)
-    history = train(model, data, source=source, run_dir=stage.directory, seed=config.seed, **options)
+    if config.harden is not None:
+        harden_options(config, config.harden)  # likewise
+    _fit(trained, model, data, source=source, seed=config.seed, **train_options(config))
+    return trained
+
+
+def _harden(
+    config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, transferred: _Trained
+) -> _Trained:
+    """Goes on training the transferred model with an adversarial objective."""
+    section = config.harden
+    if section is None:
+        return transferred
+    stage = run.stage("harden", {"upstream": transferred.stage.key, "harden": section.model_dump()})
+    hardened = _Trained(config, data.classes, stage)
+    if stage.finished:
+        _say_skipped(stage)
+        return hardened
+    _logger.info("harden: %s", "continuing where it stood" if stage.resumes else section.objective)
+    options = harden_options(config, section)
+    probes = overfitting_probes(config, section, data)
+    _fit(hardened, transferred.model, data, seed=config.seed, callbacks=probes, **options)
+    return hardened
+
+
+def _fit(trained: _Trained, model: Classifier, data: TextData | ImageData, **options: Any) -> None:
+    """Trains a model in a stage's folder, and leaves its weights there."""
+    from tfapp.training import train
+
+    stage = trained.stage
+    history = train(model, data, run_dir=stage.directory, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
@@ -207,14 +277,14 @@ def _transfer(
     stage.finish(result, outputs=[_WEIGHTS])
     _remove_working_files(stage.directory)
     trained.model = model
-    return trained
 
 
 def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, trained: _Trained) -> Stage:
     """Calibrates the model on the validation split and measures it on the test split."""
     section = config.evaluate
     stage = run.stage(
-        "evaluate", {"upstream": trained.stage.key, "evaluate": section.model_dump(exclude={"ledger"})}
+        "evaluate",
+        {"upstream": trained.stage.key, "evaluate": section.model_dump(exclude={"ledger", "attack"})},
     )
     if stage.finished:
         _say_skipped(stage)
@@ -235,6 +305,38 @@ def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData
         _logger.info("%s", f"  {line}".rstrip())
     evaluation.save(stage.directory)
     stage.finish({"temperature": trained.model.temperature, "metrics": evaluation.to_dict()})
+    return stage
+
+
+def _attack(
+    config: WorkflowConfig,
+    run: RunFolder,
+    data: TextData | ImageData,
+    trained: _Trained,
+    evaluated: Stage,
+) -> Stage | None:
+    """Attacks the model on the first test rows, and keeps what the attack made of them for the artifacts."""
+    section = config.evaluate.attack
+    if section is None:
+        return None
+    stage = run.stage("attack", {"upstream": evaluated.key, "attack": section.model_dump()})
+    if stage.finished:
+        _say_skipped(stage)
+        return stage
+
+    from tfapp.evaluation import evaluate_robustness
+    from tfapp.evaluation.robustness.page import save_page
+
+    _logger.info("attack: %s on up to %d test rows", section.attack, section.examples)
+    trained.model.temperature = evaluated.result["temperature"]
+    robustness = evaluate_robustness(
+        trained.model, data.test, batch_size=config.evaluate.batch_size, **section.model_dump()
+    )
+    for line in robustness.lines():
+        _logger.info("%s", f"  {line}".rstrip())
+    robustness.save(stage.directory)
+    save_page(stage.directory, f"Robustness of {config.name}", [robustness])
+    stage.finish(robustness.to_dict(), outputs=["robustness.json", "adversarial.npz", "report.html"])
     return stage
 
 
@@ -277,9 +379,11 @@ def _export(
     data: TextData | ImageData,
     trained: _Trained,
     evaluated: Stage,
+    attacked: Stage | None,
     target: Path,
 ) -> Release:
     """Writes, verifies and releases the artifacts."""
+    from tfapp.evaluation import Robustness
     from tfapp.release import Budget, Release, export
     from tfapp.release.manifest import find_damage
 
@@ -289,6 +393,8 @@ def _export(
         "verify": config.verify.model_dump(),
         "target": str(target),
     }
+    if attacked is not None:
+        inputs["attack"] = attacked.key
     stage = run.stage("export", inputs)
     if stage.finished:
         released = target / stage.result["version"]
@@ -303,12 +409,13 @@ def _export(
         trained.model,
         target,
         check_with=data.test,
-        variants=config.export.variants,
+        attack=None if attacked is None else Robustness.load(attacked.directory),
         budget=Budget(**config.verify.model_dump()),
         evaluation=evaluated.result["metrics"],
         config=config.model_dump(),
         data=data,
         seed=config.seed,
+        **config.export.model_dump(),
     )
     stage.finish({"version": str(release.version)}, outputs=[str(release.path / "manifest.json")])
     return release

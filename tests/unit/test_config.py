@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tfapp.config import (
+    AttackSection,
     DataSection,
     EvaluateSection,
     ExportSection,
@@ -266,6 +267,7 @@ def defaults_of(function) -> dict[str, object]:
 
 def test_defaults_are_those_of_the_functions_behind_the_keys():
     import tfapp
+    from tfapp.evaluation import AttackSettings
     from tfapp.training import SourceTask
 
     readers = (tfapp.load_text_data, tfapp.load_image_data)
@@ -275,7 +277,8 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
         (SourceSection, (*readers, SourceTask), {"dataset", "train", "kind"}),
         (ModelSection, builders, {"backbone"}),
         (TrainSection, (tfapp.train,), set()),
-        (EvaluateSection, (tfapp.evaluate,), {"calibrate", "ledger"}),
+        (EvaluateSection, (tfapp.evaluate,), {"calibrate", "ledger", "attack"}),
+        (AttackSection, (tfapp.evaluate_robustness, AttackSettings), set()),
         (ExportSection, (tfapp.export,), set()),
         (VerifySection, (tfapp.Budget,), set()),
     ]
@@ -298,6 +301,35 @@ def test_the_formats_are_those_that_there_are(tmp_path):
     for format in formats:
         assert load_config(write(tmp_path, MINIMAL), [f"data.format={format}"]).data.format == format
     assert refusal(tmp_path, MINIMAL, "data.format=?").count("'") == 2 * (len(formats) + 1)
+
+
+def test_the_attacks_are_those_that_there_are(tmp_path):
+    from tfapp.config import WORD_ATTACKS
+    from tfapp.evaluation.robustness.on_pixels import pixel_attacks
+    from tfapp.evaluation.robustness.settings import WORD_ATTACKS as EVALUATED
+
+    assert WORD_ATTACKS == EVALUATED
+    images = MINIMAL.replace('"reviews.csv"', '"photos"\nkind = "image"')
+    for text, names in ((images, pixel_attacks()), (MINIMAL, ("standard", *WORD_ATTACKS))):
+        for name in names:
+            config = load_config(write(tmp_path, text), [f"evaluate.attack.attack={name}"])
+            assert config.evaluate.attack.attack == name
+    choices = refusal(tmp_path, images, 'evaluate.attack.attack="?"')
+    assert choices.count("'") == 2 * (len(pixel_attacks()) + len(WORD_ATTACKS) + 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("evaluate.attack.attack=pgd", "pgd does not go with texts"),
+        ("evaluate.attack.norm=linf", "`evaluate.attack.norm` goes with images"),
+        ("evaluate.attack.epsilon=0", "evaluate.attack.epsilon = 0: must be greater than 0"),
+        ("verify.min_robust_accuracy=0.5", "measured under `[evaluate.attack]`"),
+        ("verify.max_robust_accuracy_drop=2", "must be less than or equal to 1"),
+    ],
+)
+def test_an_attack_that_cannot_be_is_refused(tmp_path, override, said):
+    assert said in refusal(tmp_path, MINIMAL, override)
 
 
 def test_the_variants_are_those_that_there_are(tmp_path):

@@ -78,7 +78,8 @@ def test_another_temperature_is_found_in_quantised_variants(reference, logits, v
 
 def in_steps(probabilities):
     """Probabilities as uint8 gives them."""
-    return Answers(probabilities=np.round(probabilities * 256).clip(0, 255) / 256, step=1 / 256)
+    steps = np.round(probabilities * 256).clip(0, 255) / 256
+    return Answers(probabilities=steps, step=1 / 256, inputs={"pixels": ("uint8", 1.0, 0.0)})
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,12 @@ def test_an_integer_file_takes_grey_levels(reference, given, said):
     assert len(reasons) == (said is not None)
     assert said is None or said in reasons[0]
     assert judge("float32", answers, reference, Budget()).reasons == ()
+
+
+def test_an_integer_file_that_does_not_say_what_it_takes_is_refused(reference):
+    answers = replace(in_steps(reference.probabilities), inputs={})
+    (reason,) = judge("int8", answers, reference, Budget()).reasons
+    assert "does not say what its inputs are" in reason
 
 
 def test_the_rows_that_tell_the_scale_are_counted(logits):
@@ -249,7 +256,16 @@ def test_endpoints_must_name_the_same_classes(reference):
     assert "serve_ids names 5 rows otherwise" in reason
 
 
-@pytest.mark.parametrize("name", ["min_agreement", "max_accuracy_drop", "max_abs_difference"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "min_agreement",
+        "max_accuracy_drop",
+        "max_abs_difference",
+        "min_robust_accuracy",
+        "max_robust_accuracy_drop",
+    ],
+)
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_a_budget_is_a_fraction(name, value):
     with pytest.raises(ConfigError, match=name):

@@ -9,4 +9,6 @@ from tfapp.evaluation.metrics import Interval as Interval
 from tfapp.evaluation.report import Evaluation as Evaluation
 from tfapp.evaluation.robustness import AttackSettings as AttackSettings
 from tfapp.evaluation.robustness import Robustness as Robustness
+from tfapp.evaluation.robustness import evaluate_corruptions as evaluate_corruptions
 from tfapp.evaluation.robustness import evaluate_robustness as evaluate_robustness
+from tfapp.evaluation.robustness import robustness_curve as robustness_curve

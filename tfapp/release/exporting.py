@@ -11,8 +11,11 @@ from typing import Any
 
 from tfapp import __version__
 from tfapp.errors import ConfigError, DataError, ReleaseRefused
+from tfapp.evaluation.robustness import AttackSettings, Robustness
+from tfapp.exporters import in_float32
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
+from tfapp.release.attacked import attack_model, check_sendable
 from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
@@ -84,6 +87,7 @@ def artifact_table(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             "max difference": number(row["max_abs_difference"], ".5f"),
             "accuracy": number(row["accuracy"], ".4f"),
             "drop": number(row["accuracy_drop"], ".4f"),
+            "robust": number(row.get("robust_accuracy"), ".4f"),
             "scale": scale(row),
             "p50 ms": number((row["latency_ms"] or {}).get("p50"), ".2f"),
             "p95 ms": number((row["latency_ms"] or {}).get("p95"), ".2f"),
@@ -103,6 +107,9 @@ def export(
     evaluation: Any = None,
     config: Mapping[str, Any] | None = None,
     data: Any = None,
+    attack: Robustness | AttackSettings | Mapping[str, Any] | None = None,
+    black_box_queries: int = 200,
+    black_box_examples: int = 50,
     seed: int | None = None,
 ) -> Release:
     """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
@@ -120,6 +127,13 @@ def export(
         config: The settings that the model was made with, for the manifest.
         data: The `TextData` or `ImageData` whose sizes and fingerprints go into the manifest, and on whose
             training rows ``int8`` is calibrated; just ``check_with`` and no ``int8`` if None.
+        attack: The attack under which the robust accuracy of every artifact is measured: an attack's settings
+            (see `AttackSettings`), made on the first rows of ``check_with``, or what `evaluate_robustness`
+            found on them. Its examples are sent to every artifact, and each TFLite file is attacked itself by
+            asking for its answers. Pixels are rounded to whole grey levels within the budget first, as
+            devices and servers take them. None measures no robustness.
+        black_box_queries: How often that attack on a TFLite file itself may ask about a row; 0 leaves it out.
+        black_box_examples: On how many rows it is tried: the first that survive the examples of the model.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
@@ -139,10 +153,29 @@ def export(
     budget = budget or Budget()
     given = {} if evaluation is None else _scores(evaluation, model)
     _check_rows(model, check_with)
+    if budget.min_robust_accuracy is not None and attack is None:
+        raise ConfigError(
+            f"min_robust_accuracy = {budget.min_robust_accuracy}: it is measured under an attack, and there "
+            "is none: give attack=..., or leave the limit out."
+        )
+    limits = {"black_box_queries": black_box_queries, "black_box_examples": black_box_examples}
+    for limit, value in limits.items():
+        if value < 0:
+            raise ConfigError(f"{limit} = {value}: it must be 0 or more.")
+    attacked = None if attack is None else _attacked(attack, model, check_with)
     with staging(directory) as stage:
         _logger.info("export: %s", ", ".join(variants))
         calibration = () if data is None else data.train.features
-        measured = measure(model, check_with, variants, budget, stage, calibration=calibration)
+        measured = measure(
+            model,
+            check_with,
+            variants,
+            budget,
+            stage,
+            calibration=calibration,
+            robustness=attacked,
+            black_box=(black_box_queries, black_box_examples),
+        )
         reasons = measured.reasons
         content: dict[str, Any] = {
             "schema_version": 1,
@@ -153,7 +186,7 @@ def export(
             "seed": seed,
             "config": dict(config) if config is not None else _own_config(model),
             "data": _splits(data, check_with),
-            "metrics": _metrics(given, measured.reference),
+            "metrics": _metrics(given, measured.reference, attacked),
             "release": {
                 "verdict": "refused" if reasons else "released",
                 "reasons": reasons,
@@ -212,8 +245,16 @@ def _scores(evaluation: Any, model: Any) -> dict[str, Any]:
     return scores
 
 
-def _metrics(given: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
-    return {"accuracy": reference.accuracy, **given, "temperature": reference.temperature}
+def _attacked(attack: Robustness | AttackSettings | Mapping[str, Any], model: Any, split: Any) -> Robustness:
+    """Makes the adversarial examples, if they are not there."""
+    made = attack if isinstance(attack, Robustness) else attack_model(in_float32(model), split, attack)
+    check_sendable(made, split)
+    return made
+
+
+def _metrics(given: Mapping[str, Any], reference: Reference, robustness: Robustness | None) -> dict[str, Any]:
+    scores = {"accuracy": reference.accuracy, **given, "temperature": reference.temperature}
+    return scores if robustness is None else {**scores, "robustness": robustness.to_dict()}
 
 
 def _own_config(model: Any) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from tfapp.release.answers import (
 )
 
 EXACT_VARIANTS = ("saved_model", "keras", "float32")
-# Room for the rounding of shares: 0.98 - 0.97 is a little more than 0.01.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Room for the rounding of shares: 0.98 - 0.97 is a little more than 0.01."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Budget:
             says so.
         max_golden_difference: Largest difference of a probability on a golden vector, from 0 to 1, for
             artifacts with rounded weights.
+        min_robust_accuracy: Least robust accuracy of the model and of every artifact that is attacked, from 0
+            to 1; None for no limit. It needs an attack.
+        max_robust_accuracy_drop: Most robust accuracy that an artifact may lose against the model under the
+            same attack, as a fraction from 0 to 1.
 
     Raises:
         ConfigError: When a value is not between 0 and 1.
@@ -51,6 +55,8 @@ class Budget:
     max_exact_difference: float = 0.01
     max_scale_error: float = 0.1
     max_golden_difference: float = 0.5
+    min_robust_accuracy: float | None = None
+    max_robust_accuracy_drop: float = 0.02
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -119,7 +125,7 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
     agreement = float(np.mean(chosen == expected))
     gap = float(differences(answers, reference).max())
     reasons = []
-    if agreement < budget.min_agreement - _ROUNDING:
+    if agreement < budget.min_agreement - ROUNDING:
         reasons.append(
             f"agrees with the trained model on {agreement:.2%} of {rows} rows, less than "
             f"{budget.min_agreement:.2%} (min_agreement)"
@@ -131,7 +137,7 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
     if reference.labels is not None and reference.accuracy is not None:
         accuracy = float(np.mean(chosen == reference.labels))
         drop = reference.accuracy - accuracy
-        if drop > budget.max_accuracy_drop + _ROUNDING:
+        if drop > budget.max_accuracy_drop + ROUNDING:
             reasons.append(
                 f"loses {drop:.2%} accuracy on {rows} rows, more than "
                 f"{budget.max_accuracy_drop:.2%} (max_accuracy_drop)"
@@ -139,7 +145,7 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
     scale = log_scale(probabilities, reference.probabilities, step=answers.step)
     telling = telling_classes(reference.probabilities, step=answers.step).any(axis=1)
     scale_rows = 0 if scale is None else int(np.sum(telling))
-    if scale is not None and abs(scale - 1) > budget.max_scale_error + _ROUNDING:
+    if scale is not None and abs(scale - 1) > budget.max_scale_error + ROUNDING:
         factor = f": its temperature is {1 / scale:.2f} times the model's" if scale > 0 else ""
         reasons.append(
             f"the logarithms of its probabilities are {scale:.2f} times the model's, off by more than "
@@ -180,6 +186,8 @@ def check_label_file(content: bytes, classes: Sequence[str]) -> str | None:
 
 def _input_reasons(answers: Answers) -> list[str]:
     """Lists the inputs of an integer file whose integers are not the grey levels that a device has."""
+    if not answers.inputs:
+        return ["does not say what its inputs are, so its integers may be no grey levels. Export it again"]
     return [
         f"takes {name} as {kind} with scale {scale:g} and zero point {zero:g} instead of as uint8 with 1 and "
         "0: an integer would not be a grey level. Export it again, calibrated on whole images"

@@ -36,6 +36,38 @@ class Latency(_Part):
     batch: Annotated[int, Field(ge=1)]
 
 
+class BlackBox(_Part):
+    """An attack that asked the artifact itself."""
+
+    attack: str
+    num_queries: Annotated[int, Field(ge=1)]
+    examples: Annotated[int, Field(ge=0)]
+    fooled: Annotated[int, Field(ge=0)]
+
+
+class Robustness(_Part):
+    """How an artifact's robust accuracy was measured, and the model's under the same attack.
+
+    Examples are the first of the split, in its order. `transfer_accuracy` is what is left after the examples
+    that were made on the model; pixels are rounded to whole grey levels within the budget. Robust accuracies
+    leave out rows that the model itself loses, and what the black box would fool, reckoned from its rows.
+    """
+
+    attack: str
+    norm: str
+    epsilon: Annotated[float, Field(gt=0)]
+    num_steps: int | None
+    num_restarts: int | None
+    split: str
+    examples: Annotated[int, Field(ge=1)]
+    seed: int
+    model_robust_accuracy: Fraction
+    robust_accuracy_drop: Annotated[float, Field(ge=-1, le=1)]
+    transfer_accuracy: Fraction
+    interval95: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    black_box: BlackBox | None
+
+
 class Artifact(_Part):
     """One artifact and its measures against the trained model."""
 
@@ -50,6 +82,7 @@ class Artifact(_Part):
     scale: float | None
     scale_rows: Annotated[int, Field(ge=0)]
     robust_accuracy: Fraction | None
+    robustness: Robustness | None = None
     latency_ms: Latency | None
     verdict: Verdict
     reasons: list[str]
@@ -71,6 +104,8 @@ class Limits(_Part):
     max_exact_difference: Fraction
     max_scale_error: Fraction
     max_golden_difference: Fraction
+    min_robust_accuracy: Fraction | None = None
+    max_robust_accuracy_drop: Fraction = 0.02
 
 
 class ReleaseState(_Part):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tfapp.evaluation.robustness import Robustness
 from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
 from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
+from tfapp.release.attacked import AttackReport, attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden
 from tfapp.release.golden_texts import TextInputs, token_ids
@@ -49,6 +52,8 @@ def measure(
     stage: Staging,
     *,
     calibration: Sequence[Any] = (),
+    robustness: Robustness | None = None,
+    black_box: tuple[int, int] = (0, 0),
 ) -> Measured:
     """Writes artifacts and golden vectors into a staged release and measures them.
 
@@ -59,6 +64,8 @@ def measure(
         budget: How far they may be from the model.
         stage: Where they are written.
         calibration: Features by which integer artifacts are calibrated.
+        robustness: Adversarial examples of the first of these rows, made on the model; None for no attack.
+        black_box: Queries a row and rows of the attack on each TFLite file itself.
 
     Returns:
         The measures and the reasons against a release.
@@ -72,7 +79,17 @@ def measure(
     folder = stage.scratch / "tensors"
     folder.mkdir()
     probe = Probe.from_features(preprocessor, features, inputs=model.input, folder=folder)
-    answers, probabilities = _run(model, probe, variants, stage, calibration)
+    send = None
+    if robustness is not None:
+        send = partial(
+            attack_artifacts,
+            model,
+            robustness,
+            split,
+            black_box_queries=black_box[0],
+            black_box_examples=black_box[1],
+        )
+    answers, probabilities, attacked = _run(model, probe, variants, stage, calibration, send)
 
     rows, total = len(split), len(features)
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
@@ -91,6 +108,8 @@ def measure(
         beside = answers[name].rows(rows, total)
         if answers[name].error is None:
             judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
+        if attacked is not None:
+            judged = replace(judged, reasons=(*judged.reasons, *attacked.reasons(name, budget)))
         if judged.agreement is not None and judged.scale is None:
             _logger.warning(
                 "verify: the temperature of %s cannot be checked: none of %d rows tells the scale of its "
@@ -106,14 +125,19 @@ def measure(
     if set(variants) & set(TFLITE_VARIANTS):
         reasons += _edge_reasons(model, probe, golden, stage.release / "edge")
     libraries = {key: value for name in variants for key, value in answers[name].libraries.items()}
-    entries = [_entry(stage.release, name, judgements[name], answers[name]) for name in variants]
+    entries = [_entry(stage.release, name, judgements[name], answers[name], attacked) for name in variants]
     return Measured(entries, reasons, dict(sorted(libraries.items())), reference)
 
 
 def _run(
-    model: Any, probe: Probe, variants: Sequence[str], stage: Staging, calibration: Sequence[Any]
-) -> tuple[dict[str, Answers], FloatArray]:
-    """Writes the artifacts while finished ones already answer, and asks the model itself."""
+    model: Any,
+    probe: Probe,
+    variants: Sequence[str],
+    stage: Staging,
+    calibration: Sequence[Any],
+    attack: Callable[[ArtifactRunner], AttackReport] | None,
+) -> tuple[dict[str, Answers], FloatArray, AttackReport | None]:
+    """Writes the artifacts while finished ones already answer, asks the model itself, and attacks."""
     answers: dict[str, Answers] = {}
     with ArtifactRunner(
         stage.scratch,
@@ -130,8 +154,9 @@ def _run(
                 answers[variant] = Answers(error=error)
         _logger.info("verify: %d rows in a fresh process for each artifact", len(probe))
         logits = predict_logits(model, probe.features, batch_size=32)
+        attacked = None if attack is None else attack(runner)
         answers.update(runner.answers())
-    return answers, probabilities_from(logits, model.temperature)
+    return answers, probabilities_from(logits, model.temperature), attacked
 
 
 def _edge_reasons(model: Any, probe: Probe, golden: Golden, edge: Path) -> list[str]:
@@ -152,7 +177,14 @@ def _edge_reasons(model: Any, probe: Probe, golden: Golden, edge: Path) -> list[
     return [f"edge: {reason}" if not reason.startswith("edge/") else reason for reason in reasons if reason]
 
 
-def _entry(directory: Path, variant: str, judgement: Judgement, answers: Answers) -> dict[str, Any]:
+def _entry(
+    directory: Path,
+    variant: str,
+    judgement: Judgement,
+    answers: Answers,
+    attacked: AttackReport | None,
+) -> dict[str, Any]:
+    found = None if attacked is None else attacked.artifacts.get(variant)
     return {
         "variant": variant,
         "path": artifact_path(variant),
@@ -164,7 +196,8 @@ def _entry(directory: Path, variant: str, judgement: Judgement, answers: Answers
         "accuracy_drop": judgement.accuracy_drop,
         "scale": judgement.scale,
         "scale_rows": judgement.scale_rows,
-        "robust_accuracy": None,
+        "robust_accuracy": None if found is None else found.robust_accuracy,
+        "robustness": None if attacked is None else attacked.entry(variant),
         "latency_ms": answers.latency_ms,
         "verdict": "refused" if judgement.reasons else "released",
         "reasons": list(judgement.reasons),

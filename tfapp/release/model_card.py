@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp.data.datasets import DATASETS
+from tfapp.evaluation.robustness.result import settings_text
 from tfapp.models.presets import BACKBONES
 
 _KINDS = {
@@ -55,6 +56,7 @@ def model_card(
         "\n".join(_terms(preset, manifest["config"], sources)),
         "## Scores of the trained model",
         _scores(manifest["metrics"]),
+        *_robustness(manifest["metrics"].get("robustness"), manifest["artifacts"]),
         "## Artifacts",
         f"{_measured(manifest['artifacts'])} "
         "Agreement and differences (of probabilities) are against the trained Keras model; latencies are of "
@@ -83,6 +85,64 @@ def _measured(artifacts: Sequence[Mapping[str, Any]]) -> str:
     who = f"Each but {', '.join(failed)}, which could not be measured," if failed else "Each"
     return (
         f"{who} was loaded in a fresh process and answered all {rows} rows of the split it was checked with."
+    )
+
+
+def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Words what an attack left, of the model and of its artifacts, with all that it depends on."""
+    if figures is None:
+        return []
+    shares = [
+        f"* {words}: {figures[name]:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        for words, name, (low, high) in (
+            ("clean accuracy on the same rows", "clean_accuracy", figures["clean_interval95"]),
+            ("robust accuracy", "robust_accuracy", figures["interval95"]),
+        )
+    ]
+    settings = f"Measured by: {settings_text(figures)}."
+    alarms = [
+        f"* **{alarm['name']}** undermines the figure of {alarm['undermines']}: {alarm['message']}"
+        for alarm in figures["alarms"]
+    ]
+    rows = robustness_table(artifacts)
+    sent = (
+        "Every artifact answered the adversarial examples that were made on the model; pixels were rounded "
+        "to whole grey levels within the budget first, also for the model's own figure that artifacts are "
+        "compared with. A row that the model loses counts as lost for its artifacts too; what the attack on "
+        "a file itself would fool of all rows is reckoned from those that it was tried on."
+    )
+    parts = ["## Robustness", "\n".join(shares), settings, "\n".join(alarms)]
+    return [*parts, sent, _markdown(rows)] if rows else parts
+
+
+def robustness_table(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Lays out the robustness of artifacts for people to read.
+
+    Args:
+        artifacts: Entries of a manifest.
+
+    Returns:
+        A row for each artifact that was attacked, all with the same columns.
+    """
+    return [
+        {
+            "artifact": row["variant"],
+            "robust accuracy": f"{row['robust_accuracy']:.4f}",
+            "against the model": f"{-found['robust_accuracy_drop']:+.4f}",
+            "after the model's examples": f"{found['transfer_accuracy']:.4f}",
+            "attack on the file itself": _black_box(found["black_box"]),
+        }
+        for row in artifacts
+        if (found := row.get("robustness")) is not None
+    ]
+
+
+def _black_box(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "none"
+    return (
+        f"{found['attack']}, {found['num_queries']} queries: fools {found['fooled']} of "
+        f"{found['examples']} rows that were left"
     )
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -22,9 +23,9 @@ import numpy as np
 
 from tfapp.disk import disk_full
 from tfapp.progress import track
-from tfapp.release.answers import Answers
+from tfapp.release.answers import Answers, FloatArray
 from tfapp.release.probe import Probe
-from tfapp.release.runner import ANSWERED, DISK_FULL
+from tfapp.release.runner import ANSWERED, ASK, DISK_FULL
 
 _logger = logging.getLogger("tfapp")
 _RUNNER = Path(__file__).with_name("runner.py")
@@ -54,6 +55,7 @@ class ArtifactProcess:
         self._timed_out = False
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
+        self._answered = False
 
     def answer(self) -> None:
         """Starts the process and waits until it has answered all rows, or has ended."""
@@ -82,10 +84,34 @@ class ArtifactProcess:
         with self._watched():
             for line in process.stdout or ():
                 if line.strip() == ANSWERED:
+                    self._answered = True
                     _logger.info(
                         "verify: %s has answered in %.1f s", self.variant, time.monotonic() - started
                     )
                     return
+
+    def ask(self, folder: Path) -> FloatArray | None:
+        """Asks the waiting process about further rows.
+
+        Args:
+            folder: The rows, as a probe saves them.
+
+        Returns:
+            Probabilities ``(rows, num_classes)``; None when the process has ended or cannot answer.
+        """
+        process = self._process
+        if process is None or process.stdin is None or process.poll() is not None:
+            return None
+        with self._watched():
+            try:
+                process.stdin.write(f"{ASK}{folder}\n")
+                process.stdin.flush()
+            except BrokenPipeError:
+                return None
+            for line in process.stdout or ():
+                if line.strip() == ANSWERED:
+                    return _probabilities(folder / "outputs.npz")
+        return None
 
     def finish(self) -> Answers:
         """Lets the process time its calls, and collects what it has written.
@@ -102,6 +128,11 @@ class ArtifactProcess:
         with self._watched(), contextlib.suppress(BrokenPipeError):
             process.communicate("go\n")
         return self._read(process.returncode)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the process is there, and has not ended with an error."""
+        return self._answered and self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Ends the process if it is still there."""
@@ -164,6 +195,15 @@ class ArtifactProcess:
         return f" ({text.splitlines()[-1][:300]})" if text else ""
 
 
+def _probabilities(path: Path) -> FloatArray | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found: FloatArray = arrays["probabilities"]
+            return found
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
 class ArtifactRunner:
     """Runs artifacts over the same rows, a few at a time, and then times them one by one.
 
@@ -218,6 +258,32 @@ class ArtifactRunner:
         process = ArtifactProcess(variant, folder, self._rows)
         self._started.append((process, self._pool.submit(process.answer)))
 
+    def ready(self) -> list[str]:
+        """Waits until all artifacts have answered the rows.
+
+        Returns:
+            The variants whose processes wait for more.
+        """
+        for _, future in track(self._started, len(self._started), "run artifacts"):
+            future.result()
+        return [process.variant for process, _ in self._started if process.waits]
+
+    def ask(self, variant: str, probe: Probe) -> FloatArray | None:
+        """Asks an artifact that is `ready` about further rows.
+
+        Args:
+            variant: Its variant.
+            probe: The rows.
+
+        Returns:
+            Its probabilities ``(rows, num_classes)``; None when its process has ended, whose error is then
+            among the `answers`.
+        """
+        process = next(process for process, _ in self._started if process.variant == variant)
+        with tempfile.TemporaryDirectory(dir=self._folder / variant) as folder:
+            probe.save(Path(folder) / "asked")
+            return process.ask(Path(folder) / "asked")
+
     def answers(self) -> dict[str, Answers]:
         """Waits for all artifacts, then times each while the others rest.
 
@@ -227,8 +293,7 @@ class ArtifactRunner:
         Raises:
             OutputError: When one of them has filled the disk.
         """
-        for _, future in track(self._started, len(self._started), "run artifacts"):
-            future.result()
+        self.ready()
         timed = track(self._started, len(self._started), "time artifacts")
         return {process.variant: process.finish() for process, _ in timed}
 

@@ -2,9 +2,10 @@
 
 This script is started by path with ``python -I`` and imports only what its runtime needs, never tfapp. It
 reads ``request.json`` from the folder that is its argument, answers every row of the inputs, says so on
-standard output, waits for a line on standard input, times single calls, and writes ``result.json`` and
-``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1; on a full disk,
-where nothing can be written any more, exit status 28 says so.
+standard output, and waits for lines on standard input: at ``ask FOLDER`` it answers the inputs of that
+folder into ``outputs.npz`` there, at any other line it times single calls and ends. What it found is in
+``result.json`` and ``outputs.npz``. An error becomes ``{"error": ...}`` in ``result.json`` and exit status 1;
+on a full disk, where nothing can be written any more, exit status 28 says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ANSWERED = "tfapp-runner: answered"
+ASK = "ask "
 DISK_FULL = 28
 _BATCH = 16
 _ENDPOINT_ROWS = 16
@@ -53,7 +55,8 @@ def main(folder: Path, *, only_latency: bool) -> int:
             facts["libraries"] = {name: importlib.metadata.version(name) for name in artifact.libraries}
             result_file.write_text(json.dumps(facts), encoding="utf-8")
             print(ANSWERED, flush=True)  # noqa: T201
-            sys.stdin.readline()
+            while (line := sys.stdin.readline()).startswith(ASK):
+                _answer_more(artifact, Path(line.removeprefix(ASK).rstrip("\n")))
             if request["latency_calls"] and threads > 1:
                 # A runtime keeps the number of threads that it started with.
                 os.execv(sys.executable, [sys.executable, "-I", __file__, str(folder), "latency"])
@@ -69,6 +72,15 @@ def main(folder: Path, *, only_latency: bool) -> int:
         result_file.write_text(json.dumps({"error": f"{type(error).__name__}: {message}"}), encoding="utf-8")
         return 1
     return 0
+
+
+def _answer_more(artifact: Any, folder: Path) -> None:
+    """Answers further rows, which have come since the process started."""
+    inputs = _Inputs(str(folder))
+    outputs, _ = artifact.answer(inputs)
+    inputs.close()
+    _np().savez(folder / "outputs.npz", **outputs)
+    print(ANSWERED, flush=True)  # noqa: T201
 
 
 def _np() -> Any:
@@ -91,6 +103,9 @@ class _Features:
         start, end = self._splits[row : row + 2]
         return os.pread(self._file, end - start, start)
 
+    def close(self) -> None:
+        os.close(self._file)
+
 
 class _Inputs:
     """The rows of a request: raw features as bytes, and input tensors of fixed length."""
@@ -103,6 +118,9 @@ class _Inputs:
             for name, array in index["tensors"].items()
         }
         self._owners = None if index["owners"] is None else np.array(index["owners"])
+
+    def close(self) -> None:
+        self.features.close()
 
     @property
     def num_rows(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from tfapp.errors import DataError
+from tfapp.errors import DataError, OutputError
 from tfapp.evaluation.alarms import Alarm
 from tfapp.evaluation.calibration import IntArray
 from tfapp.evaluation.metrics import CONFIDENCE_LEVEL
@@ -212,9 +212,11 @@ class Robustness:
 
         Returns:
             The folder.
+
+        Raises:
+            OutputError: A file cannot be written.
         """
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         content = {**self.to_dict(), "classes": list(self.classes)}
         arrays: dict[str, Any] = {
             name: getattr(self, name) for name in ("labels", "clean_predicted", "predicted")
@@ -229,8 +231,12 @@ class Robustness:
             with path.open("wb") as file:
                 np.savez_compressed(file, **arrays)
 
-        write_whole(folder / _EXAMPLES, write_arrays)
-        write_whole(folder / _FIGURES, lambda path: path.write_text(text, encoding="utf-8"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / _EXAMPLES, write_arrays)
+            write_whole(folder / _FIGURES, lambda path: path.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            raise OutputError(f"{folder}: the results cannot be written there ({error})") from error
         return folder
 
     @classmethod

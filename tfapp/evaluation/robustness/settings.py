@@ -34,8 +34,6 @@ class AttackSettings:
         num_restarts: Restarts of an attack that has them.
         examples: How many rows are attacked: the first of the split, in its order.
         seed: Seed of everything that is drawn.
-        black_box_queries: Queries a row of the black box attack on a released artifact itself.
-        black_box_examples: Rows that it is tried on: the first that survive the transferred examples.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -48,8 +46,6 @@ class AttackSettings:
     num_restarts: int | None = None
     examples: int = 500
     seed: int = 0
-    black_box_queries: int = 200
-    black_box_examples: int = 50
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not 0.0 < self.epsilon < math.inf:
@@ -60,9 +56,8 @@ class AttackSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: it must be 1 or more.")
-        for name, least in (("examples", 1), ("black_box_queries", 0), ("black_box_examples", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it must be {least} or more.")
+        if self.examples < 1:
+            raise ConfigError(f"examples = {self.examples}: it must be 1 or more.")
         if not 0 <= self.seed < _LARGEST_SEED:
             raise ConfigError(f"seed = {self.seed}: it must be at least 0 and less than 2^31.")
 

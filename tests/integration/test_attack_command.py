@@ -1,0 +1,185 @@
+"""`tfapp attack` on a run, on its release, and on input that cannot be used."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfapp.cli import main
+from tfapp.data.image_store import bmp_file
+
+SIZE = 32
+WORKFLOW = """
+name = "stripes"
+[data]
+kind = "image"
+train = "photos"
+near_duplicates = "keep"
+[model]
+backbone = "./tiny.keras"
+image_size = 32
+[[transfer.phases]]
+train = "all"
+epochs = 4
+learning_rate = 1e-2
+[train]
+batch_size = 8
+[evaluate]
+num_bootstrap = 20
+[evaluate.attack]
+attack = "fgsm"
+epsilon = 0.08
+examples = 10
+[export]
+variants = ["keras", "float32"]
+black_box_queries = 20
+black_box_examples = 3
+[verify]
+min_agreement = 0.9
+max_golden_difference = 1.0
+max_robust_accuracy_drop = 0.5
+"""
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which a workflow has run."""
+    folder = tmp_path_factory.mktemp("work")
+    generator = np.random.default_rng(0)
+    wave = np.where(np.arange(SIZE) // 4 % 2, 170, 80)
+    for row in range(80):
+        image = np.tile(wave[:, None, None] if row % 2 else wave[None, :, None], (1, 1, 3))
+        image = np.broadcast_to(image, (SIZE, SIZE, 3)) + generator.normal(0, 25, (SIZE, SIZE, 3))
+        place = folder / "photos" / ("lying", "standing <b>")[row % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{row}.bmp").write_bytes(bmp_file(np.clip(image, 0, 255).astype(np.uint8)))
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((SIZE, SIZE, 3), name="pixels")
+    hidden = keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
+    hidden = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(hidden)
+    keras.Model(pixels, hidden).save(folder / "tiny.keras")
+    (folder / "workflow.toml").write_text(WORKFLOW)
+    assert run_cli("run", folder / "workflow.toml", "--output", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def release(folder):
+    return folder / "saved_models" / "stripes" / "1"
+
+
+def test_a_run_attacks_its_model_and_hands_the_examples_to_the_artifacts(folder, release):
+    stage = folder / "runs" / "stripes" / "attack"
+    figures = json.loads((stage / "robustness.json").read_text())
+    manifest = json.loads((release / "manifest.json").read_text())
+    assert manifest["metrics"]["robustness"]["robust_accuracy"] == figures["robust_accuracy"]
+    assert figures["attack"] == "fgsm"
+    assert "standing &lt;b&gt;" in (stage / "report.html").read_text()
+    for row in manifest["artifacts"]:
+        assert row["robustness"]["epsilon"] == 0.08
+        assert row["robustness"]["examples"] == 10
+    assert manifest["config"]["evaluate"]["attack"]["attack"] == "fgsm"
+
+
+def test_a_workflow_is_attacked_with_its_settings_unless_options_say_otherwise(folder, capsys):
+    workflow = folder / "workflow.toml"
+    assert run_cli("attack", workflow, "--output", folder, "--epsilon", "16/255") == 0
+    captured = capsys.readouterr()
+    expected = "attack fgsm, norm linf, epsilon 16/255, steps none, restarts none, first 10 examples of test"
+    assert expected in captured.out
+    report = Path(captured.out.splitlines()[-1].removeprefix("Report: "))
+    assert report.name == "report.html"
+    content = json.loads(report.with_name("report.json").read_text())
+    assert content["epsilon"] == pytest.approx(16 / 255)
+
+
+def test_a_release_is_attacked_with_all_that_it_ships(folder, release, capsys):
+    options = ("--attack", "pgd", "--steps", 3, "--examples", 8, "--seed", 2, "--black-box-queries", 10)
+    assert run_cli("attack", release, *options, "--curve", "--output", folder / "out") == 0
+    captured = capsys.readouterr().out
+    assert "steps 3, restarts 1, first 8 examples of test, seed 2" in captured
+    assert "95 % interval" in captured
+    content = json.loads((folder / "out" / "report.json").read_text())
+    assert [row["artifact"] for row in content["artifacts"]] == ["model", "keras", "float32"]
+    assert len(content["curve"]["points"]) == 5
+    assert "the test rows that the release was checked with" in content["notes"][0]
+    page = (folder / "out" / "report.html").read_text()
+    assert "Robustness of stripes 1" in page
+    assert "<b>standing" not in page.replace("<b>standing &lt;b&gt;</b>", "")
+
+
+def test_other_rows_are_said_to_be_others(folder, release, capsys, tmp_path):
+    source = tmp_path / "new"
+    for number, label in enumerate(("lying", "standing <b>")):
+        (source / label).mkdir(parents=True)
+        picture = next((folder / "photos" / label).iterdir()).read_bytes()
+        (source / label / f"{number}.bmp").write_bytes(picture)
+    options = ("--attack", "fgsm", "--black-box-queries", 0, "--output", tmp_path / "out")
+    assert run_cli("attack", release, "--data", source, *options) == 0
+    assert "2 rows of" in (tmp_path / "out" / "report.html").read_text()
+    (source / "leaning").mkdir()
+    (source / "leaning" / "0.bmp").write_bytes(bmp_file(np.zeros((SIZE, SIZE, 3), np.uint8)))
+    assert run_cli("attack", release, "--data", source, *options) == 2
+    assert "'leaning'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{release}", "--attack", "pdg"], "unknown attack on images 'pdg'; did you mean 'pgd'"),
+        (["{release}", "--epsilon", "8/0"], "'8/0' is neither a number nor a fraction"),
+        (["{release}", "--epsilon", "0"], "epsilon = 0.0: it must be a positive number"),
+        (["{release}", "--norm", "l3"], "'l3' is not one of 'linf', 'l2'"),
+        (["{release}/keras"], "is not a release"),
+        (["{folder}/none"], "is not a folder; give a release"),
+        (["{folder}/none.toml"], "no such workflow file"),
+        (["{folder}/workflow.toml", "--data", "x"], "--data goes with a release"),
+        (["{folder}/workflow.toml", "--output", "{folder}/elsewhere"], "there is no such run"),
+    ],
+)
+def test_bad_input_gives_one_clear_error(folder, release, capsys, arguments, said):
+    given = [argument.format(release=release, folder=folder) for argument in arguments]
+    assert run_cli("attack", *given) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (folder / "elsewhere").exists()
+
+
+def test_a_run_from_other_settings_is_left_alone(folder, capsys):
+    changed = folder / "changed.toml"
+    changed.write_text(WORKFLOW.replace("epochs = 4", "epochs = 5"))
+    before = sorted(path for path in (folder / "runs").rglob("*") if "attack-report" not in str(path))
+    assert run_cli("attack", changed, "--output", folder) == 2
+    error = capsys.readouterr().err
+    assert "stage 'transfer' cannot be used: changed since the earlier run: transfer.phases" in error
+    assert sorted(path for path in (folder / "runs").rglob("*") if "attack-report" not in str(path)) == before
+
+
+def test_a_release_without_its_run_asks_for_rows(folder, release, capsys, monkeypatch):
+    hidden = folder / "runs-elsewhere"
+    (folder / "runs").rename(hidden)
+    try:
+        assert run_cli("attack", release) == 2
+    finally:
+        hidden.rename(folder / "runs")
+    assert "Give labelled rows with --data" in capsys.readouterr().err
+
+
+def test_a_damaged_release_is_not_attacked(release, capsys):
+    path = release / "keras" / "model.keras"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    try:
+        assert run_cli("attack", release, "--attack", "fgsm") == 2
+    finally:
+        path.write_bytes(content)
+    assert "keras/model.keras is damaged" in capsys.readouterr().err

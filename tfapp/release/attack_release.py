@@ -1,0 +1,164 @@
+"""Attacking a release that lies on disk: its Keras model, and with its examples every artifact."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfapp.data.labelled_rows import load_labelled_rows
+from tfapp.disk import writing
+from tfapp.errors import DataError, ReleaseError
+from tfapp.evaluation.robustness import Robustness
+from tfapp.release.attacked import AttackReport, attack_artifacts
+from tfapp.release.golden import Golden
+from tfapp.release.manifest import check_files, read_manifest, version_folder
+from tfapp.release.processes import ArtifactRunner
+from tfapp.release.released_model import GOLDEN_FILE, ReleasedModel, load_released_model
+
+_logger = logging.getLogger("tfapp")
+
+
+@dataclass(frozen=True)
+class ReleaseUnderAttack:
+    """A release, its model, and the rows to attack.
+
+    Attributes:
+        directory: The version folder.
+        manifest: What ``manifest.json`` says.
+        model: The Keras model with its preprocessor.
+        split: The rows.
+        notes: Where model and rows come from, a sentence each.
+    """
+
+    directory: Path
+    manifest: dict[str, Any]
+    model: ReleasedModel
+    split: Any
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Its name and version."""
+        return f"{self.manifest['name']} {self.manifest['version'] or '(refused)'}"
+
+
+def open_release(
+    release_dir: str | Path,
+    data: str | Path | None = None,
+    *,
+    feature_column: str | None = None,
+    label_column: str | None = None,
+) -> ReleaseUnderAttack:
+    """Loads a release's model and the rows to attack.
+
+    Args:
+        release_dir: A version folder, or ``saved_models/<name>`` for its newest version.
+        data: A source of labelled rows; when None, the release's own test rows, where the run that made it
+            left them beside ``saved_models``.
+        feature_column: The column of texts or paths; that of the release's workflow when None.
+        label_column: The column of labels; that of the release's workflow when None.
+
+    Returns:
+        The release.
+
+    Raises:
+        ReleaseError: When there is no release, or its files are damaged or not enough.
+        DataError: When there are no rows, or they cannot be read or are of other classes.
+    """
+    directory = version_folder(release_dir)
+    manifest = read_manifest(directory)
+    model = load_released_model(directory)
+    kind = "text" if model.preprocessor.feature_name == "text" else "image"
+    expected = manifest["data"].get("test", {}).get("sha256")
+    if data is None:
+        source = directory.parents[2] / "runs" / manifest["name"] / "prepare" / "data"
+        if not (source / "report.json").is_file():
+            raise DataError(
+                f"{directory}: the rows to attack are not at hand: there is no {source}, which a run leaves. "
+                "Give labelled rows with --data."
+            )
+    else:
+        source = Path(data)
+    section = manifest["config"].get("data")
+    columns: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
+    options = {name: columns[name] for name in ("text", "image", "label", "encoding") if name in columns}
+    if feature_column is not None:
+        options["text" if kind == "text" else "image"] = feature_column
+    if label_column is not None:
+        options["label"] = label_column
+    split = load_labelled_rows(source if data is None else str(data), model.classes, kind=kind, **options)
+    own = split.sha256 == expected
+    if data is None and not own:
+        raise DataError(
+            f"{source} holds other test rows than the release was checked with; give those with --data."
+        )
+    rows = f"the test rows that the release was checked with, sha256 {split.sha256[:16]}"
+    if not own:
+        rows = f"{len(split):,} rows of {data}, which are not those that the release was checked with"
+    return ReleaseUnderAttack(
+        directory, manifest, model, split, [f"Model: the Keras file of the release. Rows: {rows}."]
+    )
+
+
+def attack_release_artifacts(
+    release: ReleaseUnderAttack,
+    robustness: Robustness,
+    *,
+    black_box_queries: int = 200,
+    black_box_examples: int = 50,
+) -> tuple[AttackReport, list[str]]:
+    """Sends adversarial examples to every artifact of a release, and attacks its TFLite files themselves.
+
+    Args:
+        release: The release.
+        robustness: The attack on its Keras model.
+        black_box_queries: How often the attack on a TFLite file may ask about a row; 0 leaves it out.
+        black_box_examples: On how many rows it is tried.
+
+    Returns:
+        What is left of each, and what kept artifacts from answering.
+
+    Raises:
+        ReleaseError: When files of the release are damaged.
+        OutputError: When the disk for temporary files is full.
+    """
+    directory, files = release.directory, release.manifest["files"]
+    present = [name for name in files if (directory / name).is_file()]
+    wrong = check_files(directory, files, present=present)
+    if wrong:
+        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    golden = Golden.load(directory / GOLDEN_FILE)
+    with (
+        writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),
+        tempfile.TemporaryDirectory(prefix="tfapp-attack-") as folder,
+        ArtifactRunner(
+            Path(folder),
+            golden.probe(),
+            feature=golden.feature,
+            tensor_endpoint=golden.tensor_endpoint,
+            temperature=golden.temperature,
+            time_calls=False,
+        ) as runner,
+    ):
+        for row in release.manifest["artifacts"]:
+            runner.start(row["variant"], directory / row["path"])
+        report = attack_artifacts(
+            release.model,
+            robustness,
+            release.split,
+            runner,
+            black_box_queries=black_box_queries,
+            black_box_examples=black_box_examples,
+        )
+        failed = [
+            f"{variant}: {answers.error}"
+            for variant, answers in runner.answers().items()
+            if answers.error is not None
+        ]
+    for line in failed:
+        _logger.warning("attack: %s", line)
+    return report, failed

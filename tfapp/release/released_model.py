@@ -1,0 +1,116 @@
+"""The Keras model of a release, with the preprocessor that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub  # noqa: F401  (registers the layers of encoders)
+
+from tfapp.data.image_decoding import ImageDecoder
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.errors import ReleaseError
+from tfapp.release.golden import Golden
+from tfapp.release.manifest import check_files, read_manifest, version_folder
+
+KERAS_FILE = "keras/model.keras"
+GOLDEN_FILE = "edge/golden.json"
+_VOCABULARY = "edge/vocab.txt"
+
+
+class ReleasedModel:
+    """What a release's Keras file computes, as measurements take a classifier.
+
+    Args:
+        network: The model from the file.
+        golden: Its classes, temperature and preprocessor's settings.
+        preprocessor: What makes its inputs from raw features.
+    """
+
+    def __init__(self, network: keras.Model, golden: Golden, preprocessor: Any) -> None:
+        self.network = network
+        self.classes = golden.classes
+        self.num_classes = len(golden.classes)
+        self.temperature = golden.temperature
+        self.preprocessor = preprocessor
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The input tensors by name."""
+        return dict(self.network.input)
+
+    @property
+    def output(self) -> Any:
+        """The logits."""
+        return self.network.output
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers."""
+        return list(self.network.layers)
+
+    def __call__(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
+        """Computes logits."""
+        return self.network(inputs, training=training)
+
+
+def load_released_model(release_dir: str | Path) -> ReleasedModel:
+    """Loads the Keras model of a release, after a look at the checksums of the files that are read.
+
+    Args:
+        release_dir: A version folder, or ``saved_models/<name>`` for its newest version.
+
+    Returns:
+        The model.
+
+    Raises:
+        ReleaseError: When there is no release, it lacks the Keras file or the vocabulary, or one is damaged.
+    """
+    directory = version_folder(release_dir)
+    files = read_manifest(directory)["files"]
+    for name, variant in ((KERAS_FILE, "'keras'"), (GOLDEN_FILE, "any")):
+        if name not in files:
+            raise ReleaseError(
+                f"{directory} has no {name}, which gradients are taken through: export again with the "
+                f"variant {variant}, or attack the workflow that made it."
+            )
+    needed = {name: files[name] for name in (KERAS_FILE, GOLDEN_FILE, _VOCABULARY) if name in files}
+    present = [name for name in needed if (directory / name).is_file()]
+    wrong = check_files(directory, needed, present=present)
+    if wrong:
+        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    golden = Golden.load(directory / GOLDEN_FILE)
+    settings = golden.inputs.preprocessor
+    if golden.feature == "text":
+        preprocessor: Any = _tokenizer(directory, settings)
+    else:
+        preprocessor = ImageDecoder.from_config(settings)
+    try:
+        network = keras.saving.load_model(directory / KERAS_FILE, compile=False)
+    except Exception as error:
+        # Keras raises errors of many kinds for a file of another version or with unknown layers.
+        raise ReleaseError(
+            f"{directory / KERAS_FILE} cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return ReleasedModel(network, golden, preprocessor)
+
+
+def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> WordPieceTokenizer:
+    path = directory / _VOCABULARY
+    if not path.is_file():
+        raise ReleaseError(
+            f"{directory} has no {_VOCABULARY}, without which texts cannot be tokenized here: export again "
+            "with a TFLite variant such as 'float32', or attack the workflow that made it."
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != settings["vocabulary_sha256"]:
+        raise ReleaseError(f"{path} is not the vocabulary of the model's tokenizer.")
+    return WordPieceTokenizer(
+        content.decode("utf-8").removesuffix("\n").split("\n"),
+        lowercase=bool(settings["lowercase"]),
+        max_length=int(settings["max_length"]),
+        long_texts=settings["long_texts"],
+    )
