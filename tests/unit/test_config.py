@@ -382,6 +382,9 @@ def test_what_is_done_to_texts_and_to_images_is_checked_by_kind(tmp_path):
         tmp_path, MINIMAL + "[data.augment.adversarial]\nattack = 'pgd'\n"
     )
     frozen = ["data.augment.adversarial.refresh=never", "data.augment.adversarial.model=other.keras"]
+    with pytest.raises(ConfigError, match="there is no"):
+        train_options(load_config(write(tmp_path, images), frozen))
+    (tmp_path / "other.keras").touch()
     named = train_options(load_config(write(tmp_path, images), frozen))["augment"]["adversarial"]
     assert named["model"] == str(tmp_path / "other.keras")
 
