@@ -305,6 +305,35 @@ class AttackSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
+class HardenSection(Section):
+    """``[harden]``: adversarial training of the transferred model.
+
+    ``objective`` is one of `tfapp.objectives.OBJECTIVES`, and the keys that are not set are its defaults; one
+    that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
+    epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
+    ``probe`` watches single-step attacks on images for catastrophic overfitting.
+    """
+
+    objective: Literal[
+        "adversarial", "free", "trades", "mart", "fgm", "freelb", "smart", "vat", "word_augmented"
+    ]
+    phases: Annotated[list[PhaseSection], Field(min_length=1)] | None = None
+    keep_best: bool = False
+    probe: bool = True
+    epsilon: NotNegative | None = None
+    norm: Literal["linf", "l2"] | None = None
+    num_steps: Positive | None = None
+    step_size: NotNegative | None = None
+    random_start: bool | None = None
+    adversarial_weight: Fraction | None = None
+    batch_norm: Literal["clean", "adversarial"] | None = None
+    beta: NotNegative | None = None
+    weight: NotNegative | None = None
+    start: Fraction | None = None
+    replays: Positive | None = None
+    variants: Positive | None = None
+
+
 class EvaluateSection(Section):
     """``[evaluate]``: how the trained model is measured."""
 
@@ -351,6 +380,7 @@ class WorkflowConfig(Section):
     model: ModelSection = ModelSection()
     transfer: TransferSection = TransferSection()
     train: TrainSection = TrainSection()
+    harden: HardenSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()

@@ -1,4 +1,4 @@
-"""The workflow in one straight line: prepare, transfer, evaluate, export and verify.
+"""The workflow in one straight line: prepare, transfer, harden, evaluate, export and verify.
 
 Each stage writes into its own folder below ``runs/<name>`` and is skipped when nothing that it depends on
 has changed, so a killed run continues at the stage, and within training at the epoch, where it stood.
@@ -21,7 +21,9 @@ from tfapp.workflow_calls import (
     augment_setting,
     backbone_files,
     build_classifier,
+    harden_options,
     load_prepared,
+    overfitting_probes,
     read_data,
     source_files,
     train_options,
@@ -93,11 +95,12 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
     with open_run(output / "runs" / config.name, fresh=fresh) as run:
         data = _prepare(config, run, config.data)
         source = _source(config, run, data)
-        trained = _transfer(config, run, data, source)
+        transferred = _transfer(config, run, data, source)
+        trained = _harden(config, run, data, transferred)
         evaluated = _evaluate(config, run, data, trained)
         attacked = _attack(config, run, data, trained, evaluated)
         if config.evaluate.ledger:
-            _ledger(config, run, data, source, trained)
+            _ledger(config, run, data, source, transferred)
         release = _export(config, run, data, trained, evaluated, attacked, releases / config.name)
         return WorkflowResult(release, evaluated.result["metrics"], run.directory, tuple(run.skipped))
 
@@ -119,7 +122,7 @@ def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> Trained
     with open_run(directory, finished_only=True) as run:
         data = _prepare(config, run, config.data)
         source = _source(config, run, data)
-        trained = _transfer(config, run, data, source)
+        trained = _harden(config, run, data, _transfer(config, run, data, source))
         evaluated = _evaluate(config, run, data, trained)
         trained.model.temperature = evaluated.result["temperature"]
         return TrainedRun(trained.model, data, run.directory)
@@ -227,15 +230,43 @@ def _transfer(
     import keras
 
     from tfapp.release.artifacts import choose_variants
-    from tfapp.training import train
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
     model = build_classifier(config, data.classes)
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)  # refused before the work, not after it
-    options = train_options(config)
-    history = train(model, data, source=source, run_dir=stage.directory, seed=config.seed, **options)
+    if config.harden is not None:
+        harden_options(config, config.harden)  # likewise
+    _fit(trained, model, data, source=source, seed=config.seed, **train_options(config))
+    return trained
+
+
+def _harden(
+    config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, transferred: _Trained
+) -> _Trained:
+    """Goes on training the transferred model with an adversarial objective."""
+    section = config.harden
+    if section is None:
+        return transferred
+    stage = run.stage("harden", {"upstream": transferred.stage.key, "harden": section.model_dump()})
+    hardened = _Trained(config, data.classes, stage)
+    if stage.finished:
+        _say_skipped(stage)
+        return hardened
+    _logger.info("harden: %s", "continuing where it stood" if stage.resumes else section.objective)
+    options = harden_options(config, section)
+    probes = overfitting_probes(config, section, data)
+    _fit(hardened, transferred.model, data, seed=config.seed, callbacks=probes, **options)
+    return hardened
+
+
+def _fit(trained: _Trained, model: Classifier, data: TextData | ImageData, **options: Any) -> None:
+    """Trains a model in a stage's folder, and leaves its weights there."""
+    from tfapp.training import train
+
+    stage = trained.stage
+    history = train(model, data, run_dir=stage.directory, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
@@ -244,7 +275,6 @@ def _transfer(
     stage.finish(result, outputs=[_WEIGHTS])
     _remove_working_files(stage.directory)
     trained.model = model
-    return trained
 
 
 def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, trained: _Trained) -> Stage:

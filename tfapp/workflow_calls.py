@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfapp.config import PRETRAINED, PhaseSection, RowsSection, WorkflowConfig
+from tfapp.config import PRETRAINED, HardenSection, PhaseSection, RowsSection, WorkflowConfig
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
     from tfapp.models import Classifier
-    from tfapp.training import Phase
+    from tfapp.training import CatastrophicOverfitting, Phase
 
 
 def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageData:
@@ -159,6 +159,57 @@ def train_options(config: WorkflowConfig) -> dict[str, Any]:
         "augment": augment_setting(config),
         **config.train.model_dump(),
     }
+
+
+def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, Any]:
+    """Gives the settings of the training run that hardens a model.
+
+    Args:
+        config: The workflow.
+        section: Its section ``harden``.
+
+    Returns:
+        Arguments of `tfapp.train` by name.
+
+    Raises:
+        ConfigError: When the objective has no setting of that name, or it is out of range.
+    """
+    from tfapp.objectives import make_objective
+    from tfapp.training import Phase
+
+    own = section.model_dump(exclude={"phases", "keep_best", "probe"}, exclude_none=True)
+    phases = (
+        [Phase("all", epochs=3, learning_rate=5e-5)]
+        if section.phases is None
+        else [_phase(phase) for phase in section.phases]
+    )
+    given = {"phases": phases, "keep_best": section.keep_best, "objective": make_objective(**own)}
+    return {**train_options(config), **given}
+
+
+def overfitting_probes(
+    config: WorkflowConfig, section: HardenSection, data: TextData | ImageData
+) -> list[CatastrophicOverfitting]:
+    """Watches training that attacks images in a single step, which can come to nothing within an epoch.
+
+    Args:
+        config: The workflow.
+        section: Its section ``harden``.
+        data: Its data.
+
+    Returns:
+        The callbacks; none where they would be of no use.
+    """
+    single = section.objective == "free" or (
+        section.objective == "adversarial" and section.num_steps in (None, 1)
+    )
+    if not (section.probe and single and config.data.holds == "image" and len(data.validation)):
+        return []
+
+    from tfapp.training import CatastrophicOverfitting
+
+    given = section.model_dump(include={"epsilon", "norm", "random_start"}, exclude_none=True)
+    return [CatastrophicOverfitting(data.validation, seed=config.seed, **given)]
 
 
 def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:

@@ -50,6 +50,13 @@ PEERS: dict[str, tuple[str, ...]] = {
         "tqdm==4.70.1",
         "platformdirs==4.14.7",
     ),
+    "torchattacks": (
+        "torch==2.13.0",
+        "torchattacks==3.5.1",
+        "torchvision==0.28.0",
+        "scipy==1.17.1",
+        "numpy==2.4.6",
+    ),
 }
 # Installed last and alone: TextAttack asks for some thirty packages more, of which the attack uses none.
 WITHOUT_DEPENDENCIES: dict[str, tuple[str, ...]] = {"textattack": ("textattack==0.3.11",)}

@@ -278,3 +278,27 @@ def test_a_source_task_and_a_ledger_are_stages_of_their_own(workplace, tmp_path,
     assert not list(result.run_directory.rglob("features*"))
     changed = load_config(workplace / "joint.toml", [*settings, "transfer.source.alpha=0.2"])
     assert run_workflow(changed, output=tmp_path).skipped == ("prepare", "prepare-source")
+
+
+def test_a_hardened_run_releases_the_hardened_model(workplace, released, tmp_path):
+    """The stage goes on from the transferred model, and is skipped when nothing changed."""
+    settings = ["harden.objective=fgm", "harden.epsilon=0.2", "transfer.phases.1.epochs=1"]
+    phases = 'harden.phases=[{train = "all", epochs = 2, learning_rate = 3e-3}]'
+    config = load_config(workplace / "workflow.toml", [*settings, phases])
+    first = run_workflow(config, output=tmp_path)
+    stages = tmp_path / "runs" / "tiny"
+    assert epochs_in(stages / "harden" / "history.csv") == 2
+    moved = [(stages / stage / "model.weights.h5").read_bytes() for stage in ("transfer", "harden")]
+    assert moved[0] != moved[1]
+    manifest = json.loads((first.release.path / "manifest.json").read_text())
+    assert manifest["config"]["harden"]["epsilon"] == 0.2
+    again = run_workflow(config, output=tmp_path)
+    assert "harden" in again.skipped
+    other = load_config(workplace / "workflow.toml", [*settings, phases, "harden.epsilon=0.1"])
+    assert "harden" not in run_workflow(other, output=tmp_path).skipped
+
+
+def test_a_setting_that_an_objective_does_not_have_is_refused_before_the_work(workplace, tmp_path):
+    settings = ["harden.objective=fgm", "harden.beta=2.0"]
+    with pytest.raises(ConfigError, match="'fgm' has no setting 'beta'"):
+        run_workflow(load_config(workplace / "workflow.toml", settings), output=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfapp.data.lexicon import STOP_WORDS, Morphology, Substitutions, Tagger, WordNet, load_substitutions
@@ -115,6 +116,8 @@ def test_parts_of_speech_by_neighbours(tagger: Tagger, text: str, tags: dict[str
         ("knives", "NNS", "knife"),
         ("cities", "NNS", "city"),
         ("buses", "NNS", "bus"),
+        ("masses", "NNS", "mass"),
+        ("heroes", "NNS", "hero"),
         ("went", "VBD", "go"),
         ("running", "VBG", "run"),
         ("making", "VBG", "make"),
@@ -186,6 +189,32 @@ def test_a_pair_is_in_the_same_half_both_ways() -> None:
     first = load_substitutions(half="first")
     assert ("film" in first(["movie"])[0]) == ("movie" in first(["film"])[0])
     assert ("comic" in first(["funny"])[0]) == ("funny" in first(["comic"])[0])
+
+
+def test_an_attack_with_one_half_uses_nothing_of_the_other() -> None:
+    from tfapp.attacks.words import word_substitution
+
+    texts = [f"{text} and that is what matters" for text in _TEXTS]
+    first, second = load_substitutions(half="first"), load_substitutions(half="second")
+
+    def predict(asked: list[str]) -> np.ndarray:
+        """The right class has 0.6 at first and less with each word that is gone; one alone does not fool."""
+        shares = [
+            max(len(set(t.split()) & set(o.split())) / len(set(o.split())) for o in texts) for t in asked
+        ]
+        right = np.array(shares) - 0.4
+        return np.stack([right, 1 - right], axis=1)
+
+    found = word_substitution(
+        predict, texts, [0] * len(texts), candidates=second, similarity_fn=None, max_changed=1.0
+    )
+    assert found.success.all()
+    for text, result, changed in zip(texts, found.texts, found.changed, strict=True):
+        words, after = text.split(), result.split()
+        assert len(changed) > 1
+        for at in changed:
+            assert after[at] in second(words)[at]
+            assert after[at] not in first(words)[at]
 
 
 def test_wrong_settings_are_refused(substitutions: Substitutions) -> None:

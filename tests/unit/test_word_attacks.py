@@ -127,25 +127,49 @@ def test_the_budget_of_queries_holds_for_every_text(name: str, limit: int) -> No
             assert found.texts == [text]
 
 
-def test_time_ends_the_search_after_the_running_call() -> None:
-    calls = []
+@pytest.mark.parametrize("calls_in_time", [1, 4, 9])
+def test_time_ends_the_search_after_the_running_call(
+    calls_in_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    model = BagOfWords()
 
     def slow(texts: list[str]) -> npt.NDArray[np.float64]:
-        calls.append(time.perf_counter())
-        time.sleep(0.05)
-        return BagOfWords()(texts)
+        clock[0] += 1.0
+        return model(texts)
 
     texts = _texts(30, 20)
     labels = _labels(BagOfWords(), texts)
-    found = character_edits(slow, texts, labels, max_seconds=0.12, batch_size=10)
-    # The clock runs before the first call; 0.03 s are left for what lies between looking at it and a call.
-    assert calls[-1] - calls[0] < 0.12 + 0.03
+    found = character_edits(slow, texts, labels, max_seconds=calls_in_time, batch_size=10)
+    # The three calls for the originals are made in any case.
+    assert len(model.calls) == max(3, calls_in_time)
+    assert found.seconds == len(model.calls)
+    assert found.clean_correct.all()
     assert found.out_of_budget.any()
     assert not (found.out_of_budget & found.success).any()
-    assert found.texts == [
-        t if not s else r for t, s, r in zip(texts, found.success, found.texts, strict=True)
-    ]
-    assert found.queries.sum() <= 10 * len(calls)
+    answers = BagOfWords()(found.texts).argmax(axis=1)
+    np.testing.assert_array_equal(answers != labels, found.success)
+    assert found.queries.sum() >= len(model.asked)
+    free = character_edits(BagOfWords(), texts, labels, batch_size=10)
+    assert not free.out_of_budget.any()
+    np.testing.assert_array_equal(found.out_of_budget, (free.queries > found.queries) & ~found.success)
+
+
+def test_time_that_ends_while_sentences_are_compared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def slow(originals: list[str], candidates: list[str]) -> npt.NDArray[np.float64]:
+        clock[0] += 1.0
+        return np.ones(len(originals))
+
+    texts = ["good5 b c d e", "good4 b c d e f"]
+    found = word_substitution(
+        BagOfWords(-0.5), texts, [1, 1], candidates=_upper, similarity_fn=slow, max_seconds=1, batch_size=1
+    )
+    assert found.success.tolist() == [False, False]
+    assert found.out_of_budget.tolist() == [True, True]
 
 
 def test_questions_come_in_batches_and_none_twice_in_a_step() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -52,12 +53,11 @@ class Ascent:
     loss: str
     targeted: bool = False
 
-    def begin(self, model_fn: ModelFn, given: Tensors, settings: Tensors) -> Tensors:
+    def begin(self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor) -> Tensors:
         """Starts at a random point, with a step of twice the radius."""
-        ball = self._ball(given, settings)
-        points = ball.random(settings["seed"])
-        loss, gradient, wrong = self._judge(model_fn, given, points)
-        best_loss = tf.where(wrong, loss.dtype.max, loss)
+        points = ball.random(seed)
+        loss, gradient, wrong = self._judge(model_fn, ball, given, points)
+        best_loss = tf.where(wrong, math.inf, loss)
         return {
             "points": points,
             "previous": points,
@@ -74,17 +74,16 @@ class Ascent:
         }
 
     def advance(
-        self, model_fn: ModelFn, given: Tensors, settings: Tensors, state: Tensors, step: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor, state: Tensors, step: tf.Tensor
     ) -> Tensors:
         """Takes one step, and judges the step size where a checkpoint is."""
-        ball = self._ball(given, settings)
         points = state["points"]
         inertia = tf.where(step > 0, tf.cast(_MOMENTUM, points.dtype), tf.cast(0.0, points.dtype))
         ahead = ball.ascend(points, state["gradient"], state["size"])
         moved = ball.project(
             points + (1.0 - inertia) * (ahead - points) + inertia * (points - state["previous"])
         )
-        loss, gradient, wrong = self._judge(model_fn, given, moved)
+        loss, gradient, wrong = self._judge(model_fn, ball, given, moved)
 
         # The first misclassified point is the answer, whatever its loss: from then on no loss is better.
         broken = wrong & ~state["done"]
@@ -92,7 +91,7 @@ class Ascent:
         wide = per_example(better, points)
         answer = tf.where(wide, ball.inputs(moved), state["answer"])
         best_gradient = tf.where(wide, gradient, state["best_gradient"])
-        best_loss = tf.where(broken, loss.dtype.max, tf.where(better, loss, state["best_loss"]))
+        best_loss = tf.where(broken, math.inf, tf.where(better, loss, state["best_loss"]))
         rises = state["rises"] + tf.cast(loss > state["loss"], loss.dtype)
 
         periods = checkpoints(self.num_steps)
@@ -116,18 +115,13 @@ class Ascent:
             "done": state["done"] | wrong,
         }
 
-    def _ball(self, given: Tensors, settings: Tensors) -> Ball:
-        return Ball(given["images"], settings["radius"], norm=self.norm, bounds=self.bounds)
-
     def _judge(
-        self, model_fn: ModelFn, given: Tensors, points: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, points: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         def loss_fn(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             if self.targeted:
                 return TARGETED_LOSSES[self.loss](logits, labels, given["target"])
             return LOSSES[self.loss](logits, labels)
 
-        loss, gradient, logits = loss_and_gradient(
-            model_fn, loss_fn, points, given["labels"], given["images"].dtype
-        )
+        loss, gradient, logits = loss_and_gradient(model_fn, loss_fn, points, given["labels"], ball.dtype)
         return loss, gradient, is_wrong(logits, given["labels"])

@@ -121,8 +121,9 @@ class Ball:
             return tf.clip_by_value(points, self._lower, self._upper)
         moved = points - self.clean
         length = norms(moved)
-        shrink = tf.minimum(1.0, tf.math.divide_no_nan(self.radius * _SUM_MARGIN, length))
-        moved *= self._wide(tf.where(length > 0, shrink, tf.ones_like(shrink)))
+        # A length of zero would divide to a shrink of zero, which does no harm.
+        shrink = tf.math.divide_no_nan(self.radius * _SUM_MARGIN, length)
+        moved *= self._wide(tf.minimum(shrink, tf.ones_like(shrink)))
         return self._bounded(self._rounded(self.clean + moved, tf.abs(moved)))
 
     def contains(self, points: tf.Tensor) -> tf.Tensor:
@@ -156,12 +157,12 @@ class Ball:
         else:
             seeds = tf.random.split(seed, 2)
             heading = self.direction(tf.random.stateless_normal(shape, seeds[0], dtype=dtype))
-            moved = tf.size(self.clean) / tf.maximum(shape[0], 1)
+            features = tf.cast(tf.reduce_prod(shape[1:]), dtype)
             if self._mask is not None:
                 everywhere = tf.broadcast_to(self._mask, shape)
-                moved = tf.reduce_sum(everywhere, axis=list(range(1, heading.shape.rank)))
+                features = tf.maximum(tf.reduce_sum(everywhere, axis=list(range(1, heading.shape.rank))), 1.0)
             depth = tf.random.stateless_uniform(shape[:1], seeds[1], dtype=dtype)
-            noise = self._wide(depth ** (1.0 / tf.maximum(tf.cast(moved, dtype), 1.0))) * heading
+            noise = self._wide(depth ** (1.0 / features)) * heading
         return self.project(self.clean + self._wide(self.radius) * noise)
 
     def inputs(self, points: tf.Tensor) -> tf.Tensor:
@@ -177,11 +178,13 @@ class Ball:
 
     def _rounded(self, points: tf.Tensor, distance: tf.Tensor) -> tf.Tensor:
         """Rounds points to the inputs' dtype so that none is farther from its clean value than a distance."""
-        rounded = tf.cast(tf.cast(points, self.dtype), points.dtype)
+        rounded = tf.cast(self.inputs(points), points.dtype)
         moved = rounded - self.clean
-        # A value times the dtype's spacing at 1 is one to two units in its last place.
+        # A value times the dtype's spacing at 1 is one to two units in its last place: two may be too many.
         back = rounded - tf.sign(moved) * tf.abs(rounded) * _spacing(self.dtype)
-        return tf.where(tf.abs(moved) > distance, tf.cast(tf.cast(back, self.dtype), points.dtype), rounded)
+        back = tf.cast(self.inputs(back), points.dtype)
+        back = tf.where(tf.abs(back - self.clean) > distance, self.clean, back)
+        return tf.where(tf.abs(moved) > distance, back, rounded)
 
 
 def _spacing(dtype: tf.DType) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -45,14 +46,14 @@ def check_settings(
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"bounds = {bounds!r}: they must be two finite numbers, the lower one first.")
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ConfigError(f"{name} = {count!r}: it must be a whole number, 1 or more.")
 
 
 def _check_fraction(name: str, value: Any) -> None:
     if tf.is_tensor(value):
         return
-    number = not isinstance(value, bool) and isinstance(value, int | float)
+    number = not isinstance(value, bool) and isinstance(value, Real)
     if not number or not 0.0 <= value < math.inf:
         raise ConfigError(f"{name} = {value!r}: it must be a finite number, 0 or more.")
 
@@ -126,8 +127,9 @@ def as_seed(seed: Seed) -> tf.Tensor:
     Returns:
         int32 ``(2,)``.
     """
-    if isinstance(seed, int):
-        return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)
+    if isinstance(seed, Integral):
+        number = int(seed)
+        return tf.constant([number & 0x7FFFFFFF, (number >> 31) & 0x7FFFFFFF], tf.int32)
     return tf.cast(tf.reshape(seed, (2,)), tf.int32)
 
 

@@ -39,6 +39,7 @@ class CompiledModel:
             program: Takes the model and the arguments.
             *arguments: Tensors, or nested structures of them. Batches may have any number of rows.
         """
+        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         signature = tf.nest.map_structure(_any_batch, arguments)
         place = (key, tuple(tf.nest.flatten(signature)))
         if place not in self._functions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ from tfapp.attacks._ball import as_number
 from tfapp.attacks._checks import ModelFn, Seed, as_images, as_labels, as_seed
 from tfapp.attacks._compiled import as_compiled
 from tfapp.attacks._losses import class_indices, is_wrong, logits_of
-from tfapp.attacks._search import Tensors
+from tfapp.attacks._search import Search, Tensors, run_rounds
 from tfapp.errors import DataError
 
 _logger = logging.getLogger("tfapp.attacks")
@@ -24,19 +25,32 @@ class Examples(NamedTuple):
         model_fn: The model, compiled when called eagerly.
         given: ``images``, ``labels`` int32 ``(batch,)``, ``answer``, which are the images, and ``done``,
             which is True for those that the model gets wrong as they are.
-        settings: ``radius``, the budget in the images' own unit, and ``seed``.
+        radius: The budget in the images' own unit, a scalar.
+        seed: int32 ``(2,)``.
         logits: Logits of the clean images, ``(batch, num_classes)``.
     """
 
     model_fn: ModelFn
     given: Tensors
-    settings: Tensors
+    radius: tf.Tensor
+    seed: tf.Tensor
     logits: tf.Tensor
 
     @property
     def num_classes(self) -> int:
         """How many classes the model knows."""
         return int(self.logits.shape[1])
+
+    def attacked_by(self, rounds: Iterable[tuple[Search, Tensors]], *, batch_size: int) -> tf.Tensor:
+        """Runs searches on the examples, as `run_rounds` does."""
+        return run_rounds(
+            self.model_fn,
+            rounds,
+            self.given,
+            radius=self.radius,
+            seed=self.seed,
+            batch_size=batch_size,
+        )
 
 
 def make_examples(
@@ -75,7 +89,7 @@ def make_examples(
         _check_labels(truth, int(logits.shape[1]))
     radius = as_number(epsilon * (bounds[1] - bounds[0]), pixels.dtype)
     given = {"images": pixels, "labels": truth, "answer": pixels, "done": is_wrong(logits, truth)}
-    return Examples(model_fn, given, {"radius": radius, "seed": as_seed(seed)}, logits)
+    return Examples(model_fn, given, radius, as_seed(seed), logits)
 
 
 def batched_logits(model_fn: ModelFn, inputs: tf.Tensor, batch_size: int) -> tf.Tensor:

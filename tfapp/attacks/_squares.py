@@ -47,26 +47,26 @@ class LinfSquares:
     Attributes:
         bounds: Lowest and highest value of a pixel.
         num_steps: Squares tried after the start.
+        norm: Of the budget.
     """
 
     bounds: tuple[float, float]
     num_steps: int
+    norm: str = "linf"
 
-    def begin(self, model_fn: ModelFn, given: Tensors, settings: Tensors) -> Tensors:
+    def begin(self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor) -> Tensors:
         """Starts with vertical stripes of random sign in each channel."""
-        ball = Ball(given["images"], settings["radius"], norm="linf", bounds=self.bounds)
         batch, _, width, channels = tf.unstack(tf.shape(ball.clean))
-        signs = _signs(fold(settings["seed"], self.num_steps), [batch, 1, width, channels])
+        signs = _signs(fold(seed, self.num_steps), [batch, 1, width, channels])
         return _first(model_fn, given, ball.inputs(ball.corner(signs)))
 
     def advance(
-        self, model_fn: ModelFn, given: Tensors, settings: Tensors, state: Tensors, step: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor, state: Tensors, step: tf.Tensor
     ) -> Tensors:
         """Tries one square of random colour at a random place of each image."""
-        ball = Ball(given["images"], settings["radius"], norm="linf", bounds=self.bounds)
         height, width, channels = ball.clean.shape[1:]
         side = tf.constant(square_sides(height, width, self.num_steps), tf.int32)[step]
-        seeds = tf.random.split(fold(settings["seed"], step), 2)
+        seeds = tf.random.split(fold(seed, step), 2)
         batch = tf.shape(ball.clean)[0]
         mask, _, _ = _windows(seeds[0], batch, side, height, width)
         colours = ball.corner(_signs(seeds[1], [batch, 1, 1, channels]))
@@ -80,19 +80,20 @@ class L2Squares:
     Attributes:
         bounds: Lowest and highest value of a pixel.
         num_steps: Squares tried after the start.
+        norm: Of the budget.
     """
 
     bounds: tuple[float, float]
     num_steps: int
+    norm: str = "l2"
 
-    def begin(self, model_fn: ModelFn, given: Tensors, settings: Tensors) -> Tensors:
+    def begin(self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor) -> Tensors:
         """Starts with a grid of patterns of random sign and orientation."""
-        ball = Ball(given["images"], settings["radius"], norm="l2", bounds=self.bounds)
         height, width, channels = ball.clean.shape[1:]
         side = max(min(height, width) // _TILES, 1)
         rows, columns = height // side, width // side
         batch = tf.shape(ball.clean)[0]
-        seeds = tf.random.split(fold(settings["seed"], self.num_steps), 2)
+        seeds = tf.random.split(fold(seed, self.num_steps), 2)
         signs = _signs(seeds[0], [batch, rows, columns, channels])
         turned = _signs(seeds[1], [batch, rows, columns, 1]) > 0
 
@@ -108,17 +109,16 @@ class L2Squares:
         return _first(model_fn, given, ball.inputs(_on_sphere(ball, grid)))
 
     def advance(
-        self, model_fn: ModelFn, given: Tensors, settings: Tensors, state: Tensors, step: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor, state: Tensors, step: tf.Tensor
     ) -> Tensors:
         """Moves the energy of one random square of each image into a new pattern at another."""
-        ball = Ball(given["images"], settings["radius"], norm="l2", bounds=self.bounds)
         height, width, channels = ball.clean.shape[1:]
         sides = [
             min(side + (side + 1) % 2, height, width)
             for side in square_sides(height, width, self.num_steps, smallest=3)
         ]
         side = tf.constant(sides, tf.int32)[step]
-        seeds = tf.random.split(fold(settings["seed"], step), 4)
+        seeds = tf.random.split(fold(seed, step), 4)
         batch = tf.shape(ball.clean)[0]
         into, top, left = _windows(seeds[0], batch, side, height, width)
         out_of, _, _ = _windows(seeds[1], batch, side, height, width)

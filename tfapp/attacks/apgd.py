@@ -9,7 +9,6 @@ import tensorflow as tf
 from tfapp.attacks._ascent import Ascent
 from tfapp.attacks._checks import ModelFn, Seed, check_settings
 from tfapp.attacks._examples import loss_for, make_examples
-from tfapp.attacks._search import run_rounds
 from tfapp.attacks.apgd_t import apgd_t
 from tfapp.errors import ConfigError, nearest
 
@@ -93,10 +92,4 @@ def apgd(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )
     search = Ascent(norm, bounds, num_steps, loss_for(loss, examples.num_classes, 3))
-    return run_rounds(
-        examples.model_fn,
-        [(search, {})] * num_restarts,
-        examples.given,
-        examples.settings,
-        batch_size=batch_size,
-    )
+    return examples.attacked_by([(search, {})] * num_restarts, batch_size=batch_size)

@@ -9,7 +9,6 @@ import tensorflow as tf
 from tfapp.attacks._ascent import Ascent
 from tfapp.attacks._checks import ModelFn, Seed, check_settings
 from tfapp.attacks._examples import loss_for, make_examples, runners_up
-from tfapp.attacks._search import run_rounds
 
 
 def apgd_t(
@@ -70,4 +69,4 @@ def apgd_t(
     search = Ascent(norm, bounds, num_steps, loss_for("dlr", examples.num_classes, 4), targeted=True)
     targets = runners_up(examples, num_targets)
     rounds = [(search, {"target": target}) for target in targets for _ in range(num_restarts)]
-    return run_rounds(examples.model_fn, rounds, examples.given, examples.settings, batch_size=batch_size)
+    return examples.attacked_by(rounds, batch_size=batch_size)

@@ -6,8 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import as_number
 from tfapp.attacks._checks import ModelFn, Seed, check_settings
-from tfapp.attacks._embeddings import embedding_ball
+from tfapp.attacks._compiled import run_compiled
+from tfapp.attacks._embeddings import as_embeddings, embedding_ball
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
 
 
@@ -50,6 +52,14 @@ def embedding_fgm(
     """
     check_settings(epsilon=epsilon)
     loss_fn = make_loss(loss)
-    ball, length = embedding_ball(embeddings, mask, epsilon)
-    _, gradient, _ = loss_and_gradient(model_fn, loss_fn, ball.clean, loss_labels(loss, labels), ball.dtype)
-    return tf.stop_gradient(ball.inputs(ball.ascend(ball.clean, gradient, epsilon * length)))
+    targets = loss_labels(loss, labels)
+    values, tokens = as_embeddings(embeddings, mask)
+
+    def step(model_fn: ModelFn, values: tf.Tensor, tokens: tf.Tensor, labels: Any, share: Any) -> tf.Tensor:
+        ball = embedding_ball(values, tokens, share)
+        _, gradient, _ = loss_and_gradient(model_fn, loss_fn, ball.clean, labels, ball.dtype)
+        return ball.inputs(ball.ascend(ball.clean, gradient, ball.radius))
+
+    share = as_number(epsilon, values.dtype)
+    found = run_compiled(("embedding_fgm", loss), step, model_fn, values, tokens, targets, share)
+    return tf.stop_gradient(found)

@@ -6,9 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import as_number
 from tfapp.attacks._checks import ModelFn, Seed, as_seed, check_settings
-from tfapp.attacks._compiled import repeat
-from tfapp.attacks._embeddings import embedding_ball
+from tfapp.attacks._compiled import repeat, run_compiled
+from tfapp.attacks._embeddings import as_embeddings, embedding_ball, token_norms
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
 
 
@@ -58,12 +59,29 @@ def embedding_pgd(
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps)
     loss_fn = make_loss(loss)
     targets = loss_labels(loss, labels)
-    ball, length = embedding_ball(embeddings, mask, epsilon)
-    size = (1.5 * epsilon / num_steps if step_size is None else step_size) * length
+    values, tokens = as_embeddings(embeddings, mask)
 
-    def ascend(points: tf.Tensor) -> tf.Tensor:
-        _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, targets, ball.dtype)
-        return ball.ascend(points, gradient, size)
+    def climb(
+        model_fn: ModelFn,
+        values: tf.Tensor,
+        tokens: tf.Tensor,
+        labels: Any,
+        share: tf.Tensor,
+        size: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        ball = embedding_ball(values, tokens, share)
+        length = size * token_norms(values, tokens)
 
-    start = ball.random(as_seed(seed)) if random_start else ball.clean
-    return tf.stop_gradient(ball.inputs(repeat(ascend, start, num_steps)))
+        def ascend(points: tf.Tensor) -> tf.Tensor:
+            _, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, labels, ball.dtype)
+            return ball.ascend(points, gradient, length)
+
+        start = ball.random(seed) if random_start else ball.clean
+        return ball.inputs(repeat(ascend, start, num_steps))
+
+    key = ("embedding_pgd", num_steps, random_start, loss)
+    size = 1.5 * epsilon / num_steps if step_size is None else step_size
+    numbers = (as_number(value, values.dtype) for value in (epsilon, size))
+    found = run_compiled(key, climb, model_fn, values, tokens, targets, *numbers, as_seed(seed))
+    return tf.stop_gradient(found)

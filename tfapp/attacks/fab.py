@@ -12,7 +12,7 @@ from tfapp.attacks._checks import ModelFn, Seed, check_settings
 from tfapp.attacks._examples import make_examples, runners_up
 from tfapp.attacks._hyperplane import onto_hyperplane
 from tfapp.attacks._losses import is_wrong, logit_difference, logits_of, loss_and_gradient
-from tfapp.attacks._search import Tensors, run_rounds
+from tfapp.attacks._search import Tensors
 
 _OVERSHOOT = 1.05  # how far beyond the linearised boundary a step goes
 _MOST_ANCHOR = 0.1  # the largest weight of the step from the clean image
@@ -80,7 +80,7 @@ def fab(
     )
     search = _BoundaryWalk(norm, bounds, num_steps, closest)
     rounds = [(search, {"target": target}) for target in runners_up(examples, num_targets)]
-    return run_rounds(examples.model_fn, rounds, examples.given, examples.settings, batch_size=batch_size)
+    return examples.attacked_by(rounds, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class _BoundaryWalk:
     num_steps: int
     closest: bool
 
-    def begin(self, model_fn: ModelFn, given: Tensors, settings: Tensors) -> Tensors:
-        ball = self._ball(given, settings)
+    def begin(self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor) -> Tensors:
         found = self._length(tf.cast(given["answer"], ball.clean.dtype) - ball.clean)
         return {
             "points": ball.clean,
@@ -102,10 +101,9 @@ class _BoundaryWalk:
         }
 
     def advance(
-        self, model_fn: ModelFn, given: Tensors, settings: Tensors, state: Tensors, step: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, seed: tf.Tensor, state: Tensors, step: tf.Tensor
     ) -> Tensors:
-        ball = self._ball(given, settings)
-        points = self._towards_boundary(model_fn, given, state["points"], ball.clean)
+        points = self._towards_boundary(model_fn, ball, given, state["points"])
         points = tf.cast(ball.inputs(points), points.dtype)
         logits = logits_of(model_fn, ball.inputs(points))
         across = is_wrong(logits, given["labels"])
@@ -121,18 +119,16 @@ class _BoundaryWalk:
         }
 
     def _towards_boundary(
-        self, model_fn: ModelFn, given: Tensors, points: tf.Tensor, clean: tf.Tensor
+        self, model_fn: ModelFn, ball: Ball, given: Tensors, points: tf.Tensor
     ) -> tf.Tensor:
         def loss_fn(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             return logit_difference(logits, labels, given["target"])
 
-        lead, gradient, _ = loss_and_gradient(
-            model_fn, loss_fn, points, given["labels"], given["images"].dtype
-        )
+        lead, gradient, _ = loss_and_gradient(model_fn, loss_fn, points, given["labels"], ball.dtype)
         lead = tf.cast(lead, points.dtype)
         gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
         shape, flat = tf.shape(points), [tf.shape(points)[0], -1]
-        here, start, normal = (tf.reshape(values, flat) for values in (points, clean, gradient))
+        here, start, normal = (tf.reshape(values, flat) for values in (points, ball.clean, gradient))
         # One call for the moves from the point and from the clean image: half the rounds.
         moves = onto_hyperplane(
             tf.concat([here, start], 0),
@@ -152,6 +148,3 @@ class _BoundaryWalk:
         if self.norm == "l2":
             return norms(moves)
         return tf.reduce_max(tf.abs(moves), axis=list(range(1, moves.shape.rank)))
-
-    def _ball(self, given: Tensors, settings: Tensors) -> Ball:
-        return Ball(given["images"], settings["radius"], norm=self.norm, bounds=self.bounds)

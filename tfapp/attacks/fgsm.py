@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks._ball import Ball
+from tfapp.attacks._ball import Ball, as_number
 from tfapp.attacks._checks import ModelFn, Seed, as_images, as_seed, check_settings
+from tfapp.attacks._compiled import run_compiled
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
 
 
@@ -61,7 +62,17 @@ def fgsm(
     pixels = as_images(images, bounds)
     size = step_size if step_size is not None else epsilon * (1.25 if random_start else 1.0)
     scale = bounds[1] - bounds[0]
-    ball = Ball(pixels, epsilon * scale, norm=norm, bounds=bounds)
-    start = ball.random(as_seed(seed)) if random_start else ball.clean
-    _, gradient, _ = loss_and_gradient(model_fn, loss_fn, start, loss_labels(loss, labels), ball.dtype)
-    return tf.stop_gradient(ball.inputs(ball.ascend(start, gradient, size * scale)))
+
+    def step(
+        model_fn: ModelFn, pixels: tf.Tensor, labels: Any, radius: Any, size: Any, seed: tf.Tensor
+    ) -> tf.Tensor:
+        ball = Ball(pixels, radius, norm=norm, bounds=bounds)
+        start = ball.random(seed) if random_start else ball.clean
+        _, gradient, _ = loss_and_gradient(model_fn, loss_fn, start, labels, ball.dtype)
+        return ball.inputs(ball.ascend(start, gradient, size))
+
+    key = ("fgsm", norm, bounds, random_start, loss)
+    numbers = (as_number(value, pixels.dtype) for value in (epsilon * scale, size * scale))
+    targets = loss_labels(loss, labels)
+    found = run_compiled(key, step, model_fn, pixels, targets, *numbers, as_seed(seed))
+    return tf.stop_gradient(found)

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfapp.attacks._checks import ModelFn, Seed, check_settings
 from tfapp.attacks._examples import make_examples
-from tfapp.attacks._search import run_rounds
 from tfapp.attacks._squares import L2Squares, LinfSquares
 from tfapp.errors import DataError
 
@@ -66,10 +65,4 @@ def square(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )
     kind = LinfSquares if norm == "linf" else L2Squares
-    return run_rounds(
-        examples.model_fn,
-        [(kind(bounds, num_queries - 1), {})],
-        examples.given,
-        examples.settings,
-        batch_size=batch_size,
-    )
+    return examples.attacked_by([(kind(bounds, num_queries - 1), {})], batch_size=batch_size)

@@ -11,6 +11,7 @@ from tfapp.models.heads import check_pooling, first_token, mean_over_tokens
 
 SCALING_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 """What brings raw pixels to a network's range; it computes in float32 in every precision."""
+_EMBEDDINGS = (keras.layers.Embedding, keras_hub.layers.TokenAndPositionEmbedding)
 
 
 def hidden_states(backbone: keras.Model) -> keras.KerasTensor:
@@ -100,6 +101,35 @@ def pool(
     if isinstance(outputs, dict) and "pooled_output" in outputs and hidden is hidden_states(backbone):
         return outputs["pooled_output"]
     raise ConfigError(f"pooling = 'pooler': the backbone {backbone.name!r} has none; use 'mean' or 'cls'.")
+
+
+def token_embeddings(model: keras.Model) -> keras.KerasTensor:
+    """Finds the embeddings of the tokens in the graph of a text model.
+
+    Args:
+        model: Functional model with ``token_ids`` among its inputs.
+
+    Returns:
+        What the one embedding layer that reads the ids gives, ``(batch, sequence, hidden)``.
+
+    Raises:
+        ConfigError: When the ids are not read by one embedding layer of Keras or keras-hub.
+    """
+    ids = model.input["token_ids"]
+    readers = [
+        node
+        for operation in model.operations
+        for node in operation._inbound_nodes
+        if any(tensor is ids for tensor in node.input_tensors)
+    ]
+    if len(readers) == 1 and isinstance(readers[0].operation, _EMBEDDINGS):
+        return readers[0].output_tensors[0]
+    names = [node.operation.name for node in readers]
+    raise ConfigError(
+        f"the token ids of {model.name!r} are read by {names}, not by one embedding layer of Keras or "
+        "keras-hub, so its embeddings cannot be perturbed: use another backbone, or an objective that "
+        "changes the texts themselves, such as 'word_augmented'."
+    )
 
 
 def copy_backbone(backbone: keras.Model, *, dtype: str) -> keras.Model:

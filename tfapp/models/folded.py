@@ -42,12 +42,9 @@ def folded_parts(
         The parts; None where they would not be used: nothing to fold, a GPU or TPU, several replicas. There
         Keras's own forward pass serves.
     """
-    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
-    if accelerated or tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        return None
     names = list(model.input)
     nodes = graph_nodes(list(model.input.values()), model.features)
-    if len(names) != 1 or not _foldable(nodes, model.features):
+    if _elsewhere() or len(names) != 1 or not _foldable(nodes, model.features):
         return None
     dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
     name, pixels, features = names[0], model.input[names[0]], model.features
@@ -73,6 +70,35 @@ def folded_parts(
     return FusedParts(frozen, trained, pad_to=1)
 
 
+def folded_inference(model: Classifier, *, precision: str) -> Callable[[Any], Any] | None:
+    """Makes the pass in inference mode of a classifier whose batch normalisation is trained.
+
+    Its gradients with respect to the pixels are right, those with respect to the variables are not: it
+    serves attacks.
+
+    Args:
+        model: The classifier.
+        precision: As in `folded_parts`.
+
+    Returns:
+        ``inputs -> logits``, or None where it would not be used, as in `folded_parts`.
+    """
+    nodes = graph_nodes(list(model.input.values()), model.features)
+    units = _foldable(nodes, model.features, trained=True)
+    if _elsewhere() or len(model.input) != 1 or not units:
+        return None
+    name, pixels = next(iter(model.input.items()))
+    dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+    forward = _forward(pixels, model.features, dtype, trained=True)
+    return lambda inputs: model.head_logits(forward(inputs[name], False), training=False)
+
+
+def _elsewhere() -> bool:
+    """Whether another device than one CPU computes."""
+    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
+    return bool(accelerated) or tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
 @dataclass(frozen=True)
 class _Unit:
     """A convolution, the frozen batch normalisation behind it, and the activation behind that.
@@ -92,8 +118,8 @@ class _Unit:
     output: keras.KerasTensor
 
 
-def _foldable(nodes: Sequence[Any], output: keras.KerasTensor) -> dict[int, _Unit]:
-    """Finds convolutions whose output only a frozen batch normalisation reads, by their nodes."""
+def _foldable(nodes: Sequence[Any], output: keras.KerasTensor, *, trained: bool = False) -> dict[int, _Unit]:
+    """Finds convolutions whose output only a batch normalisation reads, frozen or ``trained`` too."""
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     activations = {
         id(node.input_tensors[0]): node for node in nodes if _activation(node.operation) != "linear"
@@ -102,7 +128,7 @@ def _foldable(nodes: Sequence[Any], output: keras.KerasTensor) -> dict[int, _Uni
     for node, follows in normalised_convolutions(nodes, output):
         layer = node.operation
         dilated = isinstance(layer, keras.layers.DepthwiseConv2D) and layer.dilation_rate != (1, 1)
-        if follows.operation.trainable or dilated:
+        if (follows.operation.trainable and not trained) or dilated:
             continue
         between = follows.output_tensors[0]
         last = activations.get(id(between)) if readers[id(between)] == 1 and between is not output else None
@@ -124,10 +150,12 @@ def _activation(layer: Any) -> str:
     return "linear"
 
 
-def _forward(start: keras.KerasTensor, end: keras.KerasTensor, dtype: tf.DType) -> Callable[[Any, bool], Any]:
+def _forward(
+    start: keras.KerasTensor, end: keras.KerasTensor, dtype: tf.DType, *, trained: bool = False
+) -> Callable[[Any, bool], Any]:
     """Makes the function from one tensor of a functional graph to another."""
     nodes = graph_nodes([start], end)
-    units = _foldable(nodes, end)
+    units = _foldable(nodes, end, trained=trained)
     passed = {id(node) for unit in units.values() for node in unit.passed}
 
     def forward(inputs: Any, training: bool) -> Any:

@@ -29,11 +29,19 @@ class FusedParts:
         lower: From the classifier's inputs to cached features in inference mode, or None for ``"all"``.
         pad_to: Widths of batches should be multiples of this, see `tfapp.models.kernels`.
         upper: ``(inputs, training) -> logits`` on what ``lower`` gives, or on the classifier's inputs.
+        embed: For ``"all"`` of texts, from the classifier's inputs to the token embeddings, float32
+            ``(batch, sequence, hidden)``; ``upper`` takes others in their place as ``token_embeddings``.
+        below: Given a number of trained top blocks, what is trained below them: from the inputs of
+            ``upper`` to what enters them, ``hidden`` and what goes with it.
+        above: Given the same number, from what ``below`` gives to logits.
     """
 
     lower: Forward | None
     upper: Forward
     pad_to: int = WIDTH_STEP
+    embed: Forward | None = None
+    below: Callable[[int], Forward] | None = None
+    above: Callable[[int], Forward] | None = None
 
 
 def fused_parts(
@@ -91,33 +99,49 @@ class _Fused:
     def parts(self, train: Literal["all", "head"] | int) -> FusedParts:
         """Cuts the pass at ``train``."""
         depth = len(self.backbone.transformer_layers)
-        head = self._head
-        if train == "all":
+        cut = {"all": 0, "head": depth}[train] if isinstance(train, str) else depth - train
 
-            def whole(inputs: Any, training: bool = False) -> Any:
-                hidden = self._blocks(
-                    self._embed(inputs, training), inputs["padding_mask"], 0, depth, training
-                )
-                return head(self._pool(hidden, inputs["padding_mask"]), training)
-
-            return FusedParts(None, whole)
-        below = depth if train == "head" else depth - train
+        def enter(inputs: Any, training: bool) -> Any:
+            """What enters the lowest trained block."""
+            return self._embed(inputs, training) if train == "all" else tf.cast(inputs["hidden"], self.dtype)
 
         def lower(inputs: Any, training: bool = False) -> dict[str, Any]:
             mask = inputs["padding_mask"]
-            hidden = self._blocks(self._embed(inputs, False), mask, 0, below, False)
+            hidden = self._blocks(self._embed(inputs, False), mask, 0, cut, False)
             if train == "head":
                 return {"features": self._pool(hidden, mask)}
             return {"hidden": tf.cast(hidden, tf.float32), "padding_mask": mask}
 
         def upper(inputs: Any, training: bool = False) -> Any:
             if train == "head":
-                return head(inputs["features"], training)
+                return self._head(inputs["features"], training)
             mask = inputs["padding_mask"]
-            hidden = tf.cast(inputs["hidden"], self.dtype)
-            return head(self._pool(self._blocks(hidden, mask, below, depth, training), mask), training)
+            hidden = self._blocks(enter(inputs, training), mask, cut, depth, training)
+            return self._head(self._pool(hidden, mask), training)
 
-        return FusedParts(lower, upper)
+        def below(top: int) -> Forward:
+            def compute(inputs: Any, training: bool = False) -> dict[str, Any]:
+                mask = inputs["padding_mask"]
+                hidden = self._blocks(enter(inputs, training), mask, cut, depth - top, training)
+                return {"hidden": tf.cast(hidden, tf.float32), "padding_mask": mask}
+
+            return compute
+
+        def above(top: int) -> Forward:
+            def compute(inputs: Any, training: bool = False) -> Any:
+                mask, hidden = inputs["padding_mask"], tf.cast(inputs["hidden"], self.dtype)
+                hidden = self._blocks(hidden, mask, depth - top, depth, training)
+                return self._head(self._pool(hidden, mask), training)
+
+            return compute
+
+        return FusedParts(
+            None if train == "all" else lower,
+            upper,
+            embed=self._look_up if train == "all" else None,
+            below=below,
+            above=above,
+        )
 
     def _head(self, features: Any, training: bool) -> Any:
         return self.model.head_logits(features, beside=self.beside, training=training)
@@ -137,12 +161,15 @@ class _Fused:
         value = tf.cast(variable.value, self.dtype)
         return tf.reshape(value, shape) if shape else value
 
+    def _look_up(self, inputs: Any, training: bool = False) -> Any:
+        # The table is read row by row in float32: casting all of it would cost more than the step.
+        return tf.gather(self.backbone.token_embedding.embeddings.value, inputs["token_ids"])
+
     def _embed(self, inputs: Any, training: bool) -> Any:
         backbone = self.backbone
         ids = inputs["token_ids"]
         length = tf.shape(ids)[1]
-        # The tables are read row by row in float32: casting a whole table would cost more than the step.
-        tokens = tf.gather(backbone.token_embedding.embeddings.value, ids)
+        tokens = inputs["token_embeddings"] if "token_embeddings" in inputs else self._look_up(inputs)
         segments = tf.gather(backbone.segment_embedding.embeddings.value, inputs["segment_ids"])
         positions = backbone.position_embedding.position_embeddings.value[:length]
         summed = tf.reshape(tokens + segments + positions, [-1, self.width])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -24,6 +24,22 @@ class StepResult(NamedTuple):
     labels: Any = None
 
 
+class Perturbable(NamedTuple):
+    """Where a batch can be perturbed: pixels, token embeddings, or features of what is frozen.
+
+    Attributes:
+        values: What is perturbed, float32 ``(batch, ...)``.
+        mask: Which positions of ``values`` count, ``(batch, sequence)``; None where all do.
+        bounds: Least and greatest value of a pixel; None for what has no bounds.
+        logits: ``(values, training) -> logits`` of the same batch with other values, float32.
+    """
+
+    values: tf.Tensor
+    mask: tf.Tensor | None
+    bounds: tuple[float, float] | None
+    logits: Callable[..., tf.Tensor]
+
+
 class TrainableModel(Protocol):
     """What an objective may ask of the model that it trains."""
 
@@ -42,6 +58,28 @@ class TrainableModel(Protocol):
     def __call__(self, inputs: Any, *, training: bool) -> tf.Tensor:
         """Logits of a batch, float32 ``(batch, num_classes)``."""
 
+    def perturbable(self, inputs: Any) -> Perturbable:
+        """The place where a batch is perturbed: what enters the part of the model that is trained."""
+
+    def perturbable_above(self, inputs: Any) -> Perturbable:
+        """The same above the blocks that the objective leaves unperturbed, computed in training mode."""
+
+    def keeping_statistics(self, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returns; the moving averages of batch normalisation are afterwards as before."""
+
+    @property
+    def trains_statistics(self) -> bool:
+        """Whether a pass in training mode changes moving averages."""
+
+    def step_seed(self, number: int = 0) -> tf.Tensor:
+        """A seed of this step and replica for each ``number``, int32 ``(2,)``."""
+
+    def scaled_mean(self, values: Any, sample_weight: Any) -> tf.Tensor:
+        """The weighted mean of ``values`` ``(batch,)``, divided like `supervised_loss` by the replicas."""
+
+    def apply_gradients(self, gradients: list[Any]) -> None:
+        """Takes a step of the optimizer, for objectives that take several a batch."""
+
     def supervised_loss(
         self, inputs: Any, labels: Any, logits: Any, sample_weight: Any, *, regularised: bool = True
     ) -> tf.Tensor:
@@ -56,7 +94,11 @@ class TrainableModel(Protocol):
 
 
 class Objective(Protocol):
-    """What a train step minimises."""
+    """What a train step minimises.
+
+    Attributes:
+        name: Its key in `OBJECTIVES`.
+    """
 
     name: str
 

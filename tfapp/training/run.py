@@ -24,7 +24,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import fused_parts
-from tfapp.objectives import Objective
+from tfapp.objectives import Objective, describe_objective
 from tfapp.training.adversarial import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
@@ -32,6 +32,7 @@ from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.perturbing import make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import TrainSettings
@@ -148,14 +149,9 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _run_key(run: Run) -> str:
-    objective = {
-        name: value
-        for name, value in getattr(run.objective, "__dict__", {}).items()
-        if isinstance(value, bool | int | float | str | None)
-    }
     parts = {
         "settings": run.settings.described(),
-        "objective": [run.objective.name, objective],
+        "objective": describe_objective(run.objective),
         "seed": run.seed,
         "data": run.data.fingerprint,
         "precision": run.precision,
@@ -230,6 +226,7 @@ def run_phase(run: Run, index: int) -> None:
     rows, labels = given.rows, run.labels("train")
     online = None if augmentation is None or given.augmented else augmentation
     steps = -(-len(labels) // settings.batch_size)
+    total = steps * phase.epochs * getattr(run.objective, "updates", 1)
     trainer = TrainingModel(
         upper,
         objective=run.objective,
@@ -237,10 +234,14 @@ def run_phase(run: Run, index: int) -> None:
         forward=fused.upper if fused else None,
         whole=run.model,
         answers=None if beside is None else run.model.split(phase.train)[1],
-        total_steps=steps * phase.epochs,
+        total_steps=total,
+        perturbing=make_perturbing(
+            run.model, phase.train, run.objective, fused=fused, precision=run.precision
+        ),
+        seed=run.seed,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
-    schedule = make_schedule(settings, phase, total_steps=steps * phase.epochs)
+    schedule = make_schedule(settings, phase, total_steps=total)
     optimizer = make_optimizer(settings, schedule, rate_factors=factors)
     most_fused = _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
     trainer.compile(

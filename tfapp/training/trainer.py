@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfapp.objectives import Objective
+from tfapp.objectives import Objective, Perturbable
+from tfapp.training.perturbing import Perturbing
 
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
@@ -24,6 +25,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         answers: Computes logits in inference mode, where ``network`` also has those of another task; the
             network when None.
         total_steps: Steps of the phase.
+        perturbing: How batches are perturbed, for objectives that do.
+        seed: Decides what objectives draw.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         whole: keras.Model | None = None,
         answers: keras.Model | None = None,
         total_steps: int = 1,
+        perturbing: Perturbing | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(name="training")
         self.network = network
@@ -45,6 +50,9 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.whole = network if whole is None else whole
         self.answers = network if answers is None else answers
         self.total_steps = total_steps
+        self.perturbing = perturbing or Perturbing()
+        self.seed = seed
+        self._statistics = moving_averages(network)
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -96,6 +104,87 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """Loads the whole model's weights, as `keras.Model.load_weights` does."""
         self.whole.load_weights(*arguments, **options)
 
+    def _pass(self, inputs: Any, training: bool) -> tf.Tensor:
+        """Computes logits from what enters the trained part."""
+        if self.forward is not None:
+            return tf.cast(self.forward(inputs, training=training), tf.float32)
+        return tf.cast(self.network(inputs, training=training), tf.float32)
+
+    def perturbable(self, inputs: Any) -> Perturbable:
+        """Finds where a batch is perturbed: in what enters the part of the model that is trained.
+
+        Args:
+            inputs: What ``frozen`` takes, or ``network`` where nothing is frozen.
+
+        Returns:
+            Pixels of images, embeddings of texts, or features of what is frozen.
+        """
+        if self.frozen is not None:
+            inputs = self.frozen(inputs, training=False)
+        return self.perturbing.entering(inputs, self._pass)
+
+    def perturbable_above(self, inputs: Any) -> Perturbable:
+        """Computes in training mode what enters the top blocks, where it is perturbed.
+
+        Args:
+            inputs: As in `perturbable`.
+
+        Returns:
+            The features between the two parts.
+        """
+        if self.perturbing.below is None:
+            return self.perturbable(inputs)
+        if self.frozen is not None:
+            inputs = self.frozen(inputs, training=False)
+        return self.perturbing.above_blocks(inputs)
+
+    @property
+    def trains_statistics(self) -> bool:
+        """Whether a pass in training mode changes moving averages of batch normalisation."""
+        return bool(self._statistics)
+
+    def keeping_statistics(self, compute: Callable[[], Any]) -> Any:
+        """Computes without changing the moving averages of batch normalisation.
+
+        Args:
+            compute: A pass in training mode.
+
+        Returns:
+            What it returns.
+        """
+        before = [tf.identity(variable.value) for variable in self._statistics]
+        with tf.control_dependencies(before):
+            computed = compute()
+        with tf.control_dependencies(tf.nest.flatten(computed, expand_composites=True)):
+            for variable, value in zip(self._statistics, before, strict=True):
+                variable.assign(value)
+        return computed
+
+    def step_seed(self, number: int = 0) -> tf.Tensor:
+        """Gives a seed for each step, replica and number, int32 ``(2,)``."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = tf.cast(replica, tf.int32) * 1000 + number
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        return tf.stack([tf.constant(self.seed % 2**31, tf.int32) + own, step])
+
+    def scaled_mean(self, values: Any, sample_weight: Any) -> tf.Tensor:
+        """Averages over the batch, weighted, and divided by the number of replicas like the loss.
+
+        Args:
+            values: float32 ``(batch,)``.
+            sample_weight: float32 ``(batch,)`` or None.
+
+        Returns:
+            A scalar.
+        """
+        weighted = values if sample_weight is None else values * tf.cast(sample_weight, values.dtype)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        return tf.reduce_mean(weighted) / tf.cast(replicas, values.dtype)
+
+    def apply_gradients(self, gradients: list[Any]) -> None:
+        """Takes a step of the optimizer."""
+        self.optimizer.apply(gradients, self.trainable_variables)
+
     def supervised_loss(
         self, inputs: Any, labels: Any, logits: Any, sample_weight: Any, *, regularised: bool = True
     ) -> tf.Tensor:
@@ -126,6 +215,23 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         result = self.objective.step(self, inputs, labels, sample_weight)
         self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
-        self.optimizer.apply(result.gradients, self.trainable_variables)
+        self.apply_gradients(result.gradients)
         answered = labels if result.labels is None else result.labels
         return dict(self.compute_metrics(inputs, answered, result.logits))
+
+
+def moving_averages(network: keras.Model) -> list[Any]:
+    """Lists the moving averages that a pass in training mode changes.
+
+    Args:
+        network: The model.
+
+    Returns:
+        Means and variances of the batch normalisations that are trained.
+    """
+    return [
+        variable
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]

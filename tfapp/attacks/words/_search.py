@@ -88,10 +88,10 @@ def greedy_search(
 
 def _start(victim: Victim, targets: Sequence[Target], candidates_of: CandidatesOf) -> list[Target]:
     """Asks about the originals and ranks their words; returns the targets that are worth a try."""
-    for target, answer in zip(targets, victim.ask([target.text for target in targets]), strict=True):
+    # Without these answers there would be nothing to state, not even the clean accuracy.
+    answers = victim.ask_all([target.text for target in targets])
+    for target, answer in zip(targets, answers, strict=True):
         target.count([target.text], [answer])
-        if answer is None:
-            continue
         if target.label >= victim.num_classes:
             raise ConfigError(
                 f"labels: {target.label} is no class of the {victim.num_classes} that predict_fn knows."
@@ -103,9 +103,9 @@ def _start(victim: Victim, targets: Sequence[Target], candidates_of: CandidatesO
         target.offer(candidates_of(target.segments, target.rng))
     # Words that may not change are not ranked: their rank would be of no use.
     asked = [target.without() for target in active]
-    for target, texts, answers in zip(active, asked, _answers(victim, asked), strict=True):
-        target.count(texts, answers)
-        target.rank(answers)
+    for target, texts, given in zip(active, asked, _answers(victim, asked), strict=True):
+        target.count(texts, given)
+        target.rank(given)
     return active
 
 

@@ -50,8 +50,23 @@ class Victim:
         """Whether the time is over."""
         return time.perf_counter() >= self._end
 
+    def ask_all(self, texts: Sequence[str]) -> list[Probabilities]:
+        """Asks about texts, each different one once, whatever the time.
+
+        Args:
+            texts: Any number of texts.
+
+        Returns:
+            Probabilities ``(num_classes,)`` of each.
+
+        Raises:
+            ConfigError: If the model's answer has another shape than it should, or is not finite.
+        """
+        known = self._answers(texts, in_time=False)
+        return [known[text] for text in texts]
+
     def ask(self, texts: Sequence[str]) -> list[Probabilities | None]:
-        """Asks about texts, each different one once.
+        """Asks about texts, each different one once, while there is time.
 
         Args:
             texts: Any number of texts.
@@ -60,13 +75,9 @@ class Victim:
             Probabilities ``(num_classes,)`` of each; None for those that the time did not suffice for.
 
         Raises:
-            ConfigError: If the model's answer has another shape than it should, or is not finite.
+            ConfigError: As `ask_all`.
         """
-        known: dict[str, Probabilities] = {}
-        # Texts of similar length in one call leave little padding to a model that pads to the longest.
-        different = sorted(dict.fromkeys(texts), key=len)
-        for batch in self._batches(different):
-            known.update(zip(batch, self._predict(batch), strict=True))
+        known = self._answers(texts, in_time=True)
         return [known.get(text) for text in texts]
 
     def compare(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
@@ -85,7 +96,7 @@ class Victim:
         if self._similarity_fn is None:
             return [np.nan] * len(pairs)
         known: dict[tuple[str, str], float] = {}
-        for batch in self._batches(sorted(pairs, key=lambda pair: len(pair[1]))):
+        for batch in self._batches(sorted(pairs, key=lambda pair: len(pair[1])), in_time=True):
             answer = np.asarray(self._similarity_fn([a for a, _ in batch], [b for _, b in batch]), np.float64)
             if answer.shape != (len(batch),):
                 raise ConfigError(
@@ -95,9 +106,16 @@ class Victim:
             known.update(zip(batch, answer.tolist(), strict=True))
         return [known.get(pair) for pair in pairs]
 
-    def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+    def _answers(self, texts: Sequence[str], *, in_time: bool) -> dict[str, Probabilities]:
+        known: dict[str, Probabilities] = {}
+        # Texts of similar length in one call leave little padding to a model that pads to the longest.
+        for batch in self._batches(sorted(dict.fromkeys(texts), key=len), in_time=in_time):
+            known.update(zip(batch, self._predict(batch), strict=True))
+        return known
+
+    def _batches(self, items: Sequence[Item], *, in_time: bool) -> Iterator[list[Item]]:
         for start in range(0, len(items), self._batch_size):
-            if self.out_of_time():
+            if in_time and self.out_of_time():
                 return
             yield list(items[start : start + self._batch_size])
 

@@ -39,9 +39,10 @@ def word_substitution(
 
     It differs from the original in the source of synonyms (WordNet in place of counter-fitted vectors), in
     that candidates have the word's part of speech and form by construction in place of being tagged anew,
-    and in the encoder of sentences. Texts of fewer than ``1 / max_changed`` words cannot change at all. It
-    is not for other languages, nor a measure of the worst case: a search through more combinations finds
-    more, and each figure holds for its table of synonyms.
+    and in the encoder of sentences. Texts of fewer than ``1 / max_changed`` words cannot change at all.
+    WordNet's synonyms may be rare, or rude, and an article before them is not mended (``a amusing``). It is
+    not for other languages, nor a measure of the worst case: a search through more combinations finds more,
+    and each figure holds for its table of synonyms.
 
     All texts take each step together, so that ``predict_fn`` gets large batches; nothing is asked twice in a
     step. With the same seed and a ``predict_fn`` whose answers do not depend on the batch, a text's result
@@ -52,7 +53,7 @@ def word_substitution(
         texts: The texts.
         labels: Their classes, whole numbers ``(texts,)``.
         similarity_fn: From originals and as many candidates to their cosines;
-            `tfapp.evaluation.sentence_similarity` makes MiniLM's. None lets every candidate pass.
+            `tfapp.evaluation.similarity.sentence_similarity` makes MiniLM's. None lets every candidate pass.
         candidates: From the words of a text to what may take the place of each, best first; WordNet's
             synonyms when None. ``load_substitutions(half="second")`` is a table that shares nothing with
             what training on the first half has seen.
@@ -60,8 +61,8 @@ def word_substitution(
         min_similarity: Least cosine with the original, from -1 to 1.
         max_queries: Most texts that ``predict_fn`` is asked about for each text, itself included; None sets
             no limit.
-        max_seconds: Wall time after which no more is asked; a running call is not stopped. None sets no
-            limit.
+        max_seconds: Wall time after which no more is asked; a running call is not stopped, and all originals
+            are asked about in any case. None sets no limit.
         batch_size: Most texts in one call of either function, 1 or more.
         seed: Orders words of equal importance.
 

@@ -82,7 +82,7 @@ def resolve_edits(edits: Sequence[str | Edit]) -> list[Edit]:
     Raises:
         ConfigError: If there is none, or a name is unknown.
     """
-    from tfapp.data.edits import TEXT_EDITS
+    from tfapp.data.edits import TEXT_EDITS  # the package lists the edits after it has imported this module
 
     if isinstance(edits, str) or not edits:
         raise ConfigError(f"edits = {edits!r}: give a list of one or more of {', '.join(TEXT_EDITS)}.")

@@ -9,10 +9,11 @@ from pathlib import Path
 from tfapp.data.lexicon.tagger import Tagger
 from tfapp.data.lexicon.wordnet import WordNet
 
-# WordNet's rules of detachment, morphy(7WN): an ending, and what takes its place.
+# WordNet's rules of detachment, morphy(7WN): an ending, and what takes its place; and two for nouns, which
+# stand in WordNet's list of exceptions, for the packaged dictionary has no such list.
 _ENDINGS = {
     "n": (
-        *(("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z")),
+        *(("sses", "ss"), ("oes", "o"), ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z")),
         *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
     ),
     "v": (
@@ -40,7 +41,7 @@ _PARTS = {"NN": "n", "VB": "v", "JJ": "a", "RB": "r"}
 
 def part_of(tag: str) -> str | None:
     """Returns WordNet's part of speech of a Penn tag, or None for closed classes and proper nouns."""
-    return None if tag in ("NNP", "NNPS", "RP") else _PARTS.get(tag[:2])
+    return None if tag.startswith("NNP") else _PARTS.get(tag[:2])
 
 
 class Morphology:

@@ -1,0 +1,332 @@
+"""Objectives that perturb: their gradients written out, their budgets, and what they leave alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfapp.errors import ConfigError
+from tfapp.objectives import OBJECTIVES, describe_objective, make_objective
+from tfapp.objectives.adversarial import Adversarial
+from tfapp.objectives.fgm import Fgm
+from tfapp.objectives.free import Free
+from tfapp.objectives.freelb import FreeLb
+from tfapp.objectives.mart import Mart
+from tfapp.objectives.smart import Smart
+from tfapp.objectives.standard import Standard
+from tfapp.objectives.trades import Trades
+from tfapp.objectives.vat import Vat
+from tfapp.training.losses import make_loss
+from tfapp.training.perturbing import Perturbing
+from tfapp.training.trainer import TrainingModel
+
+ROWS, WIDTH, CLASSES = 6, 5, 3
+GENERATOR = np.random.default_rng(0)
+FEATURES = GENERATOR.normal(size=(ROWS, WIDTH)).astype(np.float32)
+LABELS = GENERATOR.integers(0, CLASSES, ROWS).astype(np.int32)
+WEIGHTS = GENERATOR.uniform(0.5, 2.0, ROWS).astype(np.float32)
+PIXELS = GENERATOR.uniform(60.0, 200.0, (ROWS, 4, 4, 3)).astype(np.float32)
+PERTURBING = [name for name, make in OBJECTIVES.items() if getattr(make, "perturbs", False)]
+
+
+def make_trainer(objective, network=None, **options):
+    keras.utils.set_random_seed(0)
+    if network is None:
+        features = keras.Input((WIDTH,), name="features")
+        network = keras.Model({"features": features}, keras.layers.Dense(CLASSES)(features))
+    trainer = TrainingModel(network, objective=objective, **options)
+    trainer.compile(optimizer=keras.optimizers.SGD(0.1), loss=make_loss("cross_entropy"))
+    trainer.optimizer.build(trainer.trainable_variables)
+    return trainer
+
+
+def step(objective, weight=None, trainer=None, inputs=None, labels=LABELS):
+    trainer = trainer or make_trainer(objective)
+    trainer.objective = objective
+    inputs = {"features": tf.constant(FEATURES)} if inputs is None else inputs
+    given = None if weight is None else tf.constant(weight)
+    return trainer.objective.step(trainer, inputs, tf.constant(labels), given)
+
+
+def pixel_network(*, normalise=False):
+    pixels = keras.Input((4, 4, 3), name="pixels")
+    scaled = keras.layers.Rescaling(1 / 255)(pixels)
+    hidden = keras.layers.Conv2D(4, 3, use_bias=False)(scaled)
+    if normalise:
+        hidden = keras.layers.BatchNormalization()(hidden)
+    flat = keras.layers.Flatten()(keras.layers.ReLU()(hidden))
+    return keras.Model({"pixels": pixels}, keras.layers.Dense(CLASSES)(flat))
+
+
+def cross_entropy(kernel, bias, features):
+    logits = tf.matmul(features, kernel) + bias
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, logits)
+
+
+def variables_of(trainer):
+    return [tf.constant(variable.numpy()) for variable in trainer.trainable_variables]
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_fgm_is_the_mixture_at_the_clean_point_and_one_normalised_step_from_it(weight, share):
+    epsilon = 0.2
+    trainer = make_trainer(Fgm(epsilon, share))
+    result = step(trainer.objective, weight, trainer)
+    kernel, bias = variables_of(trainer)
+    rows = tf.constant(np.ones(ROWS, np.float32) if weight is None else weight)
+    with tf.GradientTape() as tape:
+        tape.watch([kernel, bias])
+        with tf.GradientTape() as inner:
+            features = tf.constant(FEATURES)
+            inner.watch(features)
+            total = tf.reduce_sum(cross_entropy(kernel, bias, features))
+        gradient = inner.gradient(total, features)
+        length = epsilon * np.linalg.norm(FEATURES, axis=1, keepdims=True)
+        moved = FEATURES + tf.stop_gradient(gradient / tf.norm(gradient, axis=1, keepdims=True)) * length
+        clean, other = (cross_entropy(kernel, bias, each) for each in (FEATURES, moved))
+        loss = tf.reduce_mean(rows * ((1 - share) * clean + share * other))
+    assert float(result.loss) == pytest.approx(float(loss), rel=1e-5)
+    for ours, theirs in zip(result.gradients, tape.gradient(loss, [kernel, bias]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+NEARLY_STANDARD = [
+    Fgm(0.0),
+    FreeLb(0.0),
+    Smart(0.0),
+    Vat(0.0),
+    Smart(0.1, weight=0.0),
+    Adversarial(0.0),
+    Adversarial(0.3, adversarial_weight=0.0),
+    Free(0.0, replays=1),
+    Trades(0.0),
+    Trades(0.1, beta=0.0),
+]
+
+
+@pytest.mark.parametrize("objective", NEARLY_STANDARD, ids=lambda each: each.name)
+def test_without_a_radius_or_a_weight_all_are_plain_training(objective):
+    expected, found = step(Standard(), WEIGHTS), step(objective, WEIGHTS)
+    assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    for ours, theirs in zip(found.gradients, expected.gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_on_two_classes_a_linear_model_is_trained_at_its_exact_worst_case():
+    features = keras.Input((WIDTH,), name="features")
+    network = keras.Model({"features": features}, keras.layers.Dense(2)(features))
+    labels, epsilon = LABELS % 2, 0.15
+    trainer = make_trainer(Adversarial(epsilon, num_steps=4, random_start=False), network)
+    result = step(trainer.objective, trainer=trainer, labels=labels)
+    kernel, bias = variables_of(trainer)
+    direction = (kernel[:, 1] - kernel[:, 0]).numpy()
+    margin = (FEATURES @ direction + float(bias[1] - bias[0])) * (2 * labels - 1)
+    worst = margin - epsilon * np.linalg.norm(FEATURES, axis=1) * np.linalg.norm(direction)
+    assert float(result.loss) == pytest.approx(float(np.log1p(np.exp(-worst)).mean()), rel=1e-5)
+
+
+def test_freelb_averages_the_points_of_its_ascent():
+    features = keras.Input((WIDTH,), name="features")
+    network = keras.Model({"features": features}, keras.layers.Dense(2)(features))
+    labels, epsilon = LABELS % 2, 0.2
+    trainer = make_trainer(FreeLb(epsilon, num_steps=3), network)
+    result = step(trainer.objective, trainer=trainer, labels=labels)
+    kernel, bias = variables_of(trainer)
+    direction = (kernel[:, 1] - kernel[:, 0]).numpy()
+    margin = (FEATURES @ direction + float(bias[1] - bias[0])) * (2 * labels - 1)
+    lost = np.linalg.norm(FEATURES, axis=1) * np.linalg.norm(direction)
+    points = [np.log1p(np.exp(-(margin - share * epsilon * lost))).mean() for share in (0.0, 0.5, 1.0)]
+    assert float(result.loss) == pytest.approx(float(np.mean(points)), rel=1e-5)
+
+
+def test_mart_is_its_formula():
+    beta = 3.0
+    trainer = make_trainer(Mart(0.2, beta=beta, random_start=False))
+    result = step(trainer.objective, trainer=trainer)
+    place = trainer.perturbable({"features": tf.constant(FEATURES)})
+    attacked = trainer.objective.threat.find(
+        place, tf.constant(LABELS), seed=trainer.step_seed(), loss="cross_entropy"
+    )
+    clean, other = (tf.nn.softmax(place.logits(each)).numpy() for each in (FEATURES, attacked))
+    own = other[np.arange(ROWS), LABELS]
+    rest = np.where(np.eye(CLASSES)[LABELS] > 0, 0.0, other).max(axis=1)
+    divergence = (clean * (np.log(clean) - np.log(other))).sum(axis=1)
+    unsure = 1 - clean[np.arange(ROWS), LABELS]
+    expected = (-np.log(own) - np.log(1.0001 - rest) + beta * divergence * unsure).mean()
+    assert float(result.loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", PERTURBING)
+def test_labels_may_be_distributions(name):
+    one, other = (
+        step(make_objective(name), WEIGHTS, labels=labels)
+        for labels in (LABELS, np.eye(CLASSES, dtype=np.float32)[LABELS])
+    )
+    for ours, theirs in zip(one.gradients, other.gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PERTURBING)
+def test_padding_is_neither_perturbed_nor_counted(name):
+    """Two batches that differ in what stands at padding get the same gradients."""
+    hidden = keras.Input((None, 4), name="hidden")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    kept = keras.ops.cast(mask, "float32")[..., None]
+    mean = keras.ops.sum(hidden * kept, axis=1) / keras.ops.sum(kept, axis=1)
+    network = keras.Model({"hidden": hidden, "padding_mask": mask}, keras.layers.Dense(CLASSES)(mean))
+    values = GENERATOR.normal(size=(ROWS, 5, 4)).astype(np.float32)
+    masks = (np.arange(5) < GENERATOR.integers(1, 5, ROWS)[:, None]).astype(np.int32)
+    results = []
+    for filler in (0.0, 9.0):
+        trainer = make_trainer(make_objective(name), network)
+        network.layers[-1].set_weights([np.ones((4, CLASSES)) * [[1, 0, -1]], np.zeros(CLASSES)])
+        filled = np.where(masks[..., None] > 0, values, filler).astype(np.float32)
+        inputs = {"hidden": tf.constant(filled), "padding_mask": tf.constant(masks)}
+        results.append(step(trainer.objective, trainer=trainer, inputs=inputs))
+    assert float(results[0].loss) == pytest.approx(float(results[1].loss), rel=1e-5)
+    for one, other in zip(results[0].gradients, results[1].gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PERTURBING)
+def test_an_objective_sees_pixels_within_their_bounds(name):
+    """White and black pixels at radius one half: a network that breaks beyond the bounds must not see it."""
+    pixels = keras.Input((4, 4, 3), name="pixels")
+    beyond = keras.ops.relu(pixels - 255.001) + keras.ops.relu(-0.001 - pixels)
+    flat = keras.layers.Flatten()(pixels / 255.0 + 1e6 * beyond)
+    network = keras.Model({"pixels": pixels}, keras.layers.Dense(CLASSES)(flat))
+    images = np.where(PIXELS > 130, 255.0, 0.0).astype(np.float32)
+    trainer = make_trainer(make_objective(name, epsilon=0.5), network)
+    result = step(trainer.objective, trainer=trainer, inputs={"pixels": tf.constant(images)})
+    assert float(result.loss) < 100.0
+
+
+STATISTICS = [
+    (Adversarial(0.2), True),
+    (Adversarial(0.2, adversarial_weight=0.5), True),
+    (Adversarial(0.2, batch_norm="adversarial"), False),
+    (Trades(0.2), True),
+    (Mart(0.2), True),
+    (Fgm(0.3), True),
+    (FreeLb(0.3), True),
+    (Smart(0.3), True),
+]
+
+
+@pytest.mark.parametrize(("objective", "clean"), STATISTICS, ids=lambda each: getattr(each, "name", each))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_moving_averages_see_clean_images_only_unless_asked(objective, clean, compiled):
+    found = []
+    for each in (Standard(), objective):
+        trainer = make_trainer(each, pixel_network(normalise=True))
+        run = tf.function(trainer.train_step) if compiled else trainer.train_step
+        run(({"pixels": tf.constant(PIXELS)}, tf.constant(LABELS)))
+        norm = next(x for x in trainer.network.layers if isinstance(x, keras.layers.BatchNormalization))
+        found.append(np.concatenate([norm.moving_mean.numpy(), norm.moving_variance.numpy()]))
+    assert np.abs(found[0] - np.repeat([0.0, 1.0], 4)).max() > 1e-4
+    assert np.allclose(found[0], found[1], rtol=1e-5, atol=1e-7) == clean
+
+
+def test_the_attack_sees_the_model_in_inference_mode():
+    seen = []
+
+    def attack(model_fn, values, labels, *, seed):
+        seen.append((model_fn(values).numpy(), model_fn(values).numpy()))
+        return values
+
+    features = keras.Input((WIDTH,), name="features")
+    dropped = keras.layers.Dropout(0.5, seed=1)(features)
+    network = keras.Model({"features": features}, keras.layers.Dense(CLASSES)(dropped))
+    trainer = make_trainer(Adversarial(attack=attack), network)
+    step(trainer.objective, trainer=trainer)
+    np.testing.assert_array_equal(*seen[0])
+    np.testing.assert_allclose(seen[0][0], network({"features": FEATURES}, training=False), rtol=1e-6)
+
+
+def test_free_steps_once_a_replay():
+    trainer = make_trainer(Free(0.1, replays=3))
+    before = trainer.network.get_weights()[0]
+    trainer.train_step(({"features": tf.constant(FEATURES)}, tf.constant(LABELS)))
+    assert int(trainer.optimizer.iterations.numpy()) == trainer.objective.updates == 3
+    assert np.abs(trainer.network.get_weights()[0] - before).max() > 1e-3
+
+
+def test_latent_fgm_passes_below_its_place_once():
+    """With a linear part below, perturbing above it is FGM on what it gives."""
+    features = keras.Input((WIDTH,), name="features")
+    lower = keras.layers.Dense(4, name="lower")
+    upper = keras.layers.Dense(CLASSES, name="upper")
+    network = keras.Model({"features": features}, upper(lower(features)))
+    hidden = keras.Input((4,), name="hidden")
+    cut = Perturbing(
+        below=lambda inputs, training: {"hidden": lower(inputs["features"])},
+        above=lambda inputs, training: upper(inputs["hidden"]),
+    )
+    objective = make_objective("latent_fgm", epsilon=0.2)
+    trainer = make_trainer(objective, network, perturbing=cut)
+    result = step(objective, trainer=trainer)
+    assert hidden.shape == (None, 4)
+    given = lower(FEATURES).numpy()
+    alone = make_trainer(Fgm(0.2), keras.Model({"features": hidden}, upper(hidden)))
+    expected = alone.objective.step(alone, {"features": tf.constant(given)}, tf.constant(LABELS), None)
+    assert float(result.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    for ours, theirs in zip(result.gradients[2:], expected.gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert all(np.abs(gradient).max() > 1e-4 for gradient in map(np.asarray, result.gradients[:2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("fgm", {"epsilon": -0.1}, "epsilon = -0.1"),
+        ("fgm", {"epsilon": float("nan")}, "finite"),
+        ("fgm", {"adversarial_weight": 1.5}, "from 0 to 1"),
+        ("freelb", {"num_steps": 0}, "at least 1"),
+        ("freelb", {"num_steps": True}, "whole number"),
+        ("adversarial", {"norm": "linff"}, "linf"),
+        ("adversarial", {"batch_norm": "cleen"}, "clean"),
+        ("smart", {"start": 0.0}, "start"),
+        ("trades", {"betta": 1.0}, "beta"),
+        ("standard", {"epsilon": 1.0}, "no settings"),
+        ("trade", {}, "trades"),
+    ],
+)
+def test_bad_settings_are_named_with_the_cure(name, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        make_objective(name, **settings)
+
+
+def test_a_description_tells_every_setting():
+    one, other = (describe_objective(make_objective("trades", epsilon=value)) for value in (0.01, 0.02))
+    assert one["name"] == "trades"
+    assert one["epsilon"] == 0.01
+    assert one != other
+    assert describe_objective(make_objective("adversarial", num_steps=7))["num_steps"] == 7
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_word_augmented_trains_on_the_variant_with_the_highest_loss(count, weight):
+    tokens = keras.Input((WIDTH,), name="token_ids")
+    network = keras.Model({"token_ids": tokens}, keras.layers.Dense(CLASSES)(tokens))
+    variants = GENERATOR.normal(size=(ROWS, count, WIDTH)).astype(np.float32)
+    share = 0.3
+    trainer = make_trainer(
+        make_objective("word_augmented", variants=count, adversarial_weight=share), network
+    )
+    inputs = {"token_ids": tf.constant(FEATURES), "variants": {"token_ids": tf.constant(variants)}}
+    result = step(trainer.objective, weight, trainer, inputs)
+    kernel, bias = variables_of(trainer)
+    losses = np.stack([cross_entropy(kernel, bias, variants[:, each]).numpy() for each in range(count)])
+    chosen = variants[np.arange(ROWS), losses.argmax(axis=0)]
+    rows = tf.constant(np.ones(ROWS, np.float32) if weight is None else weight)
+    with tf.GradientTape() as tape:
+        tape.watch([kernel, bias])
+        clean, worst = (cross_entropy(kernel, bias, each) for each in (FEATURES, chosen))
+        loss = tf.reduce_mean(rows * ((1 - share) * clean + share * worst))
+    results = tape.gradient(loss, [kernel, bias])
+    assert float(result.loss) == pytest.approx(float(loss), rel=1e-5)
+    for ours, theirs in zip(result.gradients, results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,130 @@
+"""The attack of an objective: what it may change, and how hard it looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfapp.attacks.embedding_pgd import embedding_pgd
+from tfapp.attacks.fgsm import fgsm
+from tfapp.attacks.pgd import pgd
+from tfapp.errors import ConfigError, nearest
+from tfapp.objectives._perturbation import EMBEDDING_EPSILON, check_count, check_number
+from tfapp.objectives._step import Perturbable
+
+PIXEL_EPSILON = 8 / 255
+"""Default radius in the maximum norm, as a share of the range of pixels."""
+NORMS = ("linf", "l2")
+Attack = Callable[..., tf.Tensor]
+
+
+class Threat:
+    """Looks for a perturbation within a radius that raises a loss, with the model in inference mode.
+
+    On pixels ``epsilon`` is a share of their range, in the norm ``norm``; on embeddings and features it is a
+    share of the example's own Euclidean norm.
+
+    Args:
+        epsilon: The radius, 0 or more; ``8/255`` for pixels and 0.1 for others when None.
+        norm: ``"linf"`` or ``"l2"``, of pixels.
+        num_steps: Gradient steps; 1 is FGSM, or FGM.
+        step_size: Length of a step in the unit of ``epsilon``; when None what the attack chooses.
+        random_start: Whether the first step begins at a random place within the radius.
+        attack: An attack of one's own, called as ``attack(model_fn, values, labels, seed=seed)``, or None.
+
+    Raises:
+        ConfigError: When an argument is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        epsilon: float | None,
+        norm: str,
+        num_steps: int,
+        step_size: float | None,
+        random_start: bool,
+        attack: Attack | None = None,
+    ) -> None:
+        self.epsilon = None if epsilon is None else check_number("epsilon", epsilon)
+        if norm not in NORMS:
+            raise ConfigError(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
+        self.norm = norm
+        self.num_steps = check_count("num_steps", num_steps)
+        self.step_size = None if step_size is None else check_number("step_size", step_size)
+        self.random_start = bool(random_start)
+        self.attack = attack
+
+    def radius(self, place: Perturbable) -> float:
+        """The radius in the unit of a place."""
+        if self.epsilon is not None:
+            return self.epsilon
+        return EMBEDDING_EPSILON if place.bounds is None else PIXEL_EPSILON
+
+    def find(
+        self, place: Perturbable, targets: Any, *, seed: tf.Tensor, loss: str | Callable[..., tf.Tensor]
+    ) -> tf.Tensor:
+        """Finds perturbed values.
+
+        Args:
+            place: What is perturbed.
+            targets: What ``loss`` takes beside logits: labels, or the clean logits.
+            seed: int32 ``(2,)``.
+            loss: What is raised, as the attacks take it.
+
+        Returns:
+            Shaped like the values of the place; no gradient flows through it.
+        """
+        values = tf.stop_gradient(place.values)
+
+        def model_fn(points: tf.Tensor) -> tf.Tensor:
+            return place.logits(points, training=False)
+
+        if self.attack is not None:
+            return tf.stop_gradient(self.attack(model_fn, values, targets, seed=seed))
+        epsilon, shared = self.radius(place), {"loss": loss, "seed": seed}
+        if place.bounds is None:
+            tokens, mask, shape = values, place.mask, tf.shape(values)
+            if mask is None:  # features are one token each
+                tokens = tf.reshape(values, [shape[0], 1, math.prod(values.shape[1:])])
+                mask = tf.ones([shape[0], 1])
+            found = embedding_pgd(
+                lambda points: model_fn(tf.reshape(points, shape)),
+                tokens,
+                targets,
+                mask=mask,
+                epsilon=epsilon,
+                num_steps=self.num_steps,
+                step_size=self.step_size,
+                random_start=self.random_start,
+                **shared,
+            )
+            found = tf.reshape(found, shape)
+        elif self.num_steps == 1:
+            found = fgsm(
+                model_fn,
+                values,
+                targets,
+                epsilon=epsilon,
+                norm=self.norm,
+                bounds=place.bounds,
+                step_size=self.step_size,
+                random_start=self.random_start,
+                **shared,
+            )
+        else:
+            found = pgd(
+                model_fn,
+                values,
+                targets,
+                epsilon=epsilon,
+                norm=self.norm,
+                bounds=place.bounds,
+                num_steps=self.num_steps,
+                step_size=self.step_size,
+                random_start=self.random_start,
+                **shared,
+            )
+        return tf.stop_gradient(found)

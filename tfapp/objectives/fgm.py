@@ -1,0 +1,57 @@
+"""FGM: one step along the gradient that the clean pass has anyway, and a second pass from there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfapp.objectives._passes import Entrance, supervised
+from tfapp.objectives._perturbation import (
+    EMBEDDING_EPSILON,
+    check_number,
+    radii,
+    towards,
+    within,
+)
+from tfapp.objectives._step import StepResult, TrainableModel
+
+
+class Fgm:
+    """Minimises ``(1 - w) * L(clean) + w * L(clean + one gradient step)``.
+
+    The step has the Euclidean length ``epsilon`` times the example's own norm, on the embeddings of texts, on
+    pixels, or on cached features of a frozen backbone. The cheapest objective that hardens a text model:
+    begin with it. Not for attacks on images in the maximum norm: use ``"adversarial"`` or ``"trades"``.
+
+    Args:
+        epsilon: Length of the step as a share of the example's norm, 0 or more.
+        adversarial_weight: ``w``, from 0 to 1.
+
+    Raises:
+        ConfigError: When an argument is out of range.
+
+    Reference:
+        Miyato et al. 2017, Adversarial Training Methods for Semi-Supervised Text Classification,
+        arXiv:1605.07725.
+    """
+
+    name = "fgm"
+    perturbs = True
+
+    def __init__(self, epsilon: float = EMBEDDING_EPSILON, adversarial_weight: float = 0.5) -> None:
+        self.epsilon = check_number("epsilon", epsilon)
+        self.adversarial_weight = check_number("adversarial_weight", adversarial_weight, most=1.0)
+
+    def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
+        """Computes loss, logits and gradients of one batch; see `Objective.step`."""
+        return self._step(model, Entrance(model, inputs), labels, sample_weight)
+
+    def _step(self, model: TrainableModel, entrance: Entrance, labels: Any, sample_weight: Any) -> StepResult:
+        place, values = entrance.place, entrance.values
+        loss_of = supervised(model, entrance.inputs, labels, sample_weight)
+        clean = entrance.run([values], loss_of, perturbed=[False])
+        step = towards(place, clean.at_points[0], radii(place, self.epsilon))
+        step = within(place, step, radii(place, self.epsilon))
+        other = entrance.run([values + step], loss_of)
+        shares = [1.0 - self.adversarial_weight, self.adversarial_weight]
+        loss = shares[0] * clean.loss + shares[1] * other.loss
+        return StepResult(model.unscaled(loss), clean.logits[0], entrance.gradients([clean, other], shares))
