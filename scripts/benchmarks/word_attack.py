@@ -150,8 +150,8 @@ def print_report(about: dict[str, Any], results: list[dict[str, Any]], examples:
         "TextAttack as changed: modules that its import needs and the attack does not are empty; its model "
         "wrapper pads to the longest text of a batch, not to the tokenizer's limit; MaxWordsPerturbed "
         "rounds down, not up; the part of speech comes from tfapp's tagger, and WordNet's files from tfapp's "
-        "asset, as NLTK's data come from a hub. TextAttack also ranks words that have no synonym, and keeps "
-        "hyphens inside words.",
+        "asset, as NLTK's data come from a hub. TextAttack also ranks words that have no synonym, "
+        "encodes the original anew beside every candidate, and keeps hyphens inside words.",
         f"With the same synonyms the two sides agree on {agree} of {len(pairs)} texts.",
         "Every round gave the same texts: "
         + ", ".join(f"{name} {'yes' if it['repeated'] else 'no'}" for name, it in figures.items())
