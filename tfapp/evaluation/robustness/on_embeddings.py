@@ -19,6 +19,7 @@ from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.probes import PROBE_ROWS, UNBOUNDED_STEPS
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import AttackSettings, described
+from tfapp.models.encoders import token_embeddings
 from tfapp.progress import track
 from tfapp.training.inference import input_rows
 
@@ -42,7 +43,7 @@ def measure_embeddings(
     embeddings bought; it is no measure of attacks on words. Texts in windows are not supported.
 
     Args:
-        model: A text classifier whose backbone has a layer ``token_embedding``.
+        model: A text classifier.
         texts: The texts.
         labels: Their classes ``(rows,)``.
         settings: What was asked for.
@@ -184,22 +185,16 @@ def cut_at_embeddings(model: Any) -> tuple[keras.Model, Callable[..., Any]]:
     """Cuts a text classifier in two at the vectors of its tokens, before positions are added.
 
     Args:
-        model: A functional classifier on a backbone with a layer ``token_embedding``.
+        model: A functional classifier, or one with the attributes of its graph.
 
     Returns:
         The part from the model's inputs to ``(batch, sequence, hidden)``, and the part from these, under the
         name ``embeddings``, and the inputs other than ``token_ids`` to logits. Both share its weights.
 
     Raises:
-        ConfigError: If the model has no such layer.
+        ConfigError: If the token ids are not read by one embedding layer.
     """
-    layers = [layer for layer in model.layers if layer.name == "token_embedding"]
-    if len(layers) != 1:
-        raise ConfigError(
-            "this model has no layer 'token_embedding', where attacks on embeddings cut: BERT models of "
-            "keras-hub have one. Attack its words instead."
-        )
-    vectors = layers[0].output
+    vectors = token_embeddings(model)
     others = {name: tensor for name, tensor in model.input.items() if name != "token_ids"}
     # Keras cuts a graph at an inner tensor when it is given as an input, under whatever name it has.
     above = keras.Model([vectors, *others.values()], model.output)
