@@ -196,6 +196,14 @@ def test_examples_of_other_rows_are_refused(model, split, tmp_path):
         export(model, tmp_path / "stripes", check_with=other, variants=["float32"], attack=robustness)
 
 
+def test_examples_of_another_model_are_refused(model, split, tmp_path):
+    other = evaluate_robustness(
+        linear_classifier(STRIPES, -0.1), split, attack="fgsm", epsilon=EPSILON, alarms=False
+    )
+    with pytest.raises(ConfigError, match=r"another model: this one answers 100\.0% of its rows otherwise"):
+        export(model, tmp_path / "stripes", check_with=split, variants=["float32"], attack=other)
+
+
 def test_an_integer_file_is_sent_grey_levels_and_keeps_what_the_model_has(model, tmp_path):
     generator = np.random.default_rng(0)
     amplitudes = AMPLITUDES[:, None, None, None]
