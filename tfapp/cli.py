@@ -96,7 +96,10 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run the same command again to continue where it stood.", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    rows = [{column: row[column] for column in _ARTIFACT_COLUMNS} for row in result.release.table()]
+    table = result.release.table()
+    attacked = any(row.get("robust", "-") != "-" for row in table)
+    columns = [*_ARTIFACT_COLUMNS[:-1], *(["robust"] if attacked else []), _ARTIFACT_COLUMNS[-1]]
+    rows = [{column: row[column] for column in columns} for row in table]
     print_table(f"release {config.name} {result.release.version}", rows)
     click.echo(f"Released: {shorten(result.release.path)}")
 

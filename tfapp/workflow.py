@@ -329,9 +329,7 @@ def _attack(
 
     _logger.info("attack: %s on up to %d test rows", section.attack, section.examples)
     trained.model.temperature = evaluated.result["temperature"]
-    robustness = evaluate_robustness(
-        trained.model, data.test, batch_size=config.evaluate.batch_size, **section.model_dump()
-    )
+    robustness = evaluate_robustness(trained.model, data.test, **section.model_dump())
     for line in robustness.lines():
         _logger.info("%s", f"  {line}".rstrip())
     robustness.save(stage.directory)

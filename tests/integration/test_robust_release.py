@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfapp.data.image import ImageSplit
+from tfapp.data.image import ImageSplit, load_image_data
 from tfapp.data.image_store import ArrayImages
 from tfapp.errors import ConfigError, ReleaseRefused
 from tfapp.evaluation import evaluate_robustness
@@ -194,6 +194,40 @@ def test_examples_of_other_rows_are_refused(model, split, tmp_path):
     )
     with pytest.raises(ConfigError, match="not the first of the split 'validation'"):
         export(model, tmp_path / "stripes", check_with=other, variants=["float32"], attack=robustness)
+
+
+def test_examples_of_another_model_are_refused(model, split, tmp_path):
+    other = evaluate_robustness(
+        linear_classifier(STRIPES, -0.1), split, attack="fgsm", epsilon=EPSILON, alarms=False
+    )
+    with pytest.raises(ConfigError, match=r"another model: this one answers 100\.0% of its rows otherwise"):
+        export(model, tmp_path / "stripes", check_with=split, variants=["float32"], attack=other)
+
+
+def test_an_integer_file_is_sent_grey_levels_and_keeps_what_the_model_has(model, tmp_path):
+    generator = np.random.default_rng(0)
+    amplitudes = AMPLITUDES[:, None, None, None]
+    images = 128 + amplitudes * templates(STRIPES)[LABELS] + generator.normal(0, 2, (ROWS, SIZE, SIZE, 3))
+    data = load_image_data(
+        (np.round(images).astype(np.uint8), np.array(CLASSES)[LABELS]),
+        near_duplicates="keep",
+        validation_fraction=0.1,
+        test_fraction=0.6,
+    )
+    release = export(
+        model,
+        tmp_path / "stripes",
+        check_with=data.test,
+        data=data,
+        variants=["int8"],
+        budget=Budget(max_golden_difference=1.0),
+        attack={"attack": "pgd", "epsilon": 12.7 / 255},
+        black_box_queries=20,
+        black_box_examples=5,
+    )
+    (row,) = release.manifest["artifacts"]
+    assert 0.0 < row["robust_accuracy"] < 1.0
+    assert abs(row["robustness"]["robust_accuracy_drop"]) <= 0.02
 
 
 def test_files_of_texts_are_attacked_by_their_letters(decided_classifier, test_split, tmp_path):

@@ -62,14 +62,17 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"tfapp {tfapp.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["predict"], ["presets"], ["verify"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["predict"], ["presets"], ["verify"], ["attack"], ["doctor"]]
+)
 def test_every_command_explains_itself(capsys, command):
     assert run_cli(*command, "--help") == 0
     assert "Usage: tfapp" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "arguments", [["runn"], ["run"], ["run", "x.toml", "--sett", "a=1"], ["predict"], ["presets", "fetch"]]
+    "arguments",
+    [["runn"], ["run"], ["run", "x.toml", "--sett", "a=1"], ["predict"], ["presets", "fetch"], ["attack"]],
 )
 def test_wrong_usage_ends_with_status_2_and_nothing_on_standard_output(capsys, arguments):
     assert run_cli(*arguments) == 2

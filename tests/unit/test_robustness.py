@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfapp.data.image import ImageSplit, load_image_data
 from tfapp.data.image_store import ArrayImages
 from tfapp.errors import ConfigError, DataError
-from tfapp.evaluation import alarms
+from tfapp.evaluation import alarms, evaluate_corruptions, robustness_curve
 from tfapp.evaluation.robustness import Robustness, evaluate_robustness
 from tfapp.evaluation.robustness.pixels import in_grey_levels, perturbation_norms
 from tfapp.evaluation.robustness.result import wilson_interval
@@ -261,6 +261,42 @@ def test_the_thresholds_of_alarms():
     falling = [(0.0, 1.0), (0.01, 0.5), (0.02, 0.505)]
     assert alarms.rises_with_epsilon(attack="pgd", points=falling) is None
     assert alarms.rises_with_epsilon(attack="pgd", points=[*falling, (0.03, 0.52)])
+
+
+def test_a_curve_falls_with_the_closed_form_and_starts_at_multiples(healthy, split):
+    curve = robustness_curve(healthy, split, epsilon=8 / 255, num_steps=5, examples=40)
+    epsilons = [round(point.epsilon * 255, 6) for point in curve.points]
+    assert epsilons == [2, 4, 8, 16, 32]
+    for point, epsilon in zip(curve.points, epsilons, strict=True):
+        survive, tied = np.mean(AMPLITUDES[:40] > epsilon), np.mean(AMPLITUDES[:40] == epsilon)
+        assert survive <= point.robust_accuracy <= survive + tied
+    assert curve.alarms == ()
+    text = str(curve)
+    assert "attack pgd, norm linf, epsilon as stated, steps 5, restarts 1, first 40 examples" in text
+    assert "32/255" in text
+    assert len(curve.to_dict()["points"]) == 5
+    with pytest.raises(ConfigError, match="two or more different"):
+        robustness_curve(healthy, split, epsilons=[0.1, 0.1])
+
+
+def test_corruptions_are_measured_at_each_severity():
+    images = np.full((4, 32, 32, 3), 100, np.uint8)
+    images[2:] += 60
+    pixels = keras.Input((32, 32, 3), name="pixels")
+    network = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels))
+    model = build_image_classifier(network, classes=("dark", "light"), image_size=32)
+    model.layers[-1].set_weights([np.array([[-1.0, 1.0]] * 3), np.array([390.0, -390.0])])
+    rows = ArrayImages(images, np.arange(4))
+    split = ImageSplit("test", rows, np.array([0, 0, 1, 1], np.int32), model.classes, ("0" * 64,) * 4)
+    found = evaluate_corruptions(model, split, corruptions=["brightness", "contrast"], severities=[1, 5])
+    assert found.clean_accuracy == 1.0
+    # Brightness lifts dark images over the border at some severity; contrast leaves their means.
+    assert found.accuracy["brightness"][1] == 0.5
+    assert found.accuracy["contrast"] == (1.0, 1.0)
+    assert "severity 5" in str(found)
+    assert found.to_dict()["mean"] == pytest.approx(found.mean)
+    with pytest.raises(ConfigError, match="unknown corruption 'fogg'; did you mean 'fog'"):
+        evaluate_corruptions(model, split, corruptions=["fogg"])
 
 
 def test_an_attack_beyond_its_budget_is_refused(healthy, split):

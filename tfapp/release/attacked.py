@@ -22,6 +22,7 @@ from tfapp.evaluation.robustness.result import wilson_interval
 from tfapp.evaluation.robustness.text_model import TextModel
 from tfapp.exporters import TFLITE_VARIANTS
 from tfapp.progress import track
+from tfapp.release.answers import FloatArray
 from tfapp.release.black_box import Ask, BlackBoxFound, black_box_on_pixels, black_box_on_texts
 from tfapp.release.gate import ROUNDING, Budget
 from tfapp.release.probe import Probe, RawFeatures
@@ -29,6 +30,8 @@ from tfapp.release.processes import ArtifactRunner
 
 _logger = logging.getLogger("tfapp")
 _MODEL, _MODEL_BATCH = "model", 32
+# Rows near the border may be answered otherwise in another batch or precision.
+_OTHER_ANSWERS = 0.01
 Flags = npt.NDArray[np.bool_]
 
 
@@ -276,6 +279,9 @@ def attack_artifacts(
 
     Returns:
         What is left of each.
+
+    Raises:
+        ConfigError: When the attack was made on another model.
     """
     count = robustness.examples
     labels = np.asarray(split.labels[:count])
@@ -298,6 +304,7 @@ def attack_artifacts(
         for answer in answers:
             transferred &= np.asarray(answer).argmax(axis=1) == labels
         if variant == _MODEL:
+            _check_same_model(answers[0], robustness)
             base = transferred
         standing = base & transferred
         # The same rows on every artifact, but for those that it has lost already.
@@ -310,6 +317,16 @@ def attack_artifacts(
         if variant != _MODEL:
             _logger.info("attack: %s keeps %.2f%%", variant, 100 * found[variant].robust_accuracy)
     return AttackReport(robustness, found.pop(_MODEL), found)
+
+
+def _check_same_model(clean: FloatArray | None, robustness: Robustness) -> None:
+    """Refuses examples that were made on a model with other answers to the rows before the attack."""
+    differing = float(np.mean(np.asarray(clean).argmax(axis=1) != robustness.clean_predicted))
+    if differing > _OTHER_ANSWERS:
+        raise ConfigError(
+            f"the attack was made on another model: this one answers {differing:.1%} of its rows otherwise. "
+            "Attack this model, or give the settings of the attack."
+        )
 
 
 def _asking_model(model: Any, kind: str) -> Ask:

@@ -37,20 +37,9 @@ class ReleasedModel:
         self.temperature = golden.temperature
         self.preprocessor = preprocessor
 
-    @property
-    def input(self) -> dict[str, Any]:
-        """The input tensors by name."""
-        return dict(self.network.input)
-
-    @property
-    def output(self) -> Any:
-        """The logits."""
-        return self.network.output
-
-    @property
-    def layers(self) -> list[Any]:
-        """The layers."""
-        return list(self.network.layers)
+    def __getattr__(self, name: str) -> Any:
+        """Gives what else a Keras model has: its inputs, output, layers and the rest of its graph."""
+        return getattr(self.network, name)
 
     def __call__(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Computes logits."""

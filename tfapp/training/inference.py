@@ -13,6 +13,24 @@ from tfapp.data.bucketing import Rows, evaluation_batches
 from tfapp.data.image_rows import naming_bad_images
 from tfapp.progress import track
 
+_MOST_IMAGES, _MOST_PIXELS = 128, 128 * 64 * 64
+
+
+def gradient_batch_size(height: int, width: int) -> int:
+    """Chooses how many images fit into a batch whose gradient is taken at the pixels.
+
+    What a network keeps for its gradient grows with the pixels: 128 images of 64 x 64 pixels, and 10 of
+    224 x 224, take some 1 to 2 GB in a ResNet50.
+
+    Args:
+        height: Of an image, in pixels.
+        width: Of an image, in pixels.
+
+    Returns:
+        1 to 128.
+    """
+    return max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+
 
 def predict_logits(model: Any, features: Sequence[Any], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
     """Computes the logits of texts or images; long texts are cut or averaged over windows as the model says.

@@ -14,6 +14,7 @@ from tfapp.attacks import ATTACKS
 from tfapp.errors import ConfigError
 from tfapp.training.callbacks import PROBED, RESTORED, EpochProbe
 from tfapp.training.checkpoints import assign_values, read_values
+from tfapp.training.inference import gradient_batch_size
 
 _LOG = logging.getLogger("tfapp")
 SINGLE_STEP, MULTI_STEP = PROBED
@@ -48,7 +49,7 @@ class CatastrophicOverfitting(EpochProbe):
         random_start: Whether the single step starts at a random point, as the one in training does.
         examples: How many images, the first of the split.
         drop: Share of the best accuracy under several steps, from 0 to 1, below which it has collapsed.
-        batch_size: Images computed at once.
+        batch_size: Images computed at once; as many as fit when None.
         seed: Seed of the random starts.
 
     Raises:
@@ -69,14 +70,14 @@ class CatastrophicOverfitting(EpochProbe):
         random_start: bool = True,
         examples: int = 128,
         drop: float = 0.5,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not 0.0 < drop < 1.0:
             raise ConfigError(f"drop = {drop}: it must be more than 0 and less than 1.")
         for name, value in (("num_steps", num_steps), ("examples", examples), ("batch_size", batch_size)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: it must be 1 or more.")
         if not len(split):
             raise ConfigError("the split to probe on has no rows.")
@@ -111,6 +112,8 @@ class CatastrophicOverfitting(EpochProbe):
             raise ConfigError("CatastrophicOverfitting probes images; this model takes texts.")
         if self._pixels is None:
             self._pixels = model.preprocessor.fixed(self._features)[0]["pixels"]
+        if self._batch_size is None:
+            self._batch_size = gradient_batch_size(*self._pixels.shape[1:3])
 
         def logits(pixels: tf.Tensor) -> tf.Tensor:
             return tf.cast(model({"pixels": pixels}, training=False), tf.float32)
@@ -166,6 +169,7 @@ class CatastrophicOverfitting(EpochProbe):
         """Accuracy under one step, and under several."""
         assert self._pixels is not None
         assert self._logits is not None
+        assert self._batch_size is not None
         right = np.zeros(2)
         for number, start in enumerate(range(0, len(self._pixels), self._batch_size)):
             batch = slice(start, start + self._batch_size)

@@ -26,7 +26,7 @@ def evaluate_robustness(
     num_restarts: int | None = None,
     options: Mapping[str, Any] | None = None,
     examples: int = 500,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     similarity_fn: Callable[[Sequence[str], Sequence[str]], Any] | str | None = "minilm-l6",
     alarms: bool = True,
     seed: int = 0,
@@ -53,7 +53,8 @@ def evaluate_robustness(
         options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}`` or
             ``{"max_queries": 200}``.
         examples: How many rows, the first of the split; all where it has fewer.
-        batch_size: Rows computed at once.
+        batch_size: Rows computed at once. When None, as many as fit: 128 texts or small images, 10 images
+            of 224 x 224 pixels, and 32 texts where gradients are taken.
         similarity_fn: For word substitution, cosines of sentences ``(originals, candidates) -> (rows,)``:
             a function, ``"minilm-l6"`` for that encoder, or None to let every sentence pass.
         alarms: Whether signs of masked gradients are looked for, on 64 rows; it costs a few hundred passes.
@@ -80,7 +81,7 @@ def evaluate_robustness(
         examples=examples,
         seed=seed,
     )
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}: it must be 1 or more.")
     check_split(split, model.classes)
     count = min(examples, len(split))
@@ -103,7 +104,7 @@ def evaluate_robustness(
         from tfapp.evaluation.robustness.on_embeddings import measure_embeddings
 
         measured = measure_embeddings(
-            model, split.features[:count], labels, settings, given, batch_size=batch_size, alarms=alarms
+            model, split.features[:count], labels, settings, given, batch_size=batch_size or 32, alarms=alarms
         )
     else:
         from tfapp.evaluation.robustness.on_words import measure_words
@@ -115,7 +116,7 @@ def evaluate_robustness(
             attack,
             settings,
             given,
-            batch_size=batch_size,
+            batch_size=batch_size or 128,
             similarity_fn=similarity_fn,
         )
     return measured.result(split.name, tuple(model.classes), labels, settings)

@@ -15,6 +15,7 @@ from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.pixels import PixelModel, attack_pixels, in_grey_levels
 from tfapp.evaluation.robustness.probes import CHECKED, pixel_alarms
 from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, AttackSettings
+from tfapp.training.inference import gradient_batch_size
 
 BLACK_BOXES = ("square",)
 Step = tuple[str, Callable[..., Any], dict[str, Any]]
@@ -33,7 +34,7 @@ def measure_pixels(
     settings: AttackSettings,
     options: Mapping[str, Any],
     *,
-    batch_size: int,
+    batch_size: int | None,
     alarms: bool,
 ) -> Measured:
     """Attacks the pixels that a model's decoder makes of images.
@@ -45,7 +46,7 @@ def measure_pixels(
         attack: A name, or a function.
         settings: What was asked for.
         options: Further arguments of the attack.
-        batch_size: Rows computed at once.
+        batch_size: Rows computed at once; as many as fit when None.
         alarms: Whether to look for signs of masked gradients.
 
     Returns:
@@ -58,7 +59,7 @@ def measure_pixels(
     norm, epsilon = settings.norm_of("pixels"), settings.epsilon_of("pixels")
     steps = _steps(attack, settings, dict(options), norm, len(model.classes))
     pixels = model.preprocessor.fixed(features)[0]["pixels"]
-    victim = PixelModel(model, batch_size=batch_size)
+    victim = PixelModel(model, batch_size=batch_size or gradient_batch_size(*pixels.shape[1:3]))
     before = victim.predict(pixels)
     right = before.argmax(axis=1) == labels
     outcome = attack_pixels(

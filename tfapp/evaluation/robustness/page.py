@@ -19,6 +19,12 @@ from tfapp.evaluation.robustness.result import Example, Robustness, plain_settin
 from tfapp.evaluation.robustness.settings import epsilon_text
 
 REPORT = "report.html"
+_SENT = (
+    "Each artifact answered the adversarial examples that were made on the Keras model, in its own process. "
+    "Each TFLite file was then attacked itself, by asking it for answers. A row that the model loses counts "
+    "as lost for all."
+)
+_IN_LEVELS = " Pixels were rounded to whole grey levels within the budget first."
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; max-width: 62rem;
        margin: 2rem auto; padding: 0 1.2rem; }
@@ -33,10 +39,11 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 .calm { border-left: 5px solid #3d8a57; background: #f0f8f3; padding: .6rem .9rem; margin: .6rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e8ee; }
+th, td { text-align: right; white-space: nowrap; padding: .3rem 1.1rem .3rem 0;
+         border-bottom: 1px solid #e3e8ee; }
 th { color: #4c5a6b; font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child, td.words { text-align: left; }
-td.words { font-size: .9rem; color: #4c5a6b; }
+th:first-child, td:first-child, th.words, td.words { text-align: left; }
+td.words { white-space: normal; min-width: 16rem; font-size: .9rem; color: #4c5a6b; }
 .example { border-top: 1px solid #e3e8ee; padding: 1rem 0; }
 .example p { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
@@ -110,14 +117,12 @@ def robustness_page(
     if artifacts:
         parts += [
             "<h2>What ships</h2>",
-            *_paragraphs(
-                [
-                    "Each artifact answered the adversarial examples that were made on the Keras model, in "
-                    "its own process; pixels were rounded to whole grey levels within the budget first. Each "
-                    "TFLite file was then attacked itself, by asking it for answers."
-                ]
+            *_paragraphs([_SENT + (_IN_LEVELS if results[0].domain == "pixels" else "")]),
+            _table(
+                list(artifacts[0]),
+                [[str(row[name]) for name in artifacts[0]] for row in artifacts],
+                words=len(artifacts[0]) - 1,
             ),
-            _table(list(artifacts[0]), [[str(row[name]) for name in artifacts[0]] for row in artifacts]),
         ]
     if corruptions is not None:
         parts += _corruptions(corruptions)
@@ -235,16 +240,13 @@ def _example(example: Example) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int | None = None) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=words' if place == words else ''}>{html.escape(cell)}</td>"
-            for place, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
+    def line(cells: Sequence[str], tag: str) -> str:
+        marks = [' class="words"' if place == words else "" for place in range(len(cells))]
+        filled = zip(cells, marks, strict=True)
+        return "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for cell, mark in filled)
+
+    head = line(header, "th")
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{table}</div>'
 
