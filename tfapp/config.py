@@ -283,28 +283,6 @@ class TrainSection(Section):
     feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
 
 
-class AttackSection(Section):
-    """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts."""
-
-    attack: Literal[
-        "standard",
-        "fgsm",
-        "pgd",
-        "apgd",
-        "apgd_t",
-        "fab",
-        "square",
-        "word_substitution",
-        "character_edits",
-    ] = "standard"
-    epsilon: Annotated[float, Field(gt=0.0)] | None = None
-    norm: Literal["linf", "l2"] | None = None
-    num_steps: Positive | None = None
-    num_restarts: Positive | None = None
-    examples: Positive = 500
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-
 class HardenSection(Section):
     """``[harden]``: adversarial training of the transferred model.
 
@@ -332,6 +310,28 @@ class HardenSection(Section):
     start: Fraction | None = None
     replays: Positive | None = None
     variants: Positive | None = None
+
+
+class AttackSection(Section):
+    """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts."""
+
+    attack: Literal[
+        "standard",
+        "fgsm",
+        "pgd",
+        "apgd",
+        "apgd_t",
+        "fab",
+        "square",
+        "word_substitution",
+        "character_edits",
+    ] = "standard"
+    epsilon: Annotated[float, Field(gt=0.0)] | None = None
+    norm: Literal["linf", "l2"] | None = None
+    num_steps: Positive | None = None
+    num_restarts: Positive | None = None
+    examples: Positive = 500
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class EvaluateSection(Section):

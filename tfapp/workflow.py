@@ -87,7 +87,9 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         TfappError: The data, the backbone, its weights, or the output folder cannot be used.
         ReleaseRefused: An artifact went beyond its budget.
     """
-    config.resolve_weights()  # refused before the work, not after it
+    # Refused before the work, not after it.
+    config.resolve_weights()
+    augment_setting(config)
     output = Path(output).expanduser().resolve()
     releases = output / "saved_models"
     with writing_to(releases):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfapp.config import PRETRAINED, HardenSection, PhaseSection, RowsSection, WorkflowConfig
+from tfapp.errors import ConfigError
 
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
@@ -220,6 +221,9 @@ def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
 
     Returns:
         The argument ``augment`` of `tfapp.train`.
+
+    Raises:
+        ConfigError: When there is no model where one is named.
     """
     section = config.data.augment
     if section is None or isinstance(section, str):
@@ -227,7 +231,13 @@ def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:
     setting = section.model_dump(exclude_none=True)
     adversarial = setting.get("adversarial", {})
     if "model" in adversarial:
-        adversarial["model"] = config.resolve(adversarial["model"])
+        path = config.resolve(adversarial["model"])
+        if not Path(path).exists():
+            raise ConfigError(
+                f"data.augment.adversarial.model = {adversarial['model']!r}: there is no {path}; name a "
+                ".keras file or a release's folder, or leave the key out to attack the model that is trained."
+            )
+        adversarial["model"] = path
     return setting
 
 

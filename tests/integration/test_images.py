@@ -212,6 +212,9 @@ kind = "image"
 train = "photos"
 [data.augment]
 vertical_flip = true
+corruptions = ["gaussian_noise"]
+[data.augment.adversarial]
+fraction = 0.25
 [model]
 backbone = "./tiny.keras"
 [[transfer.phases]]

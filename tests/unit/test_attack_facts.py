@@ -154,10 +154,8 @@ def test_a_loss_may_take_something_else_than_labels(two_classes):
     def divergence(logits, clean):
         return tf.reduce_sum(tf.exp(clean) * (clean - tf.nn.log_softmax(logits * 0.1)), axis=1)
 
-    step = tf.function(
-        lambda images, clean: ATTACKS["pgd"](model_fn, images, clean, loss=divergence, bounds=BOUNDS)
-    )
-    assert (divergence(model_fn(step(images, clean)), clean).numpy() > 1e-4).all()
+    found = ATTACKS["pgd"](model_fn, images, clean, loss=divergence, bounds=BOUNDS)
+    assert (divergence(model_fn(found), clean).numpy() > 1e-4).all()
 
 
 def test_the_step_is_judged_where_the_paper_says():
@@ -408,14 +406,14 @@ def test_examples_are_dropped_and_batched_without_losing_their_place():
     """Batches of seven, of which some break at once, some later and some never."""
     rng = np.random.default_rng(10)
     weights = rng.normal(size=(SIZE, 2)).astype(np.float32)
-    images = rng.uniform(0.4, 0.6, size=(40, *SHAPE)).astype(np.float32)
+    images = rng.uniform(0.4, 0.6, size=(20, *SHAPE)).astype(np.float32)
     labels = np.argmax(linear(weights)(images), axis=1)
     distances = gaps(weights, images, labels) / np.abs(weights[:, 1] - weights[:, 0]).sum()
     epsilon = float(np.quantile(distances, 0.6))
-    for name in ("apgd", "fab", "square"):
-        found = ATTACKS[name](
-            linear(weights), images, labels, epsilon=epsilon, bounds=BOUNDS, batch_size=7
-        ).numpy()
+    settings = {"apgd": {"num_steps": 30}, "fab": {"num_steps": 30}, "square": {"num_queries": 200}}
+    for name, more in settings.items():
+        given = {"epsilon": epsilon, "bounds": BOUNDS, "batch_size": 7, **more}
+        found = ATTACKS[name](linear(weights), images, labels, **given).numpy()
         assert np.abs(found - images).max() <= epsilon * (1 + 1e-6)
         broken = np.argmax(linear(weights)(found), axis=1) != labels
         assert not broken[distances > epsilon].any()

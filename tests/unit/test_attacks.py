@@ -24,6 +24,7 @@ SHORT = {
     "standard": {"num_steps": 3, "num_targets": 2, "num_queries": 8},
 }
 PARTS = [name for name in SHORT if name != "standard"]  # which is made of four of the others
+KINDS = [name for name in PARTS if name != "apgd_t"]  # which is APGD with another loss
 NUM_CLASSES = 5
 
 
@@ -73,7 +74,7 @@ def lengths(adversarial, images, norm):
 
 
 @pytest.mark.parametrize(("norm", "high"), [("linf", 1.0), ("linf", 255.0), ("l2", 255.0)])
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", PARTS)
 def test_the_budget_and_the_bounds_hold_to_one_unit_in_the_last_place(name, norm, high, compiled, examples):
     images = examples[0] * np.float32(high)
     images[3:5] = 0.0
@@ -89,13 +90,22 @@ def test_the_budget_and_the_bounds_hold_to_one_unit_in_the_last_place(name, norm
         assert lengths(found, images, norm).max() > 0.5 * epsilon * high
 
 
-@pytest.mark.parametrize(("norm", "dtype"), [("linf", "bfloat16"), ("l2", "float16"), ("l2", "float64")])
-@pytest.mark.parametrize("name", ["pgd", "apgd", "fab", "square"])
+@pytest.mark.parametrize(
+    ("name", "norm", "dtype"),
+    [
+        ("fgsm", "linf", "bfloat16"),
+        ("fab", "linf", "bfloat16"),
+        ("square", "linf", "bfloat16"),
+        ("apgd", "l2", "float16"),
+        ("pgd", "l2", "float64"),
+        ("square", "l2", "float64"),
+    ],
+)
 def test_the_budget_holds_in_other_dtypes(name, norm, dtype, examples):
     images, model_fn = tf.cast(examples[0], dtype), CompiledModel(network())
     exact = tf.cast(images, tf.float64).numpy()
     # The smaller budget is less than the distance between neighbouring bfloat16 near 1.
-    for epsilon in (0.1, 0.003):
+    for epsilon in (0.1, 0.003) if dtype == "bfloat16" else (0.1,):
         found = attack(name, model_fn, images, examples[1], norm=norm, epsilon=epsilon)
         assert found.dtype == images.dtype
         longest = lengths(tf.cast(found, tf.float64), exact, norm).max()
@@ -140,7 +150,7 @@ def test_a_seed_fixes_everything(name, compiled, examples):
     np.testing.assert_array_equal(first, tensor)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", KINDS)
 def test_in_a_graph_with_any_batch_size_it_does_the_same(name, compiled, examples):
     model_fn, (images, labels) = compiled(1.0), examples
 
@@ -164,7 +174,7 @@ def test_in_a_graph_with_any_batch_size_it_does_the_same(name, compiled, example
     assert graph(images[:1], labels[:1], [7, 0]).shape == (1, 8, 8, 3)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("flat", ["unconnected", "saturated"])
 def test_models_without_a_gradient_give_no_nan(name, flat, examples):
     images, labels = examples[0], np.zeros(24, np.int32)
@@ -246,19 +256,19 @@ def test_bad_counts_and_losses_are_refused(name, settings, message, examples):
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_images_and_labels_of_the_wrong_form_are_refused(name, examples):
+def test_images_and_labels_of_the_wrong_form_are_refused(name, compiled, examples):
     images, labels = examples
     with pytest.raises(DataError, match=r"the images are uint8: .* tf.cast\(images, tf.float32\)"):
-        attack(name, network(), (images * 255).astype(np.uint8), labels, bounds=(0.0, 255.0))
+        attack(name, compiled(1.0), (images * 255).astype(np.uint8), labels, bounds=(0.0, 255.0))
     with pytest.raises(DataError, match=r"values from nan to nan|values from .* to nan"):
-        attack(name, network(), np.where(images > 0.9, np.nan, images), labels)
+        attack(name, compiled(1.0), np.where(images > 0.9, np.nan, images), labels)
     with pytest.raises(DataError, match=r"the labels are float64 of the shape \(24,\)"):
-        attack(name, network(), images, labels.astype(np.float64))
+        attack(name, compiled(1.0), images, labels.astype(np.float64))
     if name not in ("fgsm", "pgd"):
         with pytest.raises(DataError, match="label 9 is outside the model's classes, which are 0 to 4"):
-            attack(name, network(), images, np.full(24, 9))
+            attack(name, compiled(1.0), images, np.full(24, 9))
         with pytest.raises(DataError, match="there are 24 images and 23 labels"):
-            attack(name, network(), images, labels[1:])
+            attack(name, compiled(1.0), images, labels[1:])
 
 
 def test_square_wants_images_of_known_size():
@@ -338,6 +348,7 @@ def test_training_attacks_take_one_pass_a_step_and_no_more(name, gradients, exam
     assert int(passes) == gradients
 
 
+@pytest.mark.slow
 def test_steps_of_training_work_on_two_devices():
     code = """
 import tensorflow as tf

@@ -213,3 +213,45 @@ def test_presets_can_be_changed_and_switched_off():
     assert make_augmentation(light) is light
     for off in (None, "none", {}, {"preset": "none"}, {"crop": 1}, Augmentation()):
         assert make_augmentation(off) is None
+
+
+def corrupted(number, pixels, **settings):
+    augmentation = Augmentation(corruptions=["gaussian_noise", "fog", "glass_blur"], **settings)
+    return augmented(augmentation, number, pixels, np.zeros(len(pixels), np.int32))[0]
+
+
+def test_corruptions_hit_their_share_each_image_in_its_own_way():
+    pixels = np.random.default_rng(0).integers(60, 190, (64, 32, 40, 3)).astype(np.uint8)
+    half = corrupted(1, pixels)
+    assert (half.dtype, half.shape) == (np.uint8, pixels.shape)
+    np.testing.assert_array_equal(corrupted(1, pixels), half)
+    assert (corrupted(2, pixels) != half).any()
+    changed = (half != pixels).any(axis=(1, 2, 3))
+    assert 16 <= changed.sum() <= 48  # 32 expected, within 4 standard deviations
+    same = corrupted(3, np.repeat(pixels[:1], 16, axis=0), corruption_fraction=1.0)
+    assert len({image.tobytes() for image in same}) == 16
+    weak, strong = (
+        np.abs(corrupted(1, pixels, severity=severity).astype(int) - pixels).mean() for severity in (1, 5)
+    )
+    assert weak < strong
+    assert not (corrupted(1, pixels, corruption_fraction=0.0) != pixels).any()
+    assert corrupted(1, pixels[:0]).shape == (0, 32, 40, 3)
+
+
+def test_corruptions_are_described_and_checked():
+    assert Augmentation(corruptions=["fog"], severity=2).described() == {
+        "corruptions": ("fog",),
+        "severity": 2.0,
+    }
+    assert make_augmentation({"severity": 2}) is None
+    assert make_augmentation({"preset": "light", "corruptions": ["fog"]}).horizontal_flip
+    for settings, message in (
+        ({"corruptions": ["frog"]}, "fog"),
+        ({"corruptions": "fog"}, "a list of names"),
+        ({"corruptions": ["fog"], "severity": 0}, "severity = 0"),
+        ({"corruptions": ["fog"], "corruption_fraction": 2.0}, "corruption_fraction"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_augmentation(settings)
+    with pytest.raises(ConfigError, match="32 or more a side"):
+        corrupted(1, PIXELS)

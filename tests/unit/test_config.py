@@ -355,3 +355,67 @@ def test_a_source_is_read_and_checked(tmp_path):
     assert "give either `dataset`" in refusal(tmp_path, text.replace("train = 'other.csv'", ""))
     message = refusal(tmp_path, text, "transfer.source.kind=image")
     assert "`transfer.source` holds images, but `data` holds texts" in message
+
+
+IMAGES = "name = 'photos'\n[data]\nkind = 'image'\ntrain = 'photos'\n"
+
+
+def test_what_is_done_to_texts_and_to_images_is_checked_by_kind(tmp_path):
+    from tfapp.workflow_calls import train_options
+
+    texts = MINIMAL + "[data.augment]\nedits = ['swap']\ncorruptions = ['typos']\nseverity = 2\n"
+    assert train_options(load_config(write(tmp_path, texts)))["augment"] == {
+        "edits": ["swap"],
+        "corruptions": ["typos"],
+        "severity": 2,
+    }
+    assert "`rotation` goes with images" in refusal(tmp_path, texts, "data.augment.rotation=3.0")
+    assert "'fog' is not for texts" in refusal(tmp_path, texts, "data.augment.corruptions=['fog']")
+    assert "did you mean 'swap'" in refusal(tmp_path, texts, "data.augment.edits=['swop']")
+    assert "is for images" in refusal(tmp_path, MINIMAL, "data.augment=light")
+    assert load_config(write(tmp_path, MINIMAL), ["data.augment=none"]).data.augment == "none"
+    images = IMAGES + "[data.augment]\npreset = 'light'\n[data.augment.adversarial]\nattack = 'pgd'\n"
+    options = train_options(load_config(write(tmp_path, images)))
+    assert options["augment"] == {"preset": "light", "adversarial": {"attack": "pgd"}}
+    assert "`edits` goes with texts" in refusal(tmp_path, images, "data.augment.edits=['swap']")
+    assert "`adversarial` goes with images" in refusal(
+        tmp_path, MINIMAL + "[data.augment.adversarial]\nattack = 'pgd'\n"
+    )
+    frozen = ["data.augment.adversarial.refresh=never", "data.augment.adversarial.model=other.keras"]
+    with pytest.raises(ConfigError, match="there is no"):
+        train_options(load_config(write(tmp_path, images), frozen))
+    (tmp_path / "other.keras").touch()
+    named = train_options(load_config(write(tmp_path, images), frozen))["augment"]["adversarial"]
+    assert named["model"] == str(tmp_path / "other.keras")
+
+
+def test_names_and_settings_of_augmentation_are_those_that_there_are():
+    from dataclasses import fields
+    from typing import get_args
+
+    from tfapp import config_values
+    from tfapp.config import AdversarialSection, AugmentSection
+    from tfapp.data.augment import Augmentation, TextAugmentation
+    from tfapp.data.corruptions import IMAGE_CORRUPTIONS, TEXT_CORRUPTIONS
+    from tfapp.data.edits import TEXT_EDITS
+    from tfapp.training.adversarial import AdversarialAugmentation
+
+    assert get_args(config_values.ImageCorruptionName) == tuple(IMAGE_CORRUPTIONS)
+    assert get_args(config_values.TextCorruptionName) == tuple(TEXT_CORRUPTIONS)
+    assert get_args(config_values.EditName) == tuple(TEXT_EDITS)
+    settings = {field.name for kind in (Augmentation, TextAugmentation) for field in fields(kind)}
+    assert set(AugmentSection.model_fields) == settings | {"preset", "adversarial"}
+    assert set(AdversarialSection.model_fields) == {field.name for field in fields(AdversarialAugmentation)}
+
+
+def test_every_key_of_harden_is_a_setting_of_an_objective():
+    from typing import get_args
+
+    from tfapp.config import HardenSection
+    from tfapp.objectives import OBJECTIVES
+
+    named = get_args(HardenSection.model_fields["objective"].annotation)
+    assert set(named) == set(OBJECTIVES) - {"standard", "joint", "latent_fgm"}
+    known = {key for name in named for key in inspect.signature(OBJECTIVES[name]).parameters}
+    own = {"objective", "phases", "keep_best", "probe"}
+    assert set(HardenSection.model_fields) - own == known - {"attack"}

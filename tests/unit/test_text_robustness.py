@@ -6,7 +6,6 @@ import pytest
 from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError
 from tfapp.evaluation.robustness import evaluate_robustness
-from tfapp.evaluation.robustness.on_embeddings import cut_at_embeddings
 from tfapp.evaluation.robustness.text_model import TextModel
 from tfapp.training.inference import predict_logits
 
@@ -101,14 +100,6 @@ def test_the_standard_attack_on_texts_is_words_and_then_letters(model, split):
     assert second.attacked == first.attacked - first.fooled
     assert first.settings == {"max_queries": 50}
     assert "steps none, restarts none" in result.settings_text
-
-
-def test_both_halves_of_a_model_cut_at_its_embeddings_are_the_model(model):
-    inputs = model.declared(model.preprocessor(["good film", "a sad story with music"]))
-    below, above = cut_at_embeddings(model)
-    others = {name: tensor for name, tensor in inputs.items() if name != "token_ids"}
-    logits = above({"embeddings": below(inputs, training=False), **others}, training=False)
-    np.testing.assert_array_equal(logits.numpy(), model(inputs, training=False).numpy())
 
 
 def test_the_figures_on_embeddings_fall_with_epsilon(model, split):

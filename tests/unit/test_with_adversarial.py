@@ -18,6 +18,8 @@ import tfapp
 from tfapp.attacks import ATTACKS
 from tfapp.data.augment import with_adversarial
 from tfapp.errors import ConfigError
+from tfapp.objectives.standard import Standard
+from tfapp.training.trainer import TrainingModel
 
 ROWS, CLASSES = 24, 3
 fgsm, pgd, embedding_fgm = (ATTACKS[name] for name in ("fgsm", "pgd", "embedding_fgm"))
@@ -201,7 +203,7 @@ class Counting(keras.Model):
         step = value[0, 0]
         self.ages.scatter_nd_update([[tf.cast(step, tf.int32)]], [step - made_at[0, 0]])
         self.optimizer.apply(tape.gradient(loss, [weight]), [weight])
-        return {}
+        return {"step": step}
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,34 @@ def test_in_fit_examples_are_as_old_as_is_said_and_not_older(ahead, steps_togeth
     assert model.network.trainable_variables[0].numpy() == 20.0
     assert model.ages.numpy().min() >= 0.0
     assert model.ages.numpy().max() <= oldest
+
+
+def test_in_our_own_step_weight_decay_waits_for_the_attack():
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, keras.layers.Dense(CLASSES)(inputs))
+    made, before = [], []
+
+    def mark():
+        return tf.reshape(tf.convert_to_tensor(network.trainable_variables[0]), [-1])[0]
+
+    def attack(model_fn, given, labels, *, seed):
+        with tf.control_dependencies([tf.py_function(lambda value: made.append(float(value)), [mark()], [])]):
+            return tf.identity(given)
+
+    values = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    dataset = with_adversarial(
+        batches(values, np.arange(120, dtype=np.int32) % CLASSES, size=4), attack, None, fraction=1.0
+    )
+    trainer = TrainingModel(network, objective=Standard())
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    trainer.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    optimizer.build(trainer.trainable_variables)
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: before.append(float(mark()))
+    )
+    trainer.fit(dataset, verbose=0, shuffle=False, callbacks=[note])
+    assert len(set(before)) == 30
+    assert made == before
 
 
 def test_training_without_prefetch_is_repeatable_bit_by_bit(images):

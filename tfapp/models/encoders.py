@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import keras
 import keras_hub
 import numpy as np
@@ -130,6 +133,32 @@ def token_embeddings(model: keras.Model) -> keras.KerasTensor:
         "keras-hub, so its embeddings cannot be perturbed: use another backbone, or an objective that "
         "changes the texts themselves, such as 'word_augmented'."
     )
+
+
+def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, Callable[..., Any]]:
+    """Cuts a text model behind the look-up of the tokens' embeddings, where texts become continuous.
+
+    Args:
+        model: Functional model with ``token_ids`` among its inputs.
+
+    Returns:
+        A model from the inputs to the embeddings of the tokens, ``(batch, sequence, hidden)``, and a function
+        ``(inputs, training=False)`` to the outputs, which takes them as ``token_embeddings`` beside the inputs
+        other than ``token_ids``. Both share the model's variables.
+
+    Raises:
+        ConfigError: When the ids are not read by one embedding layer of Keras or keras-hub.
+    """
+    embeddings = token_embeddings(model)
+    others = {name: tensor for name, tensor in model.input.items() if name != "token_ids"}
+    # A list: Keras would complain that the name of an inner tensor is not its key in a dict.
+    above = keras.Model([embeddings, *others.values()], model.output, name="above")
+
+    def rest(inputs: Mapping[str, Any], training: bool = False) -> Any:
+        given = [inputs["token_embeddings"], *(inputs[name] for name in others)]
+        return above(given, training=training)
+
+    return keras.Model(model.input, embeddings, name="embed"), rest
 
 
 def copy_backbone(backbone: keras.Model, *, dtype: str) -> keras.Model:

@@ -58,6 +58,9 @@ class TrainableModel(Protocol):
     def __call__(self, inputs: Any, *, training: bool) -> tf.Tensor:
         """Logits of a batch, float32 ``(batch, num_classes)``."""
 
+    def infer(self, inputs: Any) -> tf.Tensor:
+        """Logits of a batch in inference mode, float32 ``(batch, num_classes)``, by the fastest pass."""
+
     def perturbable(self, inputs: Any) -> Perturbable:
         """The place where a batch is perturbed: what enters the part of the model that is trained."""
 

@@ -76,7 +76,7 @@ class WordAugmented:
         flat = {name: tf.reshape(values, [-1, length]) for name, values in variants.items()}
         if self.variants == 1:
             return flat
-        logits = model(flat, training=False)
+        logits = model.infer(flat)
         truth = tf.repeat(labels, count, axis=0)
         if labels.dtype.is_floating:
             losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)

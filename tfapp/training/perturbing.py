@@ -123,13 +123,7 @@ def make_perturbing(
         if fused is not None and fused.embed is not None:
             return Perturbing(embed=fused.embed)
         embed, rest = model.split_at_embeddings()
-        taken = tuple(rest.input)
-        return Perturbing(
-            embed=embed,
-            from_embeddings=lambda inputs, training=False: rest(
-                {name: inputs[name] for name in taken}, training=training
-            ),
-        )
+        return Perturbing(embed=embed, from_embeddings=rest)
     trained_norm = train == "all" and getattr(model, "train_batch_norm", False)
     return Perturbing(inference=folded_inference(model, precision=precision) if trained_norm else None)
 

@@ -27,6 +27,8 @@ from tfapp.training.run import Run, complete_run
 from tfapp.training.settings import Phase, TrainSettings, class_weights
 from tfapp.training.source import SourceTask, join_source, joint_objective
 
+_TRIED = 32
+
 
 @dataclass(frozen=True)
 class History:
@@ -185,6 +187,9 @@ def train(
             f"the model's classes {list(model.classes)} are not the data's {list(data.classes)}: build the "
             "model with classes=data.classes."
         )
+    if isinstance(augmentation, TextAugmentation):
+        # An edit that lacks its package or table says so here, not in a thread in the middle of an epoch.
+        augmentation.change(data.train.texts[:_TRIED], seed=0, always=True)
     for given in (data, *(() if source is None else (source.data,))):
         _check_image_sizes(model, given)
     objective = joint_objective(source, objective)

@@ -243,14 +243,16 @@ def run_phase(run: Run, index: int) -> None:
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=total)
     optimizer = make_optimizer(settings, schedule, rate_factors=factors)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
     most_fused = _MOST_FUSED_STEPS_WITH_A_BAR if run.show_bar else _MOST_FUSED_STEPS
     trainer.compile(
         optimizer=optimizer,
         loss=run.loss,
         metrics=[Accuracy(), BalancedAccuracy(run.model.num_classes)],
         jit_compile=False,
-        # Steps that run together may have a batch attacked before the weights are those of its step.
-        steps_per_execution=1 if attacked is not None else _divisor(steps, most_fused),
+        # Steps that run together may have a batch attacked before the weights are those of its step; and on
+        # several replicas Keras's loop over them fails ("You must feed a value for placeholder tensor").
+        steps_per_execution=1 if attacked is not None or replicas > 1 else _divisor(steps, most_fused),
     )
     optimizer.build(trainer.trainable_variables)
     if run.resumed is not None and progress.phase == index:

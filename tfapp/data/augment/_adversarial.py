@@ -31,8 +31,10 @@ def with_adversarial(
     They are at most as many steps old as elements are made ahead, which is the size of a `prefetch` behind
     this. Without `prefetch`, Keras's `fit` sees examples made against exactly the weights that it is about to
     change, and runs are repeatable bit by bit; with it, attack and step overlap in time, and which weights an
-    attack reads depends on timing. ``steps_per_execution`` above 1 may take an element out one step ahead,
-    `tf.distribute.MirroredStrategy` two; there the attack reads the first replica's weights, which all share.
+    attack reads depends on timing. In Keras's own models an optimizer's weight decay, which waits for no
+    gradient, may slip in before the attack; in `tfapp.train` it may not. ``steps_per_execution`` above 1 may
+    take an element out one step ahead, `tf.distribute.MirroredStrategy` two; there the attack reads the first
+    replica's weights, which all share.
 
     With ``refresh="never"``, the examples are made at once, by this call, and kept in memory: every
     iteration gives the same elements, in the same order, whatever becomes of the model. Give another, already
@@ -161,9 +163,10 @@ def adversarial_share(
 def _drawn(rows: tf.Tensor, fraction: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """How many of a batch's rows are attacked, and an order from which the first so many are taken."""
     # Rounded by chance, so that the share holds on average for batches of any size.
-    chance = tf.random.stateless_uniform([], seed)
+    first, second = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 2))
+    chance = tf.random.stateless_uniform([], first)
     count = tf.cast(tf.floor(fraction * tf.cast(rows, tf.float32) + chance), tf.int32)
-    return count, tf.random.experimental.stateless_shuffle(tf.range(rows), seed)
+    return count, tf.random.experimental.stateless_shuffle(tf.range(rows), second)
 
 
 def _attackable(values: tf.Tensor) -> tf.Tensor:
@@ -176,7 +179,7 @@ def _attacked_texts(
 ) -> tf.Tensor:
     def run(texts: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> npt.NDArray[np.object_]:
         given = [text.decode("utf-8", "surrogateescape") for text in texts.numpy()]
-        number = int(np.abs(seed.numpy()[0]))
+        number = int(seed.numpy()[0]) & 0x7FFFFFFF
         found = attack(model_fn, given, labels.numpy(), seed=number)
         changed = list(getattr(found, "texts", found))
         return np.array([text.encode("utf-8", "surrogateescape") for text in changed], object)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -19,7 +18,6 @@ from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.probes import PROBE_ROWS, UNBOUNDED_STEPS
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import AttackSettings, described
-from tfapp.models.encoders import token_embeddings
 from tfapp.progress import track
 from tfapp.training.inference import input_rows
 
@@ -43,7 +41,7 @@ def measure_embeddings(
     embeddings bought; it is no measure of attacks on words. Texts in windows are not supported.
 
     Args:
-        model: A text classifier.
+        model: A text classifier whose backbone has a layer ``token_embedding``.
         texts: The texts.
         labels: Their classes ``(rows,)``.
         settings: What was asked for.
@@ -116,7 +114,7 @@ class _EmbeddingModel:
         self._rows = input_rows(model, model.preprocessor.encode(list(texts)))
         self._labels, self._batch_size = labels, batch_size
         self._temperature, self._num_classes = float(model.temperature), len(model.classes)
-        self._below, self._above = cut_at_embeddings(model)
+        self._below, self._above = model.split_at_embeddings()
         self._asked = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._inputs = {name: tf.TensorSpec([None, None], tf.int32) for name in model.input}
 
@@ -168,8 +166,7 @@ class _EmbeddingModel:
         return int(np.sum(~(np.concatenate(found) >= np.finfo(np.float32).tiny)))
 
     def _logits(self, points: tf.Tensor, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        others = {name: tensor for name, tensor in inputs.items() if name != "token_ids"}
-        return tf.cast(self._above({"embeddings": points, **others}, training=False), tf.float32)
+        return tf.cast(self._above({**inputs, "token_embeddings": points}, training=False), tf.float32)
 
     def _batches(self, rows: npt.NDArray[np.integer]) -> Any:
         """Rows of similar length together: their places among ``rows``, inputs and classes."""
@@ -179,28 +176,3 @@ class _EmbeddingModel:
             places = order[start : start + self._batch_size]
             inputs = self._rows.gather(tf.constant(rows[places], tf.int32))
             yield places, inputs, tf.constant(self._labels[rows[places]], tf.int32)
-
-
-def cut_at_embeddings(model: Any) -> tuple[keras.Model, Callable[..., Any]]:
-    """Cuts a text classifier in two at the vectors of its tokens, before positions are added.
-
-    Args:
-        model: A functional classifier, or one with the attributes of its graph.
-
-    Returns:
-        The part from the model's inputs to ``(batch, sequence, hidden)``, and the part from these, under the
-        name ``embeddings``, and the inputs other than ``token_ids`` to logits. Both share its weights.
-
-    Raises:
-        ConfigError: If the token ids are not read by one embedding layer.
-    """
-    vectors = token_embeddings(model)
-    others = {name: tensor for name, tensor in model.input.items() if name != "token_ids"}
-    # Keras cuts a graph at an inner tensor when it is given as an input, under whatever name it has.
-    above = keras.Model([vectors, *others.values()], model.output)
-
-    def rest(inputs: Mapping[str, Any], training: bool = False) -> Any:
-        given = [inputs["embeddings"], *(inputs[name] for name in others)]
-        return above(given, training=training)
-
-    return keras.Model(model.input, vectors), rest
