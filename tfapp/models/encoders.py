@@ -135,19 +135,19 @@ def token_embeddings(model: keras.Model) -> keras.KerasTensor:
     )
 
 
-def split_at_embeddings(model: Any) -> tuple[keras.Model, Callable[..., Any]]:
+def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, Callable[..., Any]]:
     """Cuts a text model behind the look-up of the tokens' embeddings, where texts become continuous.
 
     Args:
-        model: Functional model with ``token_ids`` among its inputs, or what has the attributes of its graph.
+        model: Functional model with ``token_ids`` among its inputs.
 
     Returns:
         A model from the inputs to the embeddings of the tokens, ``(batch, sequence, hidden)``, and a function
-        ``(inputs, training=False)`` to logits, which takes them as ``token_embeddings`` beside the inputs
+        ``(inputs, training=False)`` to the outputs, which takes them as ``token_embeddings`` beside the inputs
         other than ``token_ids``. Both share the model's variables.
 
     Raises:
-        ConfigError: When the ids are not read by one embedding layer, as in a graph from TF-Hub.
+        ConfigError: When the ids are not read by one embedding layer of Keras or keras-hub.
     """
     embeddings = token_embeddings(model)
     others = {name: tensor for name, tensor in model.input.items() if name != "token_ids"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from tfapp.data.encoding import encode_texts
 from tfapp.data.lengths import LengthReport
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.models.classifier import Block, Classifier, Cut
-from tfapp.models.encoders import encoder_blocks, pool
+from tfapp.models.encoders import encoder_blocks, pool, split_at_embeddings
 from tfapp.models.single_text import single_text_logits
 
 
@@ -120,6 +120,19 @@ class TextClassifier(Classifier):
             hidden = block.layers[0](hidden, padding_mask=inputs["padding_mask"])
         features = pool(self.backbone, self.pooling, hidden=hidden, padding_mask=inputs["padding_mask"])
         return Cut({"hidden": below, "padding_mask": self.input["padding_mask"]}, inputs, features)
+
+    def split_at_embeddings(self) -> tuple[keras.Model, Callable[..., Any]]:
+        """Cuts the model behind the look-up of the tokens' embeddings, where texts become continuous.
+
+        Returns:
+            A model from the inputs to the embeddings of the tokens, ``(batch, sequence, hidden)``, and a
+            function ``(inputs, training=False)`` to logits, which takes them as ``token_embeddings`` beside
+            the inputs other than ``token_ids``. Both share this model's variables.
+
+        Raises:
+            ConfigError: When the backbone has no such place, as with a graph from TF-Hub.
+        """
+        return split_at_embeddings(self)
 
     def single_logits(self, texts: Any) -> Any:
         """Computes the logits of one text, without padding where the backbone and short texts allow it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import keras_hub  # noqa: F401  (registers the layers of encoders)
 from tfapp.data.image_decoding import ImageDecoder
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError
+from tfapp.models.encoders import split_at_embeddings
 from tfapp.release.golden import Golden
 from tfapp.release.manifest import check_files, read_manifest, version_folder
 
@@ -37,9 +38,14 @@ class ReleasedModel:
         self.temperature = golden.temperature
         self.preprocessor = preprocessor
 
-    def __getattr__(self, name: str) -> Any:
-        """Gives what else a Keras model has: its inputs, output, layers and the rest of its graph."""
-        return getattr(self.network, name)
+    @property
+    def input(self) -> dict[str, Any]:
+        """The input tensors by name."""
+        return dict(self.network.input)
+
+    def split_at_embeddings(self) -> tuple[keras.Model, Callable[..., Any]]:
+        """Cuts a text model at its embeddings; see `TextClassifier.split_at_embeddings`."""
+        return split_at_embeddings(self.network)
 
     def __call__(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Computes logits."""

@@ -50,7 +50,7 @@ class CorruptionAccuracy:
         ]
         first = (
             f"{self.split}: accuracy {self.mean:.4f} under corruptions, {self.clean_accuracy:.4f} without, "
-            f"first {self.examples:,} examples, seed {self.seed}"
+            f"{self.examples:,} examples, seed {self.seed}"
         )
         return [first, *table_lines(header, body)]
 

@@ -18,7 +18,6 @@ from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.probes import PROBE_ROWS, UNBOUNDED_STEPS
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import AttackSettings, described
-from tfapp.models.encoders import split_at_embeddings
 from tfapp.progress import track
 from tfapp.training.inference import input_rows
 
@@ -42,7 +41,7 @@ def measure_embeddings(
     embeddings bought; it is no measure of attacks on words. Texts in windows are not supported.
 
     Args:
-        model: A text classifier.
+        model: A text classifier whose backbone has a layer ``token_embedding``.
         texts: The texts.
         labels: Their classes ``(rows,)``.
         settings: What was asked for.
@@ -115,7 +114,7 @@ class _EmbeddingModel:
         self._rows = input_rows(model, model.preprocessor.encode(list(texts)))
         self._labels, self._batch_size = labels, batch_size
         self._temperature, self._num_classes = float(model.temperature), len(model.classes)
-        self._below, self._above = split_at_embeddings(model)
+        self._below, self._above = model.split_at_embeddings()
         self._asked = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._inputs = {name: tf.TensorSpec([None, None], tf.int32) for name in model.input}
 
