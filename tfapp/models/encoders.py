@@ -142,9 +142,9 @@ def split_at_embeddings(model: keras.Model) -> tuple[keras.Model, Callable[..., 
         model: Functional model with ``token_ids`` among its inputs.
 
     Returns:
-        A model from the inputs to the embeddings of the tokens, ``(batch, sequence, hidden)``, and a function
-        ``(inputs, training=False)`` to the outputs, which takes them as ``token_embeddings`` beside the
-        inputs other than ``token_ids``. Both share the model's variables.
+        A model from the inputs to the embeddings of the tokens, ``(batch, sequence, hidden)``, and a
+        function ``(inputs, training=False)`` to the outputs, which takes them as ``token_embeddings`` beside
+        the inputs other than ``token_ids``. Both share the model's variables.
 
     Raises:
         ConfigError: When the ids are not read by one embedding layer of Keras or keras-hub.

@@ -66,7 +66,7 @@ def draw_curve(curve: RobustnessCurve) -> str:
     axes = figure.add_subplot()
     axes.fill_between(across, [low for low, _ in ends], [high for _, high in ends], color="#c9d9ea", lw=0)
     axes.plot(across, shares, marker="o", color="#1f5d94", lw=2)
-    unit = "grey levels of 255" if levels else first.norm
+    unit = {"linf": "grey levels of 255", "words": "share of words"}.get(first.norm, first.norm)
     axes.set(xlabel=f"epsilon ({unit})", ylabel="accuracy", ylim=(-0.02, 1.02), xlim=(0, None))
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
