@@ -11,7 +11,7 @@ import numpy as np
 from tfapp.data.image_store import png_file
 from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.report import table_lines
-from tfapp.evaluation.robustness.result import share_and_interval
+from tfapp.evaluation.robustness.intervals import share_and_interval
 from tfapp.progress import track
 
 
