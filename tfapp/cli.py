@@ -234,7 +234,7 @@ def verify(release: Path) -> None:
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="For images; linf by default.")
 @click.option("--steps", "num_steps", type=click.IntRange(1), help="Steps of an attack that takes steps.")
 @click.option("--restarts", "num_restarts", type=click.IntRange(1), help="Restarts, where there are any.")
-@click.option("--examples", type=click.IntRange(1), help="How many rows, the first ones; 500 by default.")
+@click.option("--examples", type=click.IntRange(1), help="How many rows, drawn by the seed; 500 by default.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of all that is drawn; 0 by default.")
 @click.option("--curve", is_flag=True, help="Also measure smaller and larger budgets, with pgd on images.")
 @click.option("--corruptions", is_flag=True, help="Also measure accuracy under common corruptions.")

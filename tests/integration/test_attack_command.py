@@ -93,7 +93,7 @@ def test_a_workflow_is_attacked_with_its_settings_unless_options_say_otherwise(f
     workflow = folder / "workflow.toml"
     assert run_cli("attack", workflow, "--output", folder, "--epsilon", "16/255") == 0
     captured = capsys.readouterr()
-    expected = "attack fgsm, norm linf, epsilon 16/255, steps none, restarts none, first 10 examples of test"
+    expected = "attack fgsm, norm linf, epsilon 16/255, steps none, restarts none, 10 examples of test"
     assert expected in captured.out
     report = Path(captured.out.splitlines()[-1].removeprefix("Report: "))
     assert report.name == "report.html"
@@ -105,7 +105,7 @@ def test_a_release_is_attacked_with_all_that_it_ships(folder, release, capsys):
     options = ("--attack", "pgd", "--steps", 3, "--examples", 8, "--seed", 2, "--black-box-queries", 10)
     assert run_cli("attack", release, *options, "--curve", "--output", folder / "out") == 0
     captured = capsys.readouterr().out
-    assert "steps 3, restarts 1, first 8 examples of test, seed 2" in captured
+    assert "steps 3, restarts 1, 8 examples of test, seed 2" in captured
     assert "95 % interval" in captured
     content = json.loads((folder / "out" / "report.json").read_text())
     assert [row["artifact"] for row in content["artifacts"]] == ["model", "keras", "float32"]

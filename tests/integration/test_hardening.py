@@ -17,6 +17,7 @@ from tfapp.data.text import TextData, load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError
 from tfapp.models import build_image_classifier, build_text_classifier
+from tfapp.models.encoders import split_at_embeddings
 from tfapp.models.folded import folded_inference
 from tfapp.models.fused import fused_parts
 from tfapp.objectives import OBJECTIVES, make_objective
@@ -183,7 +184,7 @@ def test_another_radius_is_another_run(make_model, data, tmp_path, unfused):
 
 def test_embeddings_and_the_rest_are_the_model(make_model, data):
     model = make_model()
-    embed, rest = model.split_at_embeddings()
+    embed, rest = split_at_embeddings(model)
     rows = model.preprocessor.make_rows(
         model.preprocessor.encode(data.train.texts[:5]), inputs=tuple(model.input)
     )
@@ -203,7 +204,7 @@ def test_a_graph_without_an_embedding_layer_is_refused(tiny_vocab):
         tokenizer=WordPieceTokenizer(tiny_vocab, max_length=16),
     )
     with pytest.raises(ConfigError, match="cannot be perturbed"):
-        model.split_at_embeddings()
+        split_at_embeddings(model)
 
 
 def make_image_model(train_batch_norm):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.data.drawing import draw_rows
 from tfapp.data.image_store import png_file
 from tfapp.errors import ConfigError
 from tfapp.evaluation.robustness import AttackSettings, Robustness, evaluate_robustness
@@ -106,11 +107,12 @@ def check_sendable(robustness: Robustness, split: Any, *, norm_step: float = 1 /
             "8 bits can change by."
         )
     count = robustness.examples
-    same = len(split) >= count and np.array_equal(split.labels[:count], robustness.labels)
+    drawn = draw_rows(split, count, seed=robustness.seed)[1]
+    same = len(split) >= count and np.array_equal(drawn, robustness.labels)
     if not same or tuple(split.classes) != robustness.classes:
         raise ConfigError(
-            f"the attack was made on {count} rows of {robustness.split!r} that are not the first of the "
-            f"split {split.name!r}: give the settings of an attack instead, or the same split."
+            f"the attack was made on {count} rows of {robustness.split!r} that are not in the split "
+            f"{split.name!r}: give the settings of an attack instead, or the same split."
         )
 
 
@@ -142,11 +144,11 @@ def attack_artifacts(
         ConfigError: When the attack was made on another model.
     """
     count = robustness.examples
-    labels = np.asarray(split.labels[:count])
+    features, labels, _ = draw_rows(split, count, seed=robustness.seed)
     right = robustness.clean_predicted == labels
     kind = "pixels" if robustness.domain == "pixels" else "texts"
     make = _maker(model, kind)
-    originals = _clean(model, split, count, kind)
+    originals = model.preprocessor.fixed(features)[0]["pixels"] if kind == "pixels" else list(features)
     clean, sent = make(originals), make(robustness.adversarial)
     asks: dict[str, Ask] = {MODEL: _asking_model(model, kind)}
     for variant in runner.ready():
@@ -198,12 +200,6 @@ def _asking_model(model: Any, kind: str) -> Ask:
 
 def _asking(runner: ArtifactRunner, variant: str) -> Ask:
     return lambda probe: runner.ask(variant, probe)
-
-
-def _clean(model: Any, split: Any, count: int, kind: str) -> Any:
-    """The rows before the attack, in the form that they are perturbed in."""
-    features = split.features[:count]
-    return model.preprocessor.fixed(features)[0]["pixels"] if kind == "pixels" else list(features)
 
 
 def _maker(model: Any, kind: str) -> Callable[[Any], Probe]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.attacks import ATTACKS
+from tfapp.data.drawing import draw_rows
 from tfapp.errors import ConfigError
 from tfapp.training.callbacks import PROBED, RESTORED, EpochProbe
 from tfapp.training.checkpoints import assign_values, read_values
@@ -47,10 +48,10 @@ class CatastrophicOverfitting(EpochProbe):
         norm: ``"linf"`` or ``"l2"``.
         num_steps: Steps of the attack with several.
         random_start: Whether the single step starts at a random point, as the one in training does.
-        examples: How many images, the first of the split.
+        examples: How many images, drawn by the seed.
         drop: Share of the best accuracy under several steps, from 0 to 1, below which it has collapsed.
         batch_size: Images computed at once; as many as fit when None.
-        seed: Seed of the random starts.
+        seed: Seed of the images and of the random starts.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -82,8 +83,7 @@ class CatastrophicOverfitting(EpochProbe):
         if not len(split):
             raise ConfigError("the split to probe on has no rows.")
         self.overfitted = False
-        self._features = split.features[:examples]
-        self._labels = np.asarray(split.labels[:examples])
+        self._features, self._labels, _ = draw_rows(split, examples, seed=seed)
         self._budget: dict[str, Any] = {"epsilon": epsilon, "norm": norm}
         self._single: dict[str, Any] = {"random_start": random_start}
         self._several: dict[str, Any] = {"num_steps": num_steps}

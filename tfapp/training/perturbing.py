@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfapp.errors import ConfigError
 from tfapp.models import Classifier
+from tfapp.models.encoders import split_at_embeddings
 from tfapp.models.folded import folded_inference
 from tfapp.models.fused import FusedParts
 from tfapp.objectives import Objective, Perturbable
@@ -122,7 +123,7 @@ def make_perturbing(
     if train == "all" and "token_ids" in model.input:
         if fused is not None and fused.embed is not None:
             return Perturbing(embed=fused.embed)
-        embed, rest = model.split_at_embeddings()
+        embed, rest = split_at_embeddings(model)
         return Perturbing(embed=embed, from_embeddings=rest)
     trained_norm = train == "all" and getattr(model, "train_batch_norm", False)
     return Perturbing(inference=folded_inference(model, precision=precision) if trained_norm else None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfapp.data.drawing import draw_rows
 from tfapp.data.image_store import png_file
 from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.report import table_lines
@@ -21,8 +22,8 @@ class CorruptionAccuracy:
 
     Attributes:
         split: Name of the split.
-        examples: How many rows: the first of the split.
-        seed: Seed of the corruptions.
+        examples: How many rows, drawn by the seed.
+        seed: Seed of the rows and of the corruptions.
         clean_accuracy: Accuracy on the rows as they are.
         accuracy: For each corruption its accuracies by severity, in the order of ``severities``.
         severities: The severities, from 1 to 5.
@@ -49,7 +50,7 @@ class CorruptionAccuracy:
         ]
         first = (
             f"{self.split}: accuracy {self.mean:.4f} under corruptions, {self.clean_accuracy:.4f} without, "
-            f"first {self.examples:,} examples, seed {self.seed}"
+            f"{self.examples:,} examples, seed {self.seed}"
         )
         return [first, *table_lines(header, body)]
 
@@ -88,9 +89,9 @@ def evaluate_corruptions(
         split: Rows with labels.
         corruptions: Names of `IMAGE_CORRUPTIONS` or `TEXT_CORRUPTIONS`; all that go with the rows when None.
         severities: From 1 to 5.
-        examples: How many rows, the first of the split; all where it has fewer.
+        examples: How many rows, drawn by ``seed``; all where it has fewer.
         batch_size: Rows computed at once.
-        seed: Seed of the corruptions.
+        seed: Seed of the rows and of the corruptions.
 
     Returns:
         The accuracies.
@@ -119,9 +120,7 @@ def evaluate_corruptions(
     for name in names:
         for severity in severities:
             check_corruption(name, severity, known)
-    count = min(examples, len(split))
-    labels = np.asarray(split.labels[:count])
-    rows = split.features[:count]
+    rows, labels, _ = draw_rows(split, examples, seed=seed)
     if on_pixels:
         rows = model.preprocessor.fixed(rows)[0]["pixels"]
 
@@ -137,7 +136,7 @@ def evaluate_corruptions(
         found[name].append(accuracy(corrupt(rows, name, severity, seed)))
     return CorruptionAccuracy(
         split=split.name,
-        examples=count,
+        examples=len(labels),
         seed=seed,
         clean_accuracy=accuracy(rows),
         accuracy={name: tuple(values) for name, values in found.items()},

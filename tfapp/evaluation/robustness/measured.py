@@ -54,6 +54,8 @@ class Measured:
         classes: tuple[str, ...],
         labels: npt.NDArray[np.integer],
         settings: AttackSettings,
+        *,
+        rows: npt.NDArray[np.int64],
     ) -> Robustness:
         """Counts.
 
@@ -62,6 +64,7 @@ class Measured:
             classes: Names of the classes.
             labels: True classes ``(rows,)``.
             settings: What was asked for.
+            rows: Where the attacked rows stand in the split ``(rows,)``.
 
         Returns:
             The figures.
@@ -91,7 +94,7 @@ class Measured:
             seconds=sum(figures.seconds for figures in self.per_attack),
             alarms=self.alarms,
             checked=self.checked,
-            worst=self._worst(classes, labels),
+            worst=self._worst(classes, labels, rows),
             adversarial=self.handed_on,
         )
 
@@ -103,7 +106,12 @@ class Measured:
                 values.setdefault(name, set()).add(value)
         return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
-    def _worst(self, classes: tuple[str, ...], labels: npt.NDArray[np.integer]) -> tuple[Example, ...]:
+    def _worst(
+        self,
+        classes: tuple[str, ...],
+        labels: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.int64],
+    ) -> tuple[Example, ...]:
         """The fooled rows with the highest probability of the wrong class, in that order."""
         if self.originals is None or self.perturbed is None:
             return ()
@@ -113,7 +121,7 @@ class Measured:
         order = fooled[np.argsort(-sure, kind="stable")][:NUM_WORST]
         return tuple(
             Example(
-                row=int(row),
+                row=int(rows[row]),
                 label=classes[int(labels[row])],
                 predicted=classes[int(self.after[row].argmax())],
                 before=float(self.before[row, labels[row]]),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from tfapp.data.drawing import draw_rows
 from tfapp.errors import ConfigError
 from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.robustness.result import Robustness
@@ -31,7 +30,7 @@ def evaluate_robustness(
     alarms: bool = True,
     seed: int = 0,
 ) -> Robustness:
-    """Measures clean and robust accuracy on the first rows of a split.
+    """Measures clean and robust accuracy on rows of a split.
 
     The attacker knows the labels and, for pixels and embeddings, the model's weights; the model is in
     inference mode. A row that is wrong before the attack counts as wrong after it. With the default, rows
@@ -52,7 +51,8 @@ def evaluate_robustness(
         num_restarts: Restarts, for attacks that have them.
         options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}`` or
             ``{"max_queries": 200}``.
-        examples: How many rows, the first of the split; all where it has fewer.
+        examples: How many rows, drawn by ``seed`` since splits are often sorted by class; all where it has
+            fewer.
         batch_size: Rows computed at once. When None, as many as fit: 128 texts or small images, 10 images
             of 224 x 224 pixels, and 32 texts where gradients are taken.
         similarity_fn: For word substitution, cosines of sentences ``(originals, candidates) -> (rows,)``:
@@ -84,15 +84,14 @@ def evaluate_robustness(
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}: it must be 1 or more.")
     check_split(split, model.classes)
-    count = min(examples, len(split))
-    labels = np.asarray(split.labels[:count])
+    features, labels, rows = draw_rows(split, examples, seed=seed)
     given = dict(options or {})
     if "pixels" in model.input:
         from tfapp.evaluation.robustness.on_pixels import measure_pixels
 
         measured = measure_pixels(
             model,
-            split.features[:count],
+            features,
             labels,
             attack,
             settings,
@@ -104,14 +103,14 @@ def evaluate_robustness(
         from tfapp.evaluation.robustness.on_embeddings import measure_embeddings
 
         measured = measure_embeddings(
-            model, split.features[:count], labels, settings, given, batch_size=batch_size or 32, alarms=alarms
+            model, features, labels, settings, given, batch_size=batch_size or 32, alarms=alarms
         )
     else:
         from tfapp.evaluation.robustness.on_words import measure_words
 
         measured = measure_words(
             model,
-            split.features[:count],
+            features,
             labels,
             attack,
             settings,
@@ -119,4 +118,4 @@ def evaluate_robustness(
             batch_size=batch_size or 128,
             similarity_fn=similarity_fn,
         )
-    return measured.result(split.name, tuple(model.classes), labels, settings)
+    return measured.result(split.name, tuple(model.classes), labels, settings, rows=rows)

@@ -205,7 +205,7 @@ def _corruptions(found: CorruptionAccuracy) -> list[str]:
     header = ["corruption", *(f"severity {severity}" for severity in found.severities)]
     rows = [[name, *(f"{value:.4f}" for value in values)] for name, values in found.accuracy.items()]
     words = (
-        f"Mean accuracy {found.mean:.4f}, {found.clean_accuracy:.4f} without corruption, first "
+        f"Mean accuracy {found.mean:.4f}, {found.clean_accuracy:.4f} without corruption, "
         f"{found.examples:,} examples of {found.split}, seed {found.seed}"
     )
     return ["<h2>Common corruptions</h2>", *_paragraphs([words]), _table(header, rows)]

@@ -70,7 +70,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """Clean and robust accuracy of a model on the first rows of a split, and how they were measured.
+    """Clean and robust accuracy of a model on rows of a split, and how they were measured.
 
     Attributes:
         split: Name of the split.
@@ -81,7 +81,7 @@ class Robustness:
         epsilon: The largest one.
         settings: ``num_steps``, ``num_restarts`` and other settings of the attack; for an ensemble those of
             its members are in ``per_attack``.
-        examples: How many rows were attacked: the first of the split.
+        examples: How many rows were attacked, drawn by the seed where the split has more.
         seed: Seed of what was drawn.
         clean_accuracy: Share of these rows answered rightly before the attack.
         clean_interval95: Its 95 % interval.

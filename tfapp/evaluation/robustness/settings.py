@@ -32,7 +32,7 @@ class AttackSettings:
         norm: ``"linf"`` or ``"l2"`` for pixels, ``"linf"`` by default; texts have no choice.
         num_steps: Steps of an attack that takes steps.
         num_restarts: Restarts of an attack that has them.
-        examples: How many rows are attacked: the first of the split, in its order.
+        examples: How many rows are attacked, drawn by the seed where the split has more.
         seed: Seed of everything that is drawn.
 
     Raises:

@@ -28,7 +28,7 @@ def settings_text(figures: Mapping[str, Any]) -> str:
     return (
         f"attack {figures['attack']}, norm {figures['norm']}, epsilon {epsilon}, "
         f"steps {number('num_steps')}, restarts {number('num_restarts')}, "
-        f"first {figures['examples']:,} examples of {figures['split']}, seed {figures['seed']}"
+        f"{figures['examples']:,} examples of {figures['split']}, seed {figures['seed']}"
     )
 
 

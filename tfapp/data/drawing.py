@@ -1,0 +1,34 @@
+"""Some rows of a split, drawn: splits are often sorted by class, and their first rows show few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfapp.data.image_store import ImageStore
+from tfapp.data.split_data import Split
+
+
+def draw_rows(
+    split: Split, count: int, *, seed: int = 0
+) -> tuple[Sequence[Any], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Draws rows without replacement, in the order of the split.
+
+    Args:
+        split: Rows with labels.
+        count: How many; all where there are fewer.
+        seed: Decides which, at least 0.
+
+    Returns:
+        Their features, their labels int32 ``(rows,)``, and where they stand in the split, int64 ``(rows,)``.
+    """
+    rows = np.arange(len(split))
+    if count < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    features = split.features
+    if isinstance(features, ImageStore):
+        return features.take(rows), np.asarray(split.labels)[rows], rows
+    return tuple(features[row] for row in rows.tolist()), np.asarray(split.labels)[rows], rows
