@@ -315,7 +315,7 @@ def _attack(
     trained: _Trained,
     evaluated: Stage,
 ) -> Stage | None:
-    """Attacks the model on the first test rows, and keeps what the attack made of them for the artifacts."""
+    """Attacks the model on test rows, and keeps what the attack made of them for the artifacts."""
     section = config.evaluate.attack
     if section is None:
         return None

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfapp.evaluation.robustness import Robustness
-from tfapp.evaluation.robustness.result import wilson_interval
-from tfapp.release.attacked import Attacked, AttackReport
+from tfapp.evaluation.robustness.intervals import wilson_interval
+from tfapp.release.attack_report import Attacked, AttackReport
 from tfapp.release.black_box import BlackBoxFound
 from tfapp.release.gate import Budget
 

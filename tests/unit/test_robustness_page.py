@@ -93,7 +93,7 @@ def test_every_figure_stands_with_its_settings_and_its_alarms(page):
         "90.00%",
         "25.00%",
         "95 % interval 20.0 to 31.0 %",
-        "attack pgd, norm linf, epsilon 8/255, steps 10, restarts 1, first 200 examples of test, seed 4",
+        "attack pgd, norm linf, epsilon 8/255, steps 10, restarts 1, 200 examples of test, seed 4",
         "zero_gradients undermines the figure of pgd",
         "epsilon as stated",
         "severity 3",

@@ -13,7 +13,8 @@ from tfapp.data.labelled_rows import load_labelled_rows
 from tfapp.disk import writing
 from tfapp.errors import DataError, ReleaseError
 from tfapp.evaluation.robustness import Robustness
-from tfapp.release.attacked import AttackReport, attack_artifacts
+from tfapp.release.attack_report import AttackReport
+from tfapp.release.attacked import attack_artifacts
 from tfapp.release.golden import Golden
 from tfapp.release.manifest import check_files, read_manifest, version_folder
 from tfapp.release.processes import ArtifactRunner

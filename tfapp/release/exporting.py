@@ -128,7 +128,7 @@ def export(
         data: The `TextData` or `ImageData` whose sizes and fingerprints go into the manifest, and on whose
             training rows ``int8`` is calibrated; just ``check_with`` and no ``int8`` if None.
         attack: The attack under which the robust accuracy of every artifact is measured: an attack's settings
-            (see `AttackSettings`), made on the first rows of ``check_with``, or what `evaluate_robustness`
+            (see `AttackSettings`), made on rows of ``check_with``, or what `evaluate_robustness`
             found on them. Its examples are sent to every artifact, and each TFLite file is attacked itself by
             asking for its answers. Pixels are rounded to whole grey levels within the budget first, as
             devices and servers take them. None measures no robustness.

@@ -48,9 +48,10 @@ class BlackBox(_Part):
 class Robustness(_Part):
     """How an artifact's robust accuracy was measured, and the model's under the same attack.
 
-    Examples are the first of the split, in its order. `transfer_accuracy` is what is left after the examples
-    that were made on the model; pixels are rounded to whole grey levels within the budget. Robust accuracies
-    leave out rows that the model itself loses, and what the black box would fool, reckoned from its rows.
+    Examples are drawn from the split by the seed. `transfer_accuracy` is what is left after the adversarial
+    examples that were made on the model; pixels are rounded to whole grey levels within the budget. Robust
+    accuracies leave out rows that the model itself loses, and what the black box would fool, reckoned from
+    its rows.
     """
 
     attack: str

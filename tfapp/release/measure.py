@@ -14,7 +14,8 @@ from tfapp.exporters import TFLITE_VARIANTS, in_float32
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
 from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
-from tfapp.release.attacked import AttackReport, attack_artifacts
+from tfapp.release.attack_report import AttackReport
+from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden
 from tfapp.release.golden_texts import TextInputs, token_ids

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp.data.datasets import DATASETS
-from tfapp.evaluation.robustness.result import settings_text
+from tfapp.evaluation.robustness.wording import settings_text
 from tfapp.models.presets import BACKBONES
 
 _KINDS = {

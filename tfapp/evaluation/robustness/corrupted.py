@@ -12,7 +12,7 @@ from tfapp.data.drawing import draw_rows
 from tfapp.data.image_store import png_file
 from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.report import table_lines
-from tfapp.evaluation.robustness.result import share_and_interval
+from tfapp.evaluation.robustness.intervals import share_and_interval
 from tfapp.progress import track
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.evaluation.alarms import Alarm
-from tfapp.evaluation.robustness.result import AttackFigures, Example, Robustness, share_and_interval
+from tfapp.evaluation.robustness.intervals import share_and_interval
+from tfapp.evaluation.robustness.result import AttackFigures, Example, Robustness
 from tfapp.evaluation.robustness.settings import AttackSettings
 
 NUM_WORST = 8

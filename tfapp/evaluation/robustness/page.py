@@ -15,8 +15,9 @@ from tfapp.evaluation.robustness.corrupted import CorruptionAccuracy
 from tfapp.evaluation.robustness.curve import RobustnessCurve
 from tfapp.evaluation.robustness.marking import marked_html
 from tfapp.evaluation.robustness.pictures import draw_curve, example_pictures
-from tfapp.evaluation.robustness.result import Example, Robustness, plain_settings
+from tfapp.evaluation.robustness.result import Example, Robustness
 from tfapp.evaluation.robustness.settings import epsilon_text
+from tfapp.evaluation.robustness.wording import plain_settings
 
 REPORT = "report.html"
 _SENT = (

@@ -14,15 +14,10 @@ import tensorflow as tf
 from scipy.special import softmax  # type: ignore[import-untyped]
 
 from tfapp.attacks import CompiledModel
-from tfapp.errors import ConfigError
+from tfapp.evaluation.robustness.grey_levels import BOUNDS, Pixels, check_budget
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import described
 from tfapp.progress import track
-
-BOUNDS = (0.0, 255.0)
-Pixels = npt.NDArray[np.floating]
-# An attack may be off its budget by the rounding of float32 sums, not by more.
-_ROUNDING = 1e-3
 
 
 class PixelModel:
@@ -135,7 +130,7 @@ def attack_pixels(
         asked, started = victim.queries, time.perf_counter()
         made = _run(victim, pixels, labels, rows, name, attack, arguments, epsilon, norm, seed)
         queries = victim.queries - asked
-        _check_budget(name, made, pixels[rows], epsilon=epsilon, norm=norm)
+        check_budget(name, made, pixels[rows], epsilon=epsilon, norm=norm)
         fooled = victim.predict(made).argmax(axis=1) != labels[rows] if len(rows) else np.zeros(0, bool)
         seconds = time.perf_counter() - started
         kept = np.ones(len(rows), bool) if number == 0 else fooled
@@ -222,65 +217,3 @@ def _run(
         norm=norm,
         **arguments,
     )
-
-
-def _check_budget(
-    name: str, made: Pixels, clean: npt.NDArray[np.uint8], *, epsilon: float, norm: str
-) -> None:
-    """Refuses what is no image or is further away than the budget allows."""
-    if not len(made):
-        return
-    reach = perturbation_norms(made, clean, norm)
-    worst = float(reach.max()) if np.all(np.isfinite(made)) else float("nan")
-    inside = bool(np.all((made >= BOUNDS[0]) & (made <= BOUNDS[1])))
-    if not worst <= epsilon * (1 + _ROUNDING) + 1e-6 or not inside:
-        raise ConfigError(
-            f"the attack {name!r} goes beyond its budget: a perturbation of {norm} {worst:.6g} where epsilon "
-            f"is {epsilon:.6g}{'' if inside else ', and pixels outside 0..255'}. Its figures would be wrong."
-        )
-
-
-def perturbation_norms(made: Pixels, clean: npt.NDArray[Any], norm: str) -> npt.NDArray[np.float64]:
-    """Measures perturbations.
-
-    Args:
-        made: Perturbed pixels ``(rows, ...)``.
-        clean: The pixels before.
-        norm: ``"linf"`` or ``"l2"``.
-
-    Returns:
-        ``(rows,)``, as fractions of 0..255.
-    """
-    sizes = np.zeros(len(made))
-    for row, (one, other) in enumerate(zip(made, clean, strict=True)):
-        delta = (one.astype(np.float64) - other).ravel() / 255.0
-        sizes[row] = np.abs(delta).max() if norm == "linf" else np.sqrt(np.sum(delta**2))
-    return sizes
-
-
-def in_grey_levels(
-    adversarial: Pixels, clean: npt.NDArray[np.uint8], *, epsilon: float, norm: str
-) -> npt.NDArray[np.uint8]:
-    """Rounds adversarial pixels to the whole grey levels of a file or a camera, within the budget.
-
-    Args:
-        adversarial: float32 pixels ``(rows, height, width, 3)`` within the budget.
-        clean: The pixels before, of the same shape.
-        epsilon: The budget.
-        norm: ``"linf"`` or ``"l2"``.
-
-    Returns:
-        The nearest grey levels; where these are beyond the budget, those before them.
-    """
-    rounded = np.empty(clean.shape, np.uint8)
-    for row, (made, before) in enumerate(zip(adversarial, clean, strict=True)):
-        start = before.astype(np.float64)
-        delta = made.astype(np.float64) - start
-        steps = np.rint(delta)
-        if norm == "linf":
-            most = np.floor(255.0 * epsilon * (1 + 1e-6))
-            steps = np.clip(steps, -most, most)
-        elif np.sqrt(np.sum(steps**2)) > 255.0 * epsilon:
-            steps = np.trunc(delta)
-        rounded[row] = np.clip(start + steps, 0, 255).astype(np.uint8)
-    return rounded

@@ -17,7 +17,8 @@ from tfapp.evaluation.alarms import (
     noise_as_strong,
     zero_gradients,
 )
-from tfapp.evaluation.robustness.pixels import BOUNDS, PixelModel, PixelOutcome, run_attack
+from tfapp.evaluation.robustness.grey_levels import BOUNDS
+from tfapp.evaluation.robustness.pixels import PixelModel, PixelOutcome, run_attack
 
 PROBE_ROWS = 64
 NOISE_DRAWS = 10

@@ -10,37 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from tfapp.errors import DataError, OutputError
 from tfapp.evaluation.alarms import Alarm
 from tfapp.evaluation.calibration import IntArray
 from tfapp.evaluation.metrics import CONFIDENCE_LEVEL
 from tfapp.evaluation.report import table_lines, write_whole
-from tfapp.evaluation.robustness.settings import epsilon_text
+from tfapp.evaluation.robustness.wording import plain_settings, settings_text
 
 _FIGURES = "robustness.json"
 _EXAMPLES = "adversarial.npz"
-
-
-def wilson_interval(right: int, rows: int) -> tuple[float, float]:
-    """Computes the 95 % interval of a share by Wilson's score.
-
-    Unlike a bootstrap it has a width at shares of 0 and 1, where robust accuracies often are.
-
-    Args:
-        right: Rows that count.
-        rows: All rows, 1 or more.
-
-    Returns:
-        Lower and upper end, from 0 to 1.
-
-    Reference:
-        Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference"; Brown, Cai and
-        DasGupta (2001), "Interval Estimation for a Binomial Proportion".
-    """
-    interval = binomtest(right, rows).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return max(0.0, float(interval.low)), min(1.0, float(interval.high))
 
 
 @dataclass(frozen=True)
@@ -280,54 +259,5 @@ class Robustness:
             ) from error
 
 
-def settings_text(figures: Mapping[str, Any]) -> str:
-    """Words everything that a robust accuracy depends on.
-
-    Args:
-        figures: What `Robustness.to_dict` returns, or the like of a manifest.
-
-    Returns:
-        One line: attack, norm, epsilon, steps, restarts, examples and seed.
-    """
-
-    def number(name: str) -> str:
-        if figures[name] is not None:
-            return f"{figures[name]:,}"
-        members = figures.get("per_attack", ())
-        return "of each attack" if any(name in each["settings"] for each in members) else "none"
-
-    epsilon = epsilon_text(figures["epsilon"], figures["norm"])
-    return (
-        f"attack {figures['attack']}, norm {figures['norm']}, epsilon {epsilon}, "
-        f"steps {number('num_steps')}, restarts {number('num_restarts')}, "
-        f"{figures['examples']:,} examples of {figures['split']}, seed {figures['seed']}"
-    )
-
-
-def plain_settings(settings: Mapping[str, Any]) -> str:
-    """Words the settings of one attack.
-
-    Args:
-        settings: Plain values by name.
-
-    Returns:
-        Such as ``"num_steps 10, loss cross_entropy"``.
-    """
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
 def _share(value: float, interval: Sequence[float]) -> str:
     return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
-
-
-def share_and_interval(right: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
-    """Computes the share of rows that count, and its interval.
-
-    Args:
-        right: Which rows count, ``(rows,)``.
-
-    Returns:
-        The share and its 95 % interval.
-    """
-    count = int(np.sum(right))
-    return count / len(right), wilson_interval(count, len(right))
