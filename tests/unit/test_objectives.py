@@ -216,7 +216,7 @@ STATISTICS = [
 
 
 @pytest.mark.parametrize(("objective", "clean"), STATISTICS, ids=lambda each: getattr(each, "name", each))
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_moving_averages_see_clean_images_only_unless_asked(objective, clean, compiled):
     found = []
     for each in (Standard(), objective):
@@ -227,6 +227,10 @@ def test_moving_averages_see_clean_images_only_unless_asked(objective, clean, co
         found.append(np.concatenate([norm.moving_mean.numpy(), norm.moving_variance.numpy()]))
     assert np.abs(found[0] - np.repeat([0.0, 1.0], 4)).max() > 1e-4
     assert np.allclose(found[0], found[1], rtol=1e-5, atol=1e-7) == clean
+
+
+def test_so_it_is_in_a_compiled_step():
+    test_moving_averages_see_clean_images_only_unless_asked(Adversarial(0.2), True, True)
 
 
 def test_the_attack_sees_the_model_in_inference_mode():
