@@ -1,5 +1,7 @@
 """Checkpoints: all of a run comes back, and what is no checkpoint of this run is no checkpoint."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -127,3 +129,17 @@ def test_values_are_copies():
     assert values[0].tolist() == [0.0, 0.0, 0.0]
     assign_values([variable], values)
     assert variable.numpy().tolist() == [0.0, 0.0, 0.0]
+
+
+def test_an_interruption_while_an_archive_is_written_stays_one(tmp_path):
+    """Closing the half-written archive fails too, and must not hide what happened."""
+
+    def interrupted(file, **arrays):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.open("entry", "w", force_zip64=True)
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "savez", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Checkpoint(Progress("key"), [], [], []).save(tmp_path)

@@ -84,6 +84,11 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(staging, directory / _FILE)
+        except ValueError as error:
+            # An interruption within an entry makes closing the archive fail, and that error hides it.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         except OSError as error:
             with suppress(OSError):
                 staging.unlink()
