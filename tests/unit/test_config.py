@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tfapp.config import (
+from tfapp.config import load_config
+from tfapp.config_rows import DataSection
+from tfapp.config_sections import (
     AttackSection,
-    DataSection,
     EvaluateSection,
     ExportSection,
     ModelSection,
@@ -17,7 +18,6 @@ from tfapp.config import (
     SourceSection,
     TrainSection,
     VerifySection,
-    load_config,
 )
 from tfapp.errors import ConfigError
 
@@ -304,7 +304,7 @@ def test_the_formats_are_those_that_there_are(tmp_path):
 
 
 def test_the_attacks_are_those_that_there_are(tmp_path):
-    from tfapp.config import WORD_ATTACKS
+    from tfapp.config_sections import WORD_ATTACKS
     from tfapp.evaluation.robustness.on_pixels import pixel_attacks
     from tfapp.evaluation.robustness.settings import WORD_ATTACKS as EVALUATED
 
@@ -394,7 +394,7 @@ def test_names_and_settings_of_augmentation_are_those_that_there_are():
     from typing import get_args
 
     from tfapp import config_values
-    from tfapp.config import AdversarialSection, AugmentSection
+    from tfapp.config_rows import AdversarialSection, AugmentSection
     from tfapp.data.augment import Augmentation, TextAugmentation
     from tfapp.data.corruptions import IMAGE_CORRUPTIONS, TEXT_CORRUPTIONS
     from tfapp.data.edits import TEXT_EDITS
@@ -411,7 +411,7 @@ def test_names_and_settings_of_augmentation_are_those_that_there_are():
 def test_every_key_of_harden_is_a_setting_of_an_objective():
     from typing import get_args
 
-    from tfapp.config import HardenSection
+    from tfapp.config_sections import HardenSection
     from tfapp.objectives import OBJECTIVES
 
     named = get_args(HardenSection.model_fields["objective"].annotation)

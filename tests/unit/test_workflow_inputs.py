@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tfapp import workflow_training
 from tfapp.config import load_config
 from tfapp.errors import ConfigError
 from tfapp.runs import open_run
-from tfapp.workflow import _prepare, run_workflow
-from tfapp.workflow_calls import backbone_files, build_classifier, source_files
+from tfapp.workflow import run_workflow
+from tfapp.workflow_calls import build_classifier
+from tfapp.workflow_files import backbone_files, source_files
 
 ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
 
@@ -27,7 +29,7 @@ def prepare(workflow: Path, output: Path) -> tuple[list[str], int]:
     """Runs the first stage; returns the stages that it skipped, and how many rows it read."""
     with open_run(output) as run:
         config = load_config(workflow)
-        data = _prepare(config, run, config.data)
+        data = workflow_training.prepare(config, run, config.data)
         return run.skipped, sum(data.report.rows_read.values())
 
 
@@ -152,7 +154,7 @@ def test_images_that_a_table_names_are_read_again_when_they_change(tmp_path, kin
     def prepared() -> tuple[list[str], set[str]]:
         with open_run(tmp_path / "run") as run:
             config = load_config(workflow)
-            data = _prepare(config, run, config.data)
+            data = workflow_training.prepare(config, run, config.data)
         return run.skipped, {digest for split in data.splits.values() for digest in split.digests}
 
     skipped, first = prepared()
@@ -170,8 +172,6 @@ def test_images_that_a_table_names_are_read_again_when_they_change(tmp_path, kin
 def test_a_source_is_prepared_apart_from_its_target_and_again_when_that_changes(tmp_path):
     from photographs import write_classes
 
-    from tfapp.workflow import _source
-
     write_classes(tmp_path / "photos", {"cat": 9, "dog": 9})
     write_classes(tmp_path / "others", {"fox": 9, "owl": 9}, first=9)  # the foxes are the dogs
     workflow = tmp_path / "workflow.toml"
@@ -182,8 +182,8 @@ def test_a_source_is_prepared_apart_from_its_target_and_again_when_that_changes(
     def prepared(*overrides: str) -> tuple[list[str], set[str]]:
         with open_run(tmp_path / "run") as run:
             config = load_config(workflow, overrides)
-            data = _prepare(config, run, config.data)
-            source = _source(config, run, data).data
+            data = workflow_training.prepare(config, run, config.data)
+            source = workflow_training.prepare_source(config, run, data).data
         learned = {digest for split in source.splits.values() for digest in split.digests}
         dogs = sum((split.labels == 1).sum() for split in (data.validation, data.test))
         assert not learned & {*data.validation.digests, *data.test.digests}
