@@ -1,7 +1,7 @@
 """Clean accuracy of a small ResNet on CIFAR-10, and its accuracy under PGD and `standard` at 8/255.
 
-Takes the weights that `hardening_ours.py` wrote; prints one JSON line. The attacks see the first images of
-the test split in the order of CIFAR-10's own numbers.
+Takes the weights that `hardening_ours.py` wrote; prints one JSON line. The rows are drawn by the seed, the same
+for every model, from the test split in the order of CIFAR-10's own numbers.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("image",))
     parser.add_argument("weights", type=Path)
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))

@@ -1,7 +1,8 @@
 """One adversarial training run, in a process of its own. Prints one JSON line.
 
-text   MiniLM on SST-2
-image  a small ResNet from scratch on the CIFAR-10 subset
+text     MiniLM on SST-2
+chinese  MiniLM, whose vocabulary is English, on ChnSentiCorp
+image    a small ResNet from scratch on the CIFAR-10 subset
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from attack_network import build_network, read_images
 from reporting import data_file
 
 from tfapp import Phase, build_image_classifier, build_text_classifier, load_image_data, load_text_data, train
+from tfapp.data.edits import make_synonym_edit
 from tfapp.objectives import make_objective
 
-BATCH_SIZES = {"text": 32, "image": 64}
-RATES = {"text": 5e-5, "image": 0.1}
+BATCH_SIZES = {"text": 32, "chinese": 32, "image": 64}
+RATES = {"text": 5e-5, "chinese": 5e-5, "image": 0.1}
+FOLDERS = {"text": "sst2", "chinese": "chnsenticorp"}
 
 
 class Clock(keras.callbacks.Callback):
@@ -41,8 +44,8 @@ class Clock(keras.callbacks.Callback):
 
 def load(kind: str, rows: int | None) -> Any:
     """Loads the data; with ``rows`` the first ones only, of CIFAR-10 in the order of its own numbers."""
-    if kind == "text":
-        files = {name: data_file("sst2", f"{name}.csv") for name in ("train", "validation", "test")}
+    if kind in FOLDERS:
+        files = {name: data_file(FOLDERS[kind], f"{name}.csv") for name in ("train", "validation", "test")}
         data = load_text_data(files["train"], validation=files["validation"], test=files["test"])
         if rows is None:
             return data
@@ -60,7 +63,7 @@ def load(kind: str, rows: int | None) -> Any:
 
 
 def build(kind: str, classes: tuple[str, ...], seed: int) -> Any:
-    if kind == "text":
+    if kind in FOLDERS:
         return build_text_classifier("minilm-l6", classes=classes, seed=seed)
     keras.utils.set_random_seed(seed)
     network = build_network()
@@ -68,6 +71,17 @@ def build(kind: str, classes: tuple[str, ...], seed: int) -> Any:
     return build_image_classifier(
         backbone, classes=classes, image_size=32, dropout_rate=0.0, train_batch_norm=True, seed=seed
     )
+
+
+def augmentation(text: str) -> dict[str, Any]:
+    """Reads what is done to training rows; the edit ``synonym:first`` is of one half of the table only."""
+    settings = json.loads(text)
+    if "edits" in settings:
+        settings["edits"] = [
+            make_synonym_edit(edit.split(":")[1]) if edit.startswith("synonym:") else edit
+            for edit in settings["edits"]
+        ]
+    return settings
 
 
 def main() -> None:
@@ -98,7 +112,7 @@ def main() -> None:
             "augment": {"horizontal_flip": True, "crop": 0.8},
         }
     if options.augment:
-        settings["augment"] = json.loads(options.augment)
+        settings["augment"] = augmentation(options.augment)
     used = resource.getrusage(resource.RUSAGE_SELF)
     history = train(
         model,

@@ -12,6 +12,22 @@ from tfapp.data.image_store import ImageStore
 from tfapp.data.split_data import Split
 
 
+def draw_numbers(numbers: npt.NDArray[np.integer], count: int, *, seed: int = 0) -> npt.NDArray[np.integer]:
+    """Draws from ascending numbers without replacement, and keeps their order.
+
+    Args:
+        numbers: Such as rows ``(candidates,)``.
+        count: How many; all where there are fewer.
+        seed: Decides which, at least 0.
+
+    Returns:
+        ``(min(count, candidates),)``.
+    """
+    if count >= len(numbers):
+        return numbers
+    return np.sort(np.random.default_rng(seed).permutation(numbers)[:count])
+
+
 def draw_rows(
     split: Split, count: int, *, seed: int = 0
 ) -> tuple[Sequence[Any], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -25,9 +41,7 @@ def draw_rows(
     Returns:
         Their features, their labels int32 ``(rows,)``, and where they stand in the split, int64 ``(rows,)``.
     """
-    rows = np.arange(len(split))
-    if count < len(rows):
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    rows = draw_numbers(np.arange(len(split)), count, seed=seed)
     features = split.features
     if isinstance(features, ImageStore):
         return features.take(rows), np.asarray(split.labels)[rows], rows

@@ -125,8 +125,8 @@ def noise_as_strong(*, attack: str, fooled_by_noise: int, fooled_by_attack: int,
         probed: Rows that both were tried on.
 
     Returns:
-        An alarm when noise fools `NOISE_SHARE` of what the attack fools, and more than `NOISE_ROWS` of the
-        rows and at least 2 of them.
+        An alarm when noise fools `NOISE_SHARE` of what the attack fools, and at least `NOISE_ROWS` of the
+        rows and 2 of them.
     """
     if fooled_by_noise < max(_FEWEST_ROWS, NOISE_ROWS * probed):
         return None

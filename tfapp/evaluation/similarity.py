@@ -45,7 +45,7 @@ class TextVectors:
         Returns:
             float32 ``(texts, width)``.
         """
-        # A lone surrogate has no UTF-8; the tokenizer takes U+FFFD in its place as it takes damaged bytes.
+        # A lone surrogate has no UTF-8; the tokenizer takes a question mark in its place.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         encoded = self._tokenizer.encode(clean)
         rows = self._tokenizer.make_rows(encoded, inputs=self._inputs)

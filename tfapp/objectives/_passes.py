@@ -16,7 +16,7 @@ class Pass(NamedTuple):
     Attributes:
         loss: What was differentiated, a scalar.
         logits: float32 ``(batch, num_classes)`` of each point, in order.
-        gradients: One a trainable variable; None where the variable has no part in it.
+        gradients: One a trainable variable; None where the variable has no part in it. Empty without them.
         at_points: The gradient at each point, shaped like it.
     """
 
@@ -47,6 +47,7 @@ class Entrance:
         loss_of: Callable[..., tf.Tensor],
         *,
         perturbed: Sequence[bool] = (True,),
+        variables: bool = True,
     ) -> Pass:
         """Computes a loss of the logits at some points, and its gradients.
 
@@ -54,18 +55,19 @@ class Entrance:
             points: Values of the batch, each shaped like ``values``.
             loss_of: From the logits of each point, in training mode, to a scalar.
             perturbed: For each point, whether moving averages are kept from it.
+            variables: Whether gradients of variables are wanted; without them a pass costs a third less.
 
         Returns:
             The pass.
         """
-        variables = list(self.model.trainable_variables)
+        trained = list(self.model.trainable_variables) if variables else []
         points = [tf.stop_gradient(point) for point in points]
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=variables) as tape:
             tape.watch(points)
             logits = [self._logits(point, kept) for point, kept in zip(points, perturbed, strict=True)]
             loss = loss_of(*logits)
-        gradients = tape.gradient(loss, [*variables, *points])
-        return Pass(loss, logits, gradients[: len(variables)], gradients[len(variables) :])
+        gradients = tape.gradient(loss, [*trained, *points])
+        return Pass(loss, logits, gradients[: len(trained)], gradients[len(trained) :])
 
     def _logits(self, point: tf.Tensor, kept: bool) -> tf.Tensor:
         if kept and self.model.trains_statistics:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
+
 from tfapp.objectives._passes import Entrance, supervised
 from tfapp.objectives._perturbation import (
     EMBEDDING_EPSILON,
@@ -48,10 +50,12 @@ class Fgm:
     def _step(self, model: TrainableModel, entrance: Entrance, labels: Any, sample_weight: Any) -> StepResult:
         place, values = entrance.place, entrance.values
         loss_of = supervised(model, entrance.inputs, labels, sample_weight)
-        clean = entrance.run([values], loss_of, perturbed=[False])
+        both = self.adversarial_weight < 1.0
+        clean = entrance.run([values], loss_of, perturbed=[False], variables=both)
         step = towards(place, clean.at_points[0], radii(place, self.epsilon))
         step = within(place, step, radii(place, self.epsilon))
         other = entrance.run([values + step], loss_of)
-        shares = [1.0 - self.adversarial_weight, self.adversarial_weight]
-        loss = shares[0] * clean.loss + shares[1] * other.loss
-        return StepResult(model.unscaled(loss), clean.logits[0], entrance.gradients([clean, other], shares))
+        passes = [clean, other] if both else [other]
+        shares = [1.0 - self.adversarial_weight, self.adversarial_weight] if both else [1.0]
+        loss = tf.add_n([share * each.loss for share, each in zip(shares, passes, strict=True)])
+        return StepResult(model.unscaled(loss), clean.logits[0], entrance.gradients(passes, shares))

@@ -91,7 +91,7 @@ class Victim:
             for.
 
         Raises:
-            ConfigError: If the encoder's answer has another shape than it should.
+            ConfigError: If the encoder's answer has another shape than it should, or is not finite.
         """
         if self._similarity_fn is None:
             return [np.nan] * len(pairs)
@@ -103,6 +103,8 @@ class Victim:
                     f"similarity_fn returned the shape {answer.shape} for {len(batch)} pairs: it must return "
                     "one cosine for each."
                 )
+            if not np.isfinite(answer).all():
+                raise ConfigError("similarity_fn returned a number that is not finite.")
             known.update(zip(batch, answer.tolist(), strict=True))
         return [known.get(pair) for pair in pairs]
 

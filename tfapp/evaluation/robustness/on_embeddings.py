@@ -12,6 +12,7 @@ import tensorflow as tf
 from scipy.special import softmax  # type: ignore[import-untyped]
 
 from tfapp.attacks import ATTACKS, make_attack
+from tfapp.data.drawing import draw_numbers
 from tfapp.errors import ConfigError
 from tfapp.evaluation.alarms import Alarm, does_not_fall_to_zero, zero_gradients
 from tfapp.evaluation.robustness.measured import Measured
@@ -76,7 +77,7 @@ def measure_embeddings(
         settings=described(attack, arguments),
     )
     found: tuple[Alarm | None, ...] = ()
-    probed = np.flatnonzero(right)[:PROBE_ROWS]
+    probed = draw_numbers(np.flatnonzero(right), PROBE_ROWS, seed=settings.seed)
     if alarms and len(probed):
         _, far = victim.run(
             ATTACKS["embedding_pgd"],

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.data.drawing import draw_numbers
 from tfapp.evaluation.alarms import (
     Alarm,
     black_box_stronger,
@@ -43,7 +44,7 @@ def pixel_alarms(
     norm: str,
     seed: int,
 ) -> tuple[Alarm, ...]:
-    """Looks for signs of masked gradients, on the first rows that are right before the attack.
+    """Looks for signs of masked gradients, on some rows that are right before the attack.
 
     Args:
         victim: The model.
@@ -61,7 +62,7 @@ def pixel_alarms(
     """
     from tfapp.attacks import ATTACKS
 
-    probed = np.flatnonzero(right)[:PROBE_ROWS]
+    probed = draw_numbers(np.flatnonzero(right), PROBE_ROWS, seed=seed)
     if not len(probed) or not white_box:
         return ()
     some, classes = pixels[probed], labels[probed]
@@ -124,7 +125,7 @@ def _black_box(
             examples=examples,
         )
     survivors = np.flatnonzero(outcome.survived)
-    rows = survivors[:PROBE_ROWS]
+    rows = draw_numbers(survivors, PROBE_ROWS, seed=seed)
     if not len(rows):
         return None
     made = run_attack(

@@ -87,7 +87,7 @@ class Robustness:
         clean_interval95: Its 95 % interval.
         robust_accuracy: Share of these rows answered rightly before and after it.
         interval95: Its 95 % interval.
-        labels: True classes, int32 ``(examples,)``.
+        labels: True classes, int64 ``(examples,)``.
         clean_predicted: Answers before the attack, ``(examples,)``.
         predicted: Answers to what it made, ``(examples,)``; rows that were wrong before are not attacked.
         per_attack: The attacks in their order.
