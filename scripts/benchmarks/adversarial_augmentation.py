@@ -193,6 +193,8 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]
         cool = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 * (1 - epoch / options.epochs))
         trainer.fit(named(made), epochs=options.epochs, verbose=0, shuffle=False, callbacks=[clock, cool])
         seconds = time.perf_counter() - started
+        # Before the age is measured, which trains on.
+        figures = robustness(options, model, test)
         age = 0
         if name.startswith("pipeline"):
             ahead = PREFETCH if "prefetch" in name else 0
@@ -203,7 +205,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]
             "seconds": seconds,
             "before": before,
             "age": age,
-            **robustness(options, model, test),
+            **figures,
         }
         print(name, results[name], flush=True)
     return results

@@ -81,6 +81,13 @@ def load_weights(model: keras.Model, file: Path) -> None:
             layer.set_weights([arrays[f"{layer.name}.{place}"] for place in range(len(layer.weights))])
 
 
+def copy_weights(classifier: keras.Model, model: keras.Model) -> None:
+    """Gives the network the weights of a classifier on the same network without its head."""
+    for layer in model.layers:
+        source = classifier.layers[-1] if layer.name == "head" else classifier.backbone.get_layer(layer.name)
+        layer.set_weights(source.get_weights())
+
+
 def train_network(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, epochs: int, seed: int = 0
 ) -> None:

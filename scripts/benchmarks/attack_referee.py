@@ -1,6 +1,6 @@
 """A referee for `standard`: torchattacks' attacks in AutoAttack's settings, on a PyTorch copy of one network.
 
-    TFAPP_DATA=/path/to/data python scripts/benchmarks/attack_referee.py [--quick] [--weights FILE.npz]
+    TFAPP_DATA=/path/to/data python scripts/benchmarks/attack_referee.py [--quick] [--weights FILE]
 
 Trains a small ResNet on CIFAR-10's subset against FGSM from random starts (an undefended one falls whole to
 every attack and shows nothing), or takes the weights of an earlier run; then each side attacks the first test
@@ -28,12 +28,17 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Fills a folder with weights, images, labels and logits; tells about the network."""
     import keras
     import numpy as np
-    from attack_network import build_network, load_weights, read_images, save_weights, train_network
+    from attack_network import build_network, copy_weights, load_weights, read_images, save_weights, train_network
+    from hardening_ours import build
 
     archive = data_file("cifar10_subset.tar.gz")
     keras.utils.set_random_seed(options.seed)
     model = build_network()
-    if options.weights:
+    if options.weights and options.weights.suffix == ".h5":
+        hardened = build("image", tuple(map(str, range(10))), options.seed)
+        hardened.load_weights(options.weights)
+        copy_weights(hardened, model)
+    elif options.weights:
         load_weights(model, options.weights)
     else:
         images, labels = read_images(archive, "train")
@@ -91,7 +96,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images, steps and queries, to see it run")
     parser.add_argument("--examples", type=int, default=500, help="test images")
     parser.add_argument("--epochs", type=int, default=12, help="of training")
-    parser.add_argument("--weights", type=Path, help="a network of an earlier run, instead of training")
+    parser.add_argument(
+        "--weights", type=Path, help="an earlier run's .npz, or hardening_accuracy's .weights.h5; else it trains"
+    )
     parser.add_argument("--num-steps", type=int, default=100)
     parser.add_argument("--num-queries", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -125,19 +132,19 @@ def main() -> None:
     notes = [
         f"clean accuracy {100 * ours['clean']:.1f} % (tfapp) and {100 * peer['clean']:.1f} % (torchattacks); "
         f"logits differ by {peer['logits_difference']:.1e} at most; {network['parameters']:,} parameters",
-        f"{options.cores} threads, batches of {options.batch_size}; tracing and warming up counted",
+        f"{options.cores} threads, batches of {options.batch_size}",
     ]
     report(
         f"Each attack alone, on the images that are classified rightly: {settings}",
         about,
         table(ours, peer, "alone"),
-        notes,
+        [*notes, "tracing and warming up counted"],
     )
     report(
         f"All in turn, each on the images that still stand: {settings}",
         about,
         table(ours, peer, "after"),
-        notes,
+        [*notes, "after the attacks of the first table, in the same process: tracing is not counted"],
     )
 
 

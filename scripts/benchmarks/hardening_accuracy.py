@@ -14,6 +14,7 @@ with those that are missing.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 from peers import run_json
 from reporting import about_run, data_file, markdown_table, report, save
 
+QUICK = {"epochs": 1, "rows": 128, "examples": 8}
 EDITS = ["swap", "drop", "insert", "keyboard", "homoglyph"]
 CHINESE_EDITS = ["zh_homophone", "zh_lookalike", "zh_script", "zh_swap", "zh_symbol", "zh_width"]
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -55,22 +57,22 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
 
 def run(kind: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Trains and attacks one model, unless that is done already."""
-    recipe = METHODS[kind][name]
-    stem = f"{kind}-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    recipe = METHODS[kind][name] | (QUICK if options.quick else {})
+    settings = json.dumps([recipe, options.precision], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    stem = f"{kind}-{name.replace(', ', '-').replace(' ', '-')}-{digest}-{seed}"
     kept = options.output / "hardening" / f"{stem}.json"
-    if kept.is_file() and not options.quick:
+    if kept.is_file():
         return json.loads(kept.read_text())
     kept.parent.mkdir(parents=True, exist_ok=True)
     weights = kept.with_suffix(".weights.h5")
     arguments = [kind, "--objective", json.dumps(recipe["objective"]), "--seed", seed, "--weights", weights]
-    arguments += ["--epochs", 1 if options.quick else recipe["epochs"], "--precision", options.precision]
+    arguments += ["--epochs", recipe["epochs"], "--precision", options.precision]
     arguments += ["--augment", json.dumps(recipe["augment"])] if "augment" in recipe else []
-    rows = 128 if options.quick else recipe.get("rows")
-    arguments += ["--rows", rows] if rows else []
+    arguments += ["--rows", recipe["rows"]] if "rows" in recipe else []
     trained = run_json(sys.executable, "hardening_ours.py", arguments)
     script = "attack_images.py" if kind == "image" else "attack_texts.py"
-    examples = 8 if options.quick else recipe.get("examples", 500)
-    attacked = run_json(sys.executable, script, [kind, weights, "--examples", examples])
+    attacked = run_json(sys.executable, script, [kind, weights, "--examples", recipe.get("examples", 500)])
     answer = {"method": name, "seed": seed, "recipe": recipe, "trained": trained, **attacked}
     kept.write_text(json.dumps(answer, indent=1) + "\n")
     print(f"{stem}: clean {attacked['clean']:.3f}", file=sys.stderr, flush=True)
