@@ -36,6 +36,11 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 3,
             "augment": {"edits": EDITS},
         },
+        "word_augmented, edits and half of the synonyms": {
+            "objective": {"objective": "word_augmented"},
+            "epochs": 3,
+            "augment": {"edits": [*EDITS, "synonym:first"]},
+        },
     },
     "chinese": {
         "standard": {"objective": {"objective": "standard"}, "epochs": 3, "rows": 3000, "examples": 200},
