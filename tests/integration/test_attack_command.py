@@ -164,7 +164,7 @@ def test_a_run_from_other_settings_is_left_alone(folder, capsys):
     assert sorted(path for path in (folder / "runs").rglob("*") if "attack-report" not in str(path)) == before
 
 
-def test_a_release_without_its_run_asks_for_rows(folder, release, capsys, monkeypatch):
+def test_a_release_without_its_run_asks_for_rows(folder, release, capsys):
     hidden = folder / "runs-elsewhere"
     (folder / "runs").rename(hidden)
     try:
