@@ -125,6 +125,29 @@ def test_padding_does_not_matter_to_an_attack_without_a_draw(model, split):
     np.testing.assert_array_equal(few.predicted, many.predicted)
 
 
+def test_texts_that_no_attack_can_touch_raise_an_alarm(model):
+    texts = ("the film", "a plot", "one actor", *draw_texts(seed=0)[:20])
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    short = evaluate_robustness(
+        model, TextSplit("test", texts, labels, model.classes), attack="character_edits", epsilon=0.4
+    )
+    assert [alarm.name for alarm in short.alarms] == ["nothing_to_try"]
+    assert "3 of 23 rows" in short.alarms[0].message
+    assert short.checked == ("search_cut_short", "nothing_to_try")
+    long = TextSplit("test", texts[2:], labels[2:], model.classes)
+    assert evaluate_robustness(model, long, attack="character_edits", epsilon=0.4).alarms == ()
+
+
+def test_the_edits_of_chinese_words_are_stated_where_they_ran(model):
+    texts = ("这个电影很好看", "the film and its music")
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    result = evaluate_robustness(
+        model, TextSplit("test", texts, labels, model.classes), attack="character_edits"
+    )
+    assert "homoglyph zh_" in result.per_attack[0].settings["edits"]
+    assert "zh_lookalike" in result.per_attack[0].settings["edits"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
