@@ -304,11 +304,13 @@ def test_the_formats_are_those_that_there_are(tmp_path):
 
 
 def test_the_attacks_are_those_that_there_are(tmp_path):
+    from tfapp.attacks.words import WORD_ATTACKS as ATTACKS_ON_STRINGS
     from tfapp.config_sections import WORD_ATTACKS
     from tfapp.evaluation.robustness.on_pixels import pixel_attacks
     from tfapp.evaluation.robustness.settings import WORD_ATTACKS as EVALUATED
 
     assert WORD_ATTACKS == EVALUATED
+    assert set(WORD_ATTACKS) == set(ATTACKS_ON_STRINGS)
     images = MINIMAL.replace('"reviews.csv"', '"photos"\nkind = "image"')
     for text, names in ((images, pixel_attacks()), (MINIMAL, ("standard", *WORD_ATTACKS))):
         for name in names:

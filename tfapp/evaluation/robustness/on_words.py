@@ -18,6 +18,7 @@ from tfapp.evaluation.robustness.settings import (
     EMBEDDING_ATTACKS,
     WORD_ATTACKS,
     AttackSettings,
+    check_options,
     described,
 )
 from tfapp.evaluation.robustness.text_model import TextModel
@@ -62,6 +63,12 @@ def measure_words(
 
     epsilon, norm = settings.epsilon_of("words"), settings.norm_of("words")
     steps = word_steps(attack, settings, options)
+    check_options(options, "words", similarity=any(_wants_similarity(run) for _, run, _ in steps))
+    if isinstance(similarity_fn, str) and similarity_fn != SENTENCE_ENCODER:
+        raise ConfigError(
+            f"similarity_fn = {similarity_fn!r}: give {SENTENCE_ENCODER!r}, a function from originals and "
+            "candidates to cosines, or None."
+        )
     victim = TextModel(model, batch_size=batch_size)
     before = victim(texts)
     survived = before.argmax(axis=1) == labels
@@ -75,8 +82,7 @@ def measure_words(
         if run is character_edits and arguments.get("edits") is None:
             arguments["edits"] = default_edits(texts)  # named, so that the figure states them
         stated = described(run, arguments)
-        similar = inspect.signature(run).parameters.get("similarity_fn")
-        if similar is not None and similar.default is similar.empty:
+        if _wants_similarity(run):
             if similarity_fn == SENTENCE_ENCODER:
                 similarity_fn = sentence_similarity()
                 stated["similarity"] = SENTENCE_ENCODER
@@ -119,6 +125,11 @@ def measure_words(
         alarms=tuple(alarm for alarm in alarms if alarm is not None),
         checked=("search_cut_short", "nothing_to_try"),
     )
+
+
+def _wants_similarity(attack: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(attack).parameters.get("similarity_fn")
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def word_steps(
