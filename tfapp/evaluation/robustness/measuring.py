@@ -119,4 +119,4 @@ def evaluate_robustness(
             batch_size=batch_size or 128,
             similarity_fn=similarity_fn,
         )
-    return measured.result(split.name, tuple(model.classes), labels, settings, rows=rows)
+    return measured.result(split, labels, settings, rows=rows)
