@@ -12,6 +12,7 @@ from tfapp.config import WorkflowConfig
 from tfapp.evaluation import evaluate_corruptions, evaluate_robustness, robustness_curve
 from tfapp.evaluation.robustness import CorruptionAccuracy, Robustness, RobustnessCurve
 from tfapp.evaluation.robustness.page import save_page
+from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS
 from tfapp.runs import write_json, writing_to
 
 _logger = logging.getLogger("tfapp")
@@ -99,18 +100,25 @@ def attack_release_folder(
         The figures and the report.
 
     Raises:
-        TfappError: The release or the rows cannot be used, or a setting.
+        TfappError: The release or the rows cannot be used, or a setting; or an artifact cannot be asked, and
+            the report then has the figures of the model alone.
     """
     from tfapp.release.attack_release import attack_release_artifacts, open_release
-    from tfapp.release.attacked import check_sendable
+    from tfapp.release.attacked import attack_settings, check_attack, check_sendable
     from tfapp.release.model_card import robustness_table
 
     release = open_release(release_dir, data, feature_column=column, label_column=label)
     settings = _given(asked)
+    if settings.get("attack") not in EMBEDDING_ATTACKS:
+        check_attack(attack_settings(settings), release.model)
     _logger.info("attack: %s on %s", settings.get("attack", "standard"), release.title)
     measured = _measure(release.model, release.split, settings, curve=curve, corruptions=corruptions)
     notes = list(release.notes)
-    rows: list[dict[str, str]] = []
+    if measured.result.adversarial is None:
+        notes.append(f"No artifact was asked: none takes {measured.result.domain}.")
+    folder = Path(f"attack-{release.manifest['name']}") if output is None else output
+    title = f"Robustness of {release.title}"
+    outcome = _write(folder, title, measured, notes)
     if measured.result.adversarial is not None:
         check_sendable(measured.result, release.split)
         report, failed = attack_release_artifacts(
@@ -120,9 +128,8 @@ def attack_release_folder(
             black_box_examples=black_box_examples,
         )
         rows = robustness_table(report.entries())
-        notes += failed
-    folder = Path(f"attack-{release.manifest['name']}") if output is None else output
-    return _write(folder, f"Robustness of {release.title}", measured, notes, rows)
+        outcome = _write(folder, title, measured, [*notes, *failed], rows)
+    return outcome
 
 
 @dataclass(frozen=True)

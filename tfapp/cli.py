@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from tfapp import __version__
 from tfapp.errors import AssetError, DataError, TfappError, nearest
@@ -268,6 +269,9 @@ def attack(target: Path, output: Path | None, **options: Any) -> None:
                 raise click.UsageError(f"--{option} goes with a release; a workflow has its own rows")
         for option in ("black_box_queries", "black_box_examples"):
             options.pop(option)
+            if click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT:
+                named = option.replace("_", "-")
+                raise click.UsageError(f"--{named} goes with a release; of a workflow the model is attacked")
         config = load_config(target)
         load_tensorflow()
 
@@ -275,6 +279,9 @@ def attack(target: Path, output: Path | None, **options: Any) -> None:
 
         report = attack_workflow(config, output or Path(), **options)
     else:
+        for option in ("column", "label"):
+            if options["data"] is None and options[option] is not None:
+                raise click.UsageError(f"--{option} goes with --data; a run's own rows have no columns")
         load_tensorflow()
 
         from tfapp.attack_command import attack_release_folder

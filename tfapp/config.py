@@ -84,6 +84,13 @@ class WorkflowConfig(Section):
                 "`evaluate.attack.attack` = {attack} does not go with {kind}s; 'standard' does",
                 {"attack": attack.attack, "kind": kind},
             )
+        if kind == "image" and attack.epsilon is not None and 255 * attack.epsilon < 1 - 1e-6:
+            raise PydanticCustomError(
+                "attack",
+                "`evaluate.attack.epsilon` = {epsilon} is less than one grey level of 255, the least that "
+                "artifacts can be sent; give 1/255 = 0.00392 or more",
+                {"epsilon": attack.epsilon},
+            )
         if kind == "text" and attack.norm is not None:
             raise PydanticCustomError(
                 "attack", "`evaluate.attack.norm` goes with images; for texts epsilon is a share of words"

@@ -9,6 +9,7 @@ import pytest
 
 from tfapp.cli import main
 from tfapp.data.image_store import bmp_file
+from tfapp.errors import ReleaseError
 
 SIZE = 32
 WORKFLOW = """
@@ -116,6 +117,22 @@ def test_a_release_is_attacked_with_all_that_it_ships(folder, release, capsys):
     assert "<b>standing" not in page.replace("<b>standing &lt;b&gt;</b>", "")
 
 
+def test_the_figures_of_the_model_are_kept_when_no_artifact_can_be_asked(
+    folder, release, capsys, monkeypatch
+):
+    def fail(*_arguments, **_options):
+        raise ReleaseError("the artifacts are gone")
+
+    monkeypatch.setattr("tfapp.release.attack_release.attack_release_artifacts", fail)
+    output = folder / "half"
+    assert run_cli("attack", release, "--attack", "fgsm", "--examples", 8, "--output", output) == 2
+    assert "the artifacts are gone" in capsys.readouterr().err
+    content = json.loads((output / "report.json").read_text())
+    assert content["examples"] == 8
+    assert "artifacts" not in content
+    assert (output / "report.html").is_file()
+
+
 def test_other_rows_are_said_to_be_others(folder, release, capsys, tmp_path):
     source = tmp_path / "new"
     for number, label in enumerate(("lying", "standing <b>")):
@@ -141,7 +158,12 @@ def test_other_rows_are_said_to_be_others(folder, release, capsys, tmp_path):
         (["{release}/keras"], "is not a release"),
         (["{folder}/none"], "is not a folder; give a release"),
         (["{folder}/none.toml"], "no such workflow file"),
+        (["{release}", "--attack", "pgd", "--epsilon", "0.5/255"], "less than one grey level"),
+        (["{release}", "--column", "x"], "--column goes with --data"),
+        (["{release}", "--label", "x"], "--label goes with --data"),
         (["{folder}/workflow.toml", "--data", "x"], "--data goes with a release"),
+        (["{folder}/workflow.toml", "--black-box-queries", "200"], "--black-box-queries goes with a release"),
+        (["{folder}/workflow.toml", "--black-box-examples", "5"], "--black-box-examples goes with a"),
         (["{folder}/workflow.toml", "--output", "{folder}/elsewhere"], "there is no such run"),
     ],
 )
@@ -164,7 +186,7 @@ def test_a_run_from_other_settings_is_left_alone(folder, capsys):
     assert sorted(path for path in (folder / "runs").rglob("*") if "attack-report" not in str(path)) == before
 
 
-def test_a_release_without_its_run_asks_for_rows(folder, release, capsys, monkeypatch):
+def test_a_release_without_its_run_asks_for_rows(folder, release, capsys):
     hidden = folder / "runs-elsewhere"
     (folder / "runs").rename(hidden)
     try:

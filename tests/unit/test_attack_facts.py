@@ -211,10 +211,13 @@ def test_apgd_finds_what_a_fixed_step_overlooks(loss):
     ]
     breakable = np.mean([np.delete(row, label).max() > 0 for row, label in zip(reach, labels, strict=True)])
     assert breakable > 0.5
+    overlooked = 1 - standing("pgd", num_steps=20)
+    found = 1 - standing("apgd", loss=loss, num_steps=20)
     if loss == "cross_entropy":
-        assert 1 - standing("apgd", loss=loss, num_steps=20) < breakable
+        assert found < breakable
     else:
-        assert 1 - standing("apgd", loss=loss, num_steps=20) == pytest.approx(breakable, abs=0.03)
+        assert overlooked < breakable - 0.2
+        assert found == pytest.approx(breakable, abs=0.03)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -150,7 +150,7 @@ def test_a_seed_fixes_everything(name, compiled, examples):
     np.testing.assert_array_equal(first, tensor)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", SHORT)
 def test_in_a_graph_with_any_batch_size_it_does_the_same(name, compiled, examples):
     model_fn, (images, labels) = compiled(1.0), examples
 
@@ -264,16 +264,41 @@ def test_images_and_labels_of_the_wrong_form_are_refused(name, compiled, example
         attack(name, compiled(1.0), np.where(images > 0.9, np.nan, images), labels)
     with pytest.raises(DataError, match=r"the labels are float64 of the shape \(24,\)"):
         attack(name, compiled(1.0), images, labels.astype(np.float64))
-    if name not in ("fgsm", "pgd"):
+    for model_fn in (compiled(1.0), network()):
         with pytest.raises(DataError, match="label 9 is outside the model's classes, which are 0 to 4"):
-            attack(name, compiled(1.0), images, np.full(24, 9))
-        with pytest.raises(DataError, match="there are 24 images and 23 labels"):
-            attack(name, compiled(1.0), images, labels[1:])
+            attack(name, model_fn, images, np.full(24, 9))
+    with pytest.raises(DataError, match="there are 24 inputs and 23 labels"):
+        attack(name, compiled(1.0), images, labels[1:])
+    with pytest.raises(DataError, match="distributions over 3 classes, and the model has 5"):
+        attack(name, compiled(1.0), images, np.eye(3, dtype=np.float32)[labels % 3])
 
 
-def test_square_wants_images_of_known_size():
+@pytest.mark.parametrize("name", ["square", "standard"])
+def test_attacks_with_squares_want_images_of_known_size(name):
+    asked = []
     with pytest.raises(DataError, match=r"needs \(batch, height, width, channels\)"):
-        ATTACKS["square"](lambda inputs: inputs, np.zeros((2, 5), np.float32), [0, 1])
+        ATTACKS[name](asked.append, np.zeros((2, 5), np.float32), [0, 1])
+    assert not asked
+
+
+@pytest.mark.parametrize("bounds", [[0, 1], np.array([0.0, 1.0])])
+def test_bounds_may_be_any_two_numbers(bounds, compiled, examples):
+    tuples = attack("fgsm", compiled(1.0), *examples)
+    np.testing.assert_array_equal(attack("fgsm", compiled(1.0), *examples, bounds=bounds), tuples)
+
+
+@pytest.mark.parametrize("bounds", [1.0, (0.0,), (0.0, 0.5, 1.0), None, ("low", "high"), (0.0, np.inf)])
+def test_bounds_of_another_shape_are_refused(bounds, examples):
+    with pytest.raises(ConfigError, match="they must be two finite numbers, the lower one first"):
+        attack("pgd", network(), *examples, bounds=bounds)
+
+
+def test_a_budget_of_each_example_holds_for_it(compiled, examples):
+    budgets = tf.linspace(0.0, 0.1, 24)
+    for name in ("fgsm", "pgd"):
+        found = attack(name, compiled(1.0), *examples, epsilon=budgets)
+        np.testing.assert_array_less(lengths(found, examples[0], "linf"), budgets.numpy() + 1e-6)
+        assert lengths(found, examples[0], "linf")[-1] > 0.05
 
 
 def test_square_attacks_what_is_no_tensorflow_model(examples):

@@ -303,12 +303,22 @@ def test_the_formats_are_those_that_there_are(tmp_path):
     assert refusal(tmp_path, MINIMAL, "data.format=?").count("'") == 2 * (len(formats) + 1)
 
 
+def test_a_budget_below_a_grey_level_is_refused_before_anything_is_trained(tmp_path):
+    images = MINIMAL.replace('"reviews.csv"', '"photos"\nkind = "image"')
+    assert "less than one grey level" in refusal(tmp_path, images, "evaluate.attack.epsilon=0.003")
+    config = load_config(write(tmp_path, images), [f"evaluate.attack.epsilon={1 / 255}"])
+    assert config.evaluate.attack.epsilon == 1 / 255
+    assert load_config(write(tmp_path, MINIMAL), ["evaluate.attack.epsilon=0.003"])
+
+
 def test_the_attacks_are_those_that_there_are(tmp_path):
+    from tfapp.attacks.words import WORD_ATTACKS as ATTACKS_ON_STRINGS
     from tfapp.config_sections import WORD_ATTACKS
     from tfapp.evaluation.robustness.on_pixels import pixel_attacks
     from tfapp.evaluation.robustness.settings import WORD_ATTACKS as EVALUATED
 
     assert WORD_ATTACKS == EVALUATED
+    assert set(WORD_ATTACKS) == set(ATTACKS_ON_STRINGS)
     images = MINIMAL.replace('"reviews.csv"', '"photos"\nkind = "image"')
     for text, names in ((images, pixel_attacks()), (MINIMAL, ("standard", *WORD_ATTACKS))):
         for name in names:

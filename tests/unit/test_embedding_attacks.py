@@ -153,3 +153,11 @@ def test_bad_input_is_refused(name, batch):
         ATTACKS[name](network, embeddings, labels, mask=mask[:, :-1])
     with pytest.raises(DataError, match=r"the embeddings are int64 of the shape \(5, 7\)"):
         ATTACKS[name](network, np.ones((5, 7), np.int64), labels, mask=mask)
+    with pytest.raises(DataError, match="the mask holds other values than 0 and 1"):
+        ATTACKS[name](network, embeddings, labels, mask=mask * 2)
+    with pytest.raises(DataError, match="the embeddings hold a number that is not finite"):
+        ATTACKS[name](network, np.where(embeddings > 2, np.nan, embeddings), labels, mask=mask)
+    with pytest.raises(DataError, match="there are 5 inputs and 4 labels"):
+        ATTACKS[name](network, embeddings, labels[1:], mask=mask)
+    with pytest.raises(DataError, match="label 3 is outside the model's classes, which are 0 to 2"):
+        ATTACKS[name](network, embeddings, labels + 3 * (labels == 0), mask=mask)

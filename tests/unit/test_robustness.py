@@ -189,6 +189,18 @@ def test_rounding_to_grey_levels_stays_within_the_budget(norm):
     assert np.any(rounded != clean)
 
 
+def test_rounding_keeps_most_of_a_perturbation_that_rounding_would_lengthen():
+    """At this size one pixel moves by 0.3 grey levels: whole levels are 0 or 1, and their norm is larger."""
+    generator = np.random.default_rng(0)
+    clean = generator.integers(40, 216, (2, 224, 224, 3)).astype(np.uint8)
+    noise = generator.standard_normal(clean.shape)
+    lengths = np.sqrt(np.sum(noise**2, axis=(1, 2, 3), keepdims=True))
+    made = (clean + 255.0 * 0.5 * noise / lengths).astype(np.float32)
+    kept = perturbation_norms(in_grey_levels(made, clean, epsilon=0.5, norm="l2").astype(float), clean, "l2")
+    assert kept.max() <= 0.5
+    assert kept.min() >= 0.95 * 0.5
+
+
 def test_results_are_kept_and_read_again(healthy, split, tmp_path):
     result = evaluate_robustness(healthy, split, attack="pgd", examples=12, num_steps=2)
     read = Robustness.load(result.save(tmp_path / "attack"))
@@ -319,6 +331,10 @@ def test_an_attack_beyond_its_budget_is_refused(healthy, split):
         ({"epsilon": float("nan")}, "epsilon = nan"),
         ({"attack": "fgsm", "num_steps": 3}, "num_steps = 3: the attack 'fgsm' has no such setting"),
         ({"attack": "pgd", "options": {"stepsize": 1}}, "no setting 'stepsize'; did you mean 'step_size'"),
+        ({"options": {"epsilon": 0.1}}, "'epsilon' is set by .* on pixels; give epsilon instead"),
+        ({"attack": "pgd", "options": {"norm": "l2"}}, "'norm' is set by .*; give norm instead"),
+        ({"options": {"bounds": (0, 1)}}, "'bounds' is set by .*; leave it out"),
+        ({"attack": "square", "options": {"batch_size": 3}}, "'batch_size' is set by .*; give batch_size"),
         ({"num_restarts": 2}, "num_restarts = 2: the attack 'standard' has no such setting"),
         ({"examples": 0}, "examples = 0"),
         ({"batch_size": 0}, "batch_size = 0"),

@@ -5,7 +5,7 @@ import pytest
 
 from tfapp.data.text import TextSplit
 from tfapp.errors import ConfigError
-from tfapp.evaluation.robustness import evaluate_robustness
+from tfapp.evaluation.robustness import evaluate_robustness, robustness_curve
 from tfapp.evaluation.robustness.text_model import TextModel
 from tfapp.training.inference import predict_logits
 
@@ -117,12 +117,57 @@ def test_the_figures_on_embeddings_fall_with_epsilon(model, split):
     assert "does_not_fall_to_zero" in some.checked
 
 
+def test_a_curve_of_an_attack_on_embeddings_starts_at_its_own_epsilon(model, split):
+    curve = robustness_curve(model, split, attack="embedding_pgd", examples=10, num_steps=1)
+    assert [point.epsilon for point in curve.points] == pytest.approx([0.025, 0.05, 0.1, 0.2, 0.4])
+    assert curve.points[0].domain == "embeddings"
+    words = robustness_curve(model, split, attack="character_edits", epsilon=0.5, examples=4)
+    assert [point.epsilon for point in words.points] == [0.125, 0.25, 0.5, 1.0]
+
+
+def test_edits_may_keep_to_similar_sentences(model, split):
+    asked = []
+
+    def nothing_is_similar(originals, candidates):
+        asked.extend(candidates)
+        return np.zeros(len(candidates))
+
+    result = evaluate_robustness(
+        model, split, attack="character_edits", options={"similarity_fn": nothing_is_similar}
+    )
+    assert result.robust_accuracy == result.clean_accuracy
+    assert asked
+
+
 def test_padding_does_not_matter_to_an_attack_without_a_draw(model, split):
     few, many = (
         evaluate_robustness(model, split, attack="embedding_fgm", epsilon=0.05, batch_size=size, alarms=False)
         for size in (4, 30)
     )
     np.testing.assert_array_equal(few.predicted, many.predicted)
+
+
+def test_texts_that_no_attack_can_touch_raise_an_alarm(model):
+    texts = ("the film", "a plot", "one actor", *draw_texts(seed=0)[:20])
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    short = evaluate_robustness(
+        model, TextSplit("test", texts, labels, model.classes), attack="character_edits", epsilon=0.4
+    )
+    assert [alarm.name for alarm in short.alarms] == ["nothing_to_try"]
+    assert "3 of 23 rows" in short.alarms[0].message
+    assert short.checked == ("search_cut_short", "nothing_to_try")
+    long = TextSplit("test", texts[2:], labels[2:], model.classes)
+    assert evaluate_robustness(model, long, attack="character_edits", epsilon=0.4).alarms == ()
+
+
+def test_the_edits_of_chinese_words_are_stated_where_they_ran(model):
+    texts = ("这个电影很好看", "the film and its music")
+    labels = predict_logits(model, texts).argmax(axis=1).astype(np.int32)
+    result = evaluate_robustness(
+        model, TextSplit("test", texts, labels, model.classes), attack="character_edits"
+    )
+    assert "homoglyph zh_" in result.per_attack[0].settings["edits"]
+    assert "zh_lookalike" in result.per_attack[0].settings["edits"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +179,11 @@ def test_padding_does_not_matter_to_an_attack_without_a_draw(model, split):
         ({"attack": "character_edits", "num_steps": 3}, "num_steps = 3: the attack 'character_edits'"),
         ({"options": {"max_querys": 3}}, "no setting 'max_querys'; did you mean 'max_queries'"),
         ({"attack": "embedding_fgm", "options": {"num_steps": 3}}, "no setting 'num_steps'"),
+        ({"attack": "embedding_fgm", "options": {"mask": 1}}, "'mask' is set by .*; leave it out"),
+        ({"options": {"max_changed": 0.5}}, "'max_changed' is set by .* on words; give epsilon instead"),
+        ({"attack": swap_moods, "options": {"seed": 1}}, "'seed' is set by .*; give seed instead"),
+        ({"options": {"similarity_fn": None}}, "'similarity_fn' is set by .*; give similarity_fn instead"),
+        ({"similarity_fn": "minilm"}, "similarity_fn = 'minilm': give 'minilm-l6', a function"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(model, split, options, said):

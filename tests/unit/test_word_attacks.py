@@ -10,8 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tfapp.attacks.words import WORD_ATTACKS, WordAttackResult, character_edits, word_substitution
-from tfapp.data.edits import segment
+from tfapp.attacks.words import (
+    WORD_ATTACKS,
+    WordAttackResult,
+    character_edits,
+    default_edits,
+    word_substitution,
+)
+from tfapp.attacks.words.character_edits import CHARACTER_EDITS
+from tfapp.data.edits import _chinese, segment
 from tfapp.errors import ConfigError
 
 # A bag of words: what each word adds to the logit of class 1. In capital letters it adds nothing.
@@ -283,6 +290,48 @@ def test_chinese_texts_by_characters() -> None:
     assert found.changed == [(0,)]
 
 
+def _has_changed(original: str) -> Callable[[list[str]], npt.NDArray[np.float64]]:
+    """A model that answers 1 to the very text alone, whatever else it is asked."""
+
+    def predict(texts: list[str]) -> npt.NDArray[np.float64]:
+        return np.array([[0.1, 0.9] if text == original else [0.9, 0.1] for text in texts])
+
+    return predict
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_chinese_words_are_edited_without_asking_for_it(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setattr(_chinese, "_is_installed", lambda module: False)
+    text = "未知的东西很多"
+    found = character_edits(_has_changed(text), [text], [1], max_changed=0.5)
+    assert found.success[0]
+    assert found.texts[0] != text
+    assert not found.untouched[0]
+    assert default_edits([text, "abc"])[:5] == default_edits(["abc"]) == CHARACTER_EDITS
+    own = default_edits([text])[5:]
+    assert set(own) >= {"zh_lookalike", "zh_symbol"}
+    assert ("zh_homophone" in own) == installed
+
+
+def test_other_words_are_edited_as_they_were_whatever_stands_beside_them() -> None:
+    texts = ["some wonderful pictures and others", "未知的东西很多"]
+    found = character_edits(_has_changed(texts[0]), texts, [1, 0], max_changed=0.5)
+    alone = character_edits(_has_changed(texts[0]), texts[:1], [1], edits=CHARACTER_EDITS, max_changed=0.5)
+    assert found.texts[0] == alone.texts[0] != texts[0]
+    assert found.queries[0] == alone.queries[0]
+
+
+def test_texts_that_could_not_be_attacked_are_told_from_those_that_withstood() -> None:
+    # Too short for a fifth of its words; no letter to edit; withstands; wrong before.
+    texts = ["good1 film", "1 2 3 4 5 6", "good5 good5 good5 film stars", "bad3 film"]
+    found = character_edits(BagOfWords(), texts, [1, 1, 1, 1])
+    assert found.untouched.tolist() == [True, True, False, False]
+    assert found.success.tolist() == [False] * 4
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -315,4 +364,8 @@ def test_wrong_labels_and_answers_are_refused() -> None:
     with pytest.raises(ConfigError, match="similarity_fn returned the shape"):
         word_substitution(
             BagOfWords(), ["good1 b c d e"], [1], candidates=_upper, similarity_fn=lambda a, b: [1.0, 1.0]
+        )
+    with pytest.raises(ConfigError, match="similarity_fn returned a number that is not finite"):
+        word_substitution(
+            BagOfWords(), ["good1 b c d e"], [1], candidates=_upper, similarity_fn=lambda a, b: [np.nan]
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -21,7 +21,6 @@ def check_settings(
     *,
     epsilon: Any,
     norm: str = "l2",
-    bounds: tuple[float, float] = (0.0, 1.0),
     step_size: Any = None,
     **counts: int,
 ) -> None:
@@ -30,7 +29,6 @@ def check_settings(
     Args:
         epsilon: The budget; a number is checked, a tensor is taken as it is.
         norm: One of `NORMS`.
-        bounds: Lowest and highest value of an input.
         step_size: Like ``epsilon``, or None for the attack's default.
         **counts: Whole numbers that must be at least 1, such as ``num_steps``.
 
@@ -42,12 +40,30 @@ def check_settings(
     _check_fraction("epsilon", epsilon)
     if step_size is not None:
         _check_fraction("step_size", step_size)
-    low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"bounds = {bounds!r}: they must be two finite numbers, the lower one first.")
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ConfigError(f"{name} = {count!r}: it must be a whole number, 1 or more.")
+
+
+def as_bounds(bounds: Sequence[float]) -> tuple[float, float]:
+    """Takes the bounds of an input in any form of two numbers.
+
+    Args:
+        bounds: Lowest and highest value.
+
+    Returns:
+        The same as a tuple of Python numbers, which names a compiled attack.
+
+    Raises:
+        ConfigError: When they are not two finite numbers, the lower one first.
+    """
+    try:
+        low, high = (float(value) for value in bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(f"bounds = {bounds!r}: they must be two finite numbers, the lower one first.")
+    return low, high
 
 
 def _check_fraction(name: str, value: Any) -> None:
@@ -89,6 +105,63 @@ def as_images(images: Any, bounds: tuple[float, float]) -> tf.Tensor:
             "of what the model takes, (0.0, 255.0) for raw pixels or (0.0, 1.0) for scaled ones."
         )
     return pixels
+
+
+def check_sides(images: Any, attack: str) -> None:
+    """Refuses images that have no height and width.
+
+    Args:
+        images: What an attack with squares is given.
+        attack: Its name, for the message.
+
+    Raises:
+        DataError: When they are not ``(batch, height, width, channels)`` of known size.
+    """
+    shape = tf.convert_to_tensor(images).shape
+    if shape.rank != 4 or None in shape[1:]:
+        raise DataError(
+            f"the images have the shape {shape}: {attack} needs (batch, height, width, channels)."
+        )
+
+
+def check_rows(inputs: tf.Tensor, labels: tf.Tensor) -> None:
+    """Refuses labels of another number than the inputs, as far as the numbers are known.
+
+    Args:
+        inputs: ``(batch, ...)``.
+        labels: What `as_labels` answers.
+
+    Raises:
+        DataError: When the numbers differ.
+    """
+    if not inputs.shape[:1].is_compatible_with(labels.shape[:1]):
+        raise DataError(f"there are {inputs.shape[0]} inputs and {labels.shape[0]} labels.")
+
+
+def check_classes(labels: tf.Tensor, num_classes: int | None) -> None:
+    """Refuses labels outside the model's classes; called eagerly, where their values are known.
+
+    Args:
+        labels: What `as_labels` answers.
+        num_classes: How many classes the model knows; None where that is not known.
+
+    Raises:
+        DataError: When a label is no class, or a distribution is over another number of classes.
+    """
+    if num_classes is None:
+        return
+    if labels.shape.rank == 2:
+        if labels.shape[1] != num_classes:
+            raise DataError(
+                f"the labels are distributions over {labels.shape[1]} classes, and the model has "
+                f"{num_classes}."
+            )
+        return
+    outside = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
+    if len(outside):
+        raise DataError(
+            f"label {int(outside[0])} is outside the model's classes, which are 0 to {num_classes - 1}."
+        )
 
 
 def as_labels(labels: Any) -> tf.Tensor:

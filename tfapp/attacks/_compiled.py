@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks._checks import ModelFn
+from tfapp.attacks._checks import ModelFn, check_classes
 
 
 class CompiledModel:
@@ -19,39 +19,67 @@ class CompiledModel:
 
     Args:
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
+
+    Attributes:
+        num_classes: The width of its logits; None before the first trace, and where it is not known.
     """
 
     def __init__(self, model_fn: ModelFn) -> None:
         self.model_fn = model_fn
+        self.num_classes: int | None = None
         self._functions: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """Logits of a batch."""
         if not tf.executing_eagerly():
-            return self.model_fn(inputs)
+            return self._traced(inputs)
         return self.run("logits", lambda model_fn, given: model_fn(given), tf.convert_to_tensor(inputs))
 
-    def run(self, key: Hashable, program: Callable[..., Any], *arguments: Any) -> Any:
+    def run(
+        self,
+        key: Hashable,
+        program: Callable[..., Any],
+        *arguments: Any,
+        labels: tf.Tensor | None = None,
+    ) -> Any:
         """Runs a program, compiled at the first call with its key and with its arguments' types.
 
         Args:
             key: Names the program with all that shapes it; programs with equal keys must be the same.
             program: Takes the model and the arguments.
             *arguments: Tensors, or nested structures of them. Batches may have any number of rows.
+            labels: What `as_labels` answers, to be checked against the model's classes before the program
+                runs; tracing it tells how many they are. None where labels are no classes.
+
+        Raises:
+            DataError: When a label is outside the model's classes.
         """
         arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         signature = tf.nest.map_structure(_any_batch, arguments)
         place = (key, tuple(tf.nest.flatten(signature)))
         if place not in self._functions:
-            model_fn = self.model_fn
             traced = tf.function(
-                lambda *given: program(model_fn, *given), input_signature=signature, autograph=False
+                lambda *given: program(self._traced, *given), input_signature=signature, autograph=False
             )
             self._functions[place] = traced.get_concrete_function()
+        if labels is not None:
+            check_classes(labels, self.num_classes)
         return self._functions[place](*arguments)
 
+    def _traced(self, inputs: tf.Tensor) -> tf.Tensor:
+        logits = tf.convert_to_tensor(self.model_fn(inputs))
+        if logits.shape.rank == 2:
+            self.num_classes = logits.shape[1]
+        return logits
 
-def run_compiled(key: Hashable, program: Callable[..., Any], model_fn: ModelFn, *arguments: Any) -> Any:
+
+def run_compiled(
+    key: Hashable,
+    program: Callable[..., Any],
+    model_fn: ModelFn,
+    *arguments: Any,
+    labels: tf.Tensor | None = None,
+) -> Any:
     """Runs a program of an attack: as it is inside a `tf.function`, otherwise compiled.
 
     Args:
@@ -59,10 +87,14 @@ def run_compiled(key: Hashable, program: Callable[..., Any], model_fn: ModelFn, 
         program: As for `CompiledModel.run`.
         model_fn: The model, compiled or not.
         *arguments: As for `CompiledModel.run`.
+        labels: As for `CompiledModel.run`; not checked inside a `tf.function`, where they are not known.
+
+    Raises:
+        DataError: When a label is outside the model's classes.
     """
     if not tf.executing_eagerly():
         return program(model_fn, *arguments)
-    return as_compiled(model_fn).run(key, program, *arguments)
+    return as_compiled(model_fn).run(key, program, *arguments, labels=labels)
 
 
 def repeat(function: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, times: int) -> tf.Tensor:

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfapp.attacks._ball import as_number
-from tfapp.attacks._checks import ModelFn, Seed, as_images, as_labels, as_seed
+from tfapp.attacks._checks import (
+    ModelFn,
+    Seed,
+    as_images,
+    as_labels,
+    as_seed,
+    check_classes,
+    check_rows,
+)
 from tfapp.attacks._compiled import as_compiled
 from tfapp.attacks._losses import class_indices, is_wrong, logits_of
 from tfapp.attacks._search import Search, Tensors, run_rounds
@@ -69,7 +77,7 @@ def make_examples(
         model_fn: Inputs to logits.
         images: Floating point ``(batch, ...)`` within ``bounds``.
         labels: Class indices or distributions; of a distribution the likeliest class is attacked.
-        epsilon: Budget as a fraction of the range of ``bounds``.
+        epsilon: Budget as a fraction of the range of ``bounds``: a number or a scalar tensor.
         bounds: Lowest and highest value of an input.
         seed: A whole number or an int32 tensor ``(2,)``.
         batch_size: How many images the model sees at a time when called eagerly.
@@ -77,16 +85,16 @@ def make_examples(
     Raises:
         DataError: When images or labels cannot be used.
     """
-    pixels, truth = as_images(images, bounds), class_indices(as_labels(labels))
-    if not pixels.shape[:1].is_compatible_with(truth.shape[:1]):
-        raise DataError(f"there are {pixels.shape[0]} images and {truth.shape[0]} labels.")
+    pixels, given_labels = as_images(images, bounds), as_labels(labels)
+    check_rows(pixels, given_labels)
+    truth = class_indices(given_labels)
     if tf.executing_eagerly():
         model_fn = as_compiled(model_fn)
     logits = batched_logits(model_fn, pixels, batch_size)
     if logits.shape[1] is None:
         raise DataError("the number of the model's classes is unknown: set the shape of its logits.")
     if tf.executing_eagerly():
-        _check_labels(truth, int(logits.shape[1]))
+        check_classes(given_labels, int(logits.shape[1]))
     radius = as_number(epsilon * (bounds[1] - bounds[0]), pixels.dtype)
     given = {"images": pixels, "labels": truth, "answer": pixels, "done": is_wrong(logits, truth)}
     return Examples(model_fn, given, radius, as_seed(seed), logits)
@@ -133,11 +141,3 @@ def loss_for(loss: str, num_classes: int, fewest: int) -> str:
         num_classes,
     )
     return "cross_entropy"
-
-
-def _check_labels(labels: tf.Tensor, num_classes: int) -> None:
-    outside = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
-    if len(outside):
-        raise DataError(
-            f"label {int(outside[0])} is outside the model's classes, which are 0 to {num_classes - 1}."
-        )

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from tfapp.attacks._checks import ModelFn, as_labels
+from tfapp.attacks._checks import ModelFn, as_labels, check_rows
 from tfapp.errors import ConfigError, DataError, nearest
 
 LossFn: TypeAlias = Callable[[tf.Tensor, Any], tf.Tensor]
@@ -139,14 +139,25 @@ def make_loss(loss: str | LossFn) -> LossFn:
     return LOSSES[loss]
 
 
-def loss_labels(loss: str | LossFn, labels: Any) -> Any:
+def loss_labels(loss: str | LossFn, labels: Any, inputs: tf.Tensor) -> tuple[Any, tf.Tensor | None]:
     """Takes labels as a loss wants them: checked for those with a name, as they are for a function.
 
     Args:
         loss: What `make_loss` takes.
         labels: What `as_labels` takes, or what the function takes.
+        inputs: What they belong to, ``(batch, ...)``.
+
+    Returns:
+        The labels; and the same where they are classes or distributions over classes, else None.
+
+    Raises:
+        DataError: When they have another form, or are of another number than the inputs.
     """
-    return labels if callable(loss) else as_labels(labels)
+    if callable(loss):
+        return labels, None
+    given = as_labels(labels)
+    check_rows(inputs, given)
+    return given, given
 
 
 def class_indices(labels: tf.Tensor) -> tf.Tensor:

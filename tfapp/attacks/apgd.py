@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._ascent import Ascent
-from tfapp.attacks._checks import ModelFn, Seed, check_settings
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
 from tfapp.attacks._examples import loss_for, make_examples
 from tfapp.attacks.apgd_t import apgd_t
 from tfapp.errors import ConfigError, nearest
@@ -41,7 +41,7 @@ def apgd(
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
         images: Floating point ``(batch, ...)`` within ``bounds``.
         labels: Class indices ``(batch,)``; of distributions ``(batch, num_classes)`` the likeliest class.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a scalar tensor.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_steps: Steps of a restart.
@@ -83,11 +83,11 @@ def apgd(
     check_settings(
         epsilon=epsilon,
         norm=norm,
-        bounds=bounds,
         num_steps=num_steps,
         num_restarts=num_restarts,
         batch_size=batch_size,
     )
+    bounds = as_bounds(bounds)
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )

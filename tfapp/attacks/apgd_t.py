@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._ascent import Ascent
-from tfapp.attacks._checks import ModelFn, Seed, check_settings
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
 from tfapp.attacks._examples import loss_for, make_examples, runners_up
 
 
@@ -28,13 +28,14 @@ def apgd_t(
     """Runs `apgd` on the targeted DLR loss, towards each of the likeliest wrong classes in turn.
 
     The strongest single attack of `standard`, and with nine targets the dearest one that takes gradients. An
-    example is left alone once it is misclassified, as whatever class.
+    example is left alone once it is misclassified, as whatever class. With two classes there is one target,
+    and this is `apgd` over again: take that one.
 
     Args:
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
         images: Floating point ``(batch, ...)`` within ``bounds``.
         labels: Class indices ``(batch,)``; of distributions ``(batch, num_classes)`` the likeliest class.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a scalar tensor.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_steps: Steps towards each target.
@@ -57,12 +58,12 @@ def apgd_t(
     check_settings(
         epsilon=epsilon,
         norm=norm,
-        bounds=bounds,
         num_steps=num_steps,
         num_restarts=num_restarts,
         num_targets=num_targets,
         batch_size=batch_size,
     )
+    bounds = as_bounds(bounds)
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )

@@ -6,11 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks._ball import as_number
 from tfapp.attacks._checks import ModelFn, Seed, check_settings
-from tfapp.attacks._compiled import run_compiled
-from tfapp.attacks._embeddings import as_embeddings, embedding_ball
-from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
+from tfapp.attacks._embeddings import climb_embeddings
+from tfapp.attacks._losses import LossFn
 
 
 def embedding_fgm(
@@ -34,7 +32,8 @@ def embedding_fgm(
         labels: Class indices ``(batch,)``, distributions ``(batch, num_classes)``, or what ``loss`` takes.
         mask: 1 or True at tokens, 0 or False at padding, ``(batch, sequence)``. Padding is neither moved nor
             counted in any norm.
-        epsilon: Length of the step as a fraction of the Euclidean norm of the example's own tokens.
+        epsilon: Length of the step as a fraction of the Euclidean norm of the example's own tokens: a number,
+            or a tensor, scalar or ``(batch,)``.
         loss: What to raise: ``"cross_entropy"``, ``"dlr"``, ``"margin"``, or a function of logits and labels
             that answers one number for each example.
         seed: Taken because every attack takes one; nothing is random here.
@@ -51,15 +50,15 @@ def embedding_fgm(
         arXiv:1605.07725.
     """
     check_settings(epsilon=epsilon)
-    loss_fn = make_loss(loss)
-    targets = loss_labels(loss, labels)
-    values, tokens = as_embeddings(embeddings, mask)
-
-    def step(model_fn: ModelFn, values: tf.Tensor, tokens: tf.Tensor, labels: Any, share: Any) -> tf.Tensor:
-        ball = embedding_ball(values, tokens, share)
-        _, gradient, _ = loss_and_gradient(model_fn, loss_fn, ball.clean, labels, ball.dtype)
-        return ball.inputs(ball.ascend(ball.clean, gradient, ball.radius))
-
-    share = as_number(epsilon, values.dtype)
-    found = run_compiled(("embedding_fgm", loss), step, model_fn, values, tokens, targets, share)
-    return tf.stop_gradient(found)
+    return climb_embeddings(
+        model_fn,
+        embeddings,
+        labels,
+        mask=mask,
+        epsilon=epsilon,
+        step_size=epsilon,
+        num_steps=1,
+        random_start=False,
+        loss=loss,
+        seed=seed,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._ball import Ball, norms, per_example
-from tfapp.attacks._checks import ModelFn, Seed, check_settings
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
 from tfapp.attacks._examples import make_examples, runners_up
 from tfapp.attacks._hyperplane import onto_hyperplane
 from tfapp.attacks._losses import is_wrong, logit_difference, logits_of, loss_and_gradient
@@ -39,13 +39,14 @@ def fab(
     Each step goes to the linearised boundary between the true and the target class, drawn towards the clean
     image, and comes back a tenth of the way once across. As it takes differences of logits, cross-entropy's
     vanished gradients do not stop it. It costs a gradient and a pass for each step and target, more than the
-    other attacks, and seldom breaks what `apgd_t` left: use it alone to measure distances.
+    other attacks, and seldom breaks what `apgd_t` left. To measure distances take ``closest=True``: without
+    it the answer is the first point within ``epsilon``, which may be far from the closest one.
 
     Args:
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
         images: Floating point ``(batch, ...)`` within ``bounds``.
         labels: Class indices ``(batch,)``; of distributions ``(batch, num_classes)`` the likeliest class.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a scalar tensor.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_steps: Steps towards each target.
@@ -70,11 +71,11 @@ def fab(
     check_settings(
         epsilon=epsilon,
         norm=norm,
-        bounds=bounds,
         num_steps=num_steps,
         num_targets=num_targets,
         batch_size=batch_size,
     )
+    bounds = as_bounds(bounds)
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )

@@ -7,11 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._ball import Ball, as_number, per_example
-from tfapp.attacks._checks import ModelFn, Seed, as_images, as_seed, check_settings, fold
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, as_images, as_seed, check_settings, fold
 from tfapp.attacks._compiled import repeat, run_compiled
 from tfapp.attacks._losses import (
     LossFn,
-    class_indices,
+    is_wrong,
     logits_of,
     loss_and_gradient,
     loss_labels,
@@ -44,11 +44,13 @@ def pgd(
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
         images: Floating point ``(batch, ...)`` within ``bounds``.
         labels: Class indices ``(batch,)``, distributions ``(batch, num_classes)``, or what ``loss`` takes.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a tensor, scalar or
+            ``(batch,)``.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_steps: Steps from each start.
-        step_size: Length of a step in the unit of ``epsilon``; the default is ``2.5 * epsilon / num_steps``.
+        step_size: Length of a step in the unit of ``epsilon``, 0 or more, at which the points stay at their
+            start; the default is ``2.5 * epsilon / num_steps``.
         num_restarts: Starts; the second and later ones are random whatever ``random_start`` says.
         random_start: Whether the first start is random too.
         loss: What to raise: ``"cross_entropy"``, ``"dlr"``, ``"margin"``, or a function of logits and labels
@@ -68,14 +70,14 @@ def pgd(
     check_settings(
         epsilon=epsilon,
         norm=norm,
-        bounds=bounds,
         step_size=step_size,
         num_steps=num_steps,
         num_restarts=num_restarts,
     )
+    bounds = as_bounds(bounds)
     loss_fn = make_loss(loss)
     pixels = as_images(images, bounds)
-    targets = loss_labels(loss, labels)
+    targets, classes = loss_labels(loss, labels, pixels)
     scale = bounds[1] - bounds[0]
     size = (2.5 * epsilon / num_steps if step_size is None else step_size) * scale
 
@@ -107,7 +109,7 @@ def pgd(
 
     key = ("pgd", norm, bounds, num_steps, num_restarts, random_start, loss)
     numbers = (as_number(value, pixels.dtype) for value in (epsilon * scale, size))
-    found = run_compiled(key, climbs, model_fn, pixels, targets, *numbers, as_seed(seed))
+    found = run_compiled(key, climbs, model_fn, pixels, targets, *numbers, as_seed(seed), labels=classes)
     return tf.stop_gradient(found)
 
 
@@ -119,4 +121,4 @@ def _judge(
     value = make_loss(loss)(logits, labels)
     if callable(loss):
         return tf.zeros_like(value, tf.bool), value
-    return tf.argmax(logits, axis=1, output_type=tf.int32) != class_indices(labels), value
+    return is_wrong(logits, labels), value

@@ -6,10 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks._checks import ModelFn, Seed, check_settings
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings, check_sides
 from tfapp.attacks._examples import make_examples
 from tfapp.attacks._squares import L2Squares, LinfSquares
-from tfapp.errors import DataError
 
 
 def square(
@@ -36,7 +35,7 @@ def square(
             as well.
         images: Floating point ``(batch, height, width, channels)`` within ``bounds``.
         labels: Class indices ``(batch,)``; of distributions ``(batch, num_classes)`` the likeliest class.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a scalar tensor.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_queries: How often the model may be asked about an example, at most; the question whether it is
@@ -55,12 +54,9 @@ def square(
     Reference:
         Andriushchenko et al. 2020, Square Attack, arXiv:1912.00049.
     """
-    check_settings(epsilon=epsilon, norm=norm, bounds=bounds, num_queries=num_queries, batch_size=batch_size)
-    shape = tf.convert_to_tensor(images).shape
-    if shape.rank != 4 or None in shape[1:]:
-        raise DataError(
-            f"the images have the shape {shape}: the square attack needs (batch, height, width, channels)."
-        )
+    check_settings(epsilon=epsilon, norm=norm, num_queries=num_queries, batch_size=batch_size)
+    bounds = as_bounds(bounds)
+    check_sides(images, "square")
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.attacks._ball import per_example
-from tfapp.attacks._checks import ModelFn, Seed, check_settings
+from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings, check_sides
 from tfapp.attacks._examples import batched_logits, make_examples
 from tfapp.attacks._losses import is_wrong
 from tfapp.attacks.apgd import apgd
@@ -83,7 +83,7 @@ def standard(
         model_fn: Inputs to logits ``(batch, num_classes)``, in inference mode.
         images: Floating point ``(batch, height, width, channels)`` within ``bounds``.
         labels: Class indices ``(batch,)``; of distributions ``(batch, num_classes)`` the likeliest class.
-        epsilon: Largest change, as a fraction of the range of ``bounds``.
+        epsilon: Largest change, as a fraction of the range of ``bounds``: a number, or a scalar tensor.
         norm: ``"linf"`` or ``"l2"``.
         bounds: Lowest and highest value of a pixel.
         num_steps: Of the attacks that take gradients. Fewer steps or queries than the defaults are for quick
@@ -105,7 +105,9 @@ def standard(
         Croce and Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of diverse
         parameter-free attacks, arXiv:2003.01690.
     """
-    check_settings(epsilon=epsilon, norm=norm, bounds=bounds, batch_size=batch_size)
+    check_settings(epsilon=epsilon, norm=norm, batch_size=batch_size)
+    bounds = as_bounds(bounds)
+    check_sides(images, "standard, which ends with square,")
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )

@@ -12,16 +12,16 @@ from tfapp.data.image_store import ImageStore
 from tfapp.data.split_data import Split
 
 
-def draw_numbers(numbers: npt.NDArray[np.integer], count: int, *, seed: int = 0) -> npt.NDArray[np.integer]:
+def draw_numbers(numbers: npt.NDArray[np.int64], count: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
     """Draws from ascending numbers without replacement, and keeps their order.
 
     Args:
-        numbers: Such as rows ``(candidates,)``.
+        numbers: Such as rows, int64 ``(candidates,)``.
         count: How many; all where there are fewer.
         seed: Decides which, at least 0.
 
     Returns:
-        ``(min(count, candidates),)``.
+        int64 ``(min(count, candidates),)``.
     """
     if count >= len(numbers):
         return numbers

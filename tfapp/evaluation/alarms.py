@@ -35,6 +35,9 @@ RISE_MARGIN = 0.01
 CUT_SHORT_SHARE = 0.01
 """Share of all examples whose search may end for lack of queries or time."""
 
+UNTOUCHED_SHARE = 0.1
+"""Share of all examples that may withstand an attack because it had no word to change."""
+
 _FEWEST_ROWS = 2
 
 
@@ -44,7 +47,7 @@ class Alarm:
 
     Attributes:
         name: ``"black_box_stronger"``, ``"does_not_fall_to_zero"``, ``"noise_as_strong"``,
-            ``"zero_gradients"``, ``"search_cut_short"`` or ``"rises_with_epsilon"``.
+            ``"zero_gradients"``, ``"search_cut_short"``, ``"nothing_to_try"`` or ``"rises_with_epsilon"``.
         undermines: The attack whose number it undermines.
         message: What was measured, what would be normal, and what it means.
     """
@@ -182,6 +185,28 @@ def search_cut_short(*, attack: str, rows: int, examples: int) -> Alarm | None:
         attack,
         f"the search ended for lack of queries or time on {rows} of {examples} rows, more than "
         f"{CUT_SHORT_SHARE:.0%}: with a larger budget some of them may fall.",
+    )
+
+
+def nothing_to_try(*, attack: str, rows: int, examples: int) -> Alarm | None:
+    """Judges how many rows survive an attack that could not change a word of them.
+
+    Args:
+        attack: The attack in question.
+        rows: Rows that it left untouched.
+        examples: All rows that were measured.
+
+    Returns:
+        An alarm when they are more than `UNTOUCHED_SHARE` of the examples.
+    """
+    if rows <= UNTOUCHED_SHARE * examples:
+        return None
+    return Alarm(
+        "nothing_to_try",
+        attack,
+        f"{rows} of {examples} rows, more than {UNTOUCHED_SHARE:.0%}, count as robust though {attack} could "
+        "change no word of them: they are too short for the share that may change, or no word has a "
+        "candidate, as where the attack is for another language. Take a larger epsilon or another attack.",
     )
 
 

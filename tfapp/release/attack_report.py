@@ -17,6 +17,7 @@ MODEL = "model"
 """What the model itself is called among its artifacts."""
 
 Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,61 @@ class Attacked:
         standing: Which of these rows the model itself withstands too, ``(rows,)``: that an artifact escapes
             an example that was made for the model does not make it robust.
         black_box: What an attack on the answers found on some of these, or None where there was none.
+        model: The same of the model that an artifact was made of; None for the model itself.
     """
 
     transfer_accuracy: float
     standing: Flags
     black_box: BlackBoxFound | None = None
+    model: Attacked | None = None
 
     @property
-    def lost_share(self) -> float:
-        """Share of the tried rows that the black box fools; 0 where there was none."""
-        return 0.0 if self.black_box is None else float(np.mean(self.black_box.fooled))
+    def searched_accuracy(self) -> float:
+        """Share of rows that stand, less what its own black box would fool of them."""
+        fooled = 0.0 if self.black_box is None else float(np.mean(self.black_box.fooled))
+        return float(np.mean(self.standing)) * (1.0 - fooled)
 
     @property
     def robust_accuracy(self) -> float:
-        """Share of rows that stand, less what the black box would fool of them, reckoned from its rows."""
-        return float(np.mean(self.standing)) * (1.0 - self.lost_share)
+        """Share of rows that stand, less what black boxes would fool of them, reckoned from the tried rows.
+
+        A row that the model loses to its black box is lost for an artifact too, which thus never counts as
+        more robust than the model.
+        """
+        tried, fooled = self._tried()
+        lost = float(np.mean(np.isin(tried, fooled))) if len(tried) else 0.0
+        own = float(np.mean(self.standing)) * (1.0 - lost)
+        return own if self.model is None else min(own, self.model.robust_accuracy)
 
     @property
     def interval95(self) -> tuple[float, float]:
-        """Its 95 % interval; where the black box tried some of the rows only, at least that wide."""
+        """Its 95 % interval.
+
+        Where black boxes tried some of the rows only, it is the product of two such intervals: that of the
+        rows that stand, and that of the tried ones which are kept. It is conservative: it covers more.
+        """
         rows, count = len(self.standing), int(np.sum(self.standing))
-        if self.black_box is None:
-            return wilson_interval(count, rows)
-        tried, fooled = len(self.black_box.rows), int(np.sum(self.black_box.fooled))
-        if tried == count:
-            return wilson_interval(count - fooled, rows)
-        stand, keep = wilson_interval(count, rows), wilson_interval(tried - fooled, tried)
-        return stand[0] * keep[0], stand[1] * keep[1]
+        tried, fooled = self._tried()
+        if len(tried) == count:
+            low, high = wilson_interval(count - len(fooled), rows)
+        elif len(tried):
+            stand, keep = wilson_interval(count, rows), wilson_interval(len(tried) - len(fooled), len(tried))
+            low, high = stand[0] * keep[0], stand[1] * keep[1]
+        else:
+            low, high = wilson_interval(count, rows)
+        accuracy = self.robust_accuracy
+        return min(low, accuracy), max(high, accuracy)
+
+    def _tried(self) -> tuple[Rows, Rows]:
+        """The standing rows that a black box tried, here or on the model, and those that either fooled."""
+        boxes = [self.black_box, None if self.model is None else self.model.black_box]
+        none = np.zeros(0, np.int64)
+        tried = [none, *(box.rows for box in boxes if box is not None)]
+        fooled = [none, *(box.rows[box.fooled] for box in boxes if box is not None)]
+        standing = np.flatnonzero(self.standing)
+        return np.intersect1d(np.concatenate(tried), standing), np.intersect1d(
+            np.concatenate(fooled), standing
+        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +114,10 @@ class AttackReport:
     def reasons(self, variant: str, budget: Budget) -> list[str]:
         """Judges an artifact.
 
-        The drop is limited after the model's examples, which every row has seen; with the black box it must
-        go beyond the limit by two standard errors, as its rows are few and its search draws at random.
+        The drop is limited after the model's examples, which every row has seen. With the black box it must
+        go beyond the limit by two standard errors, as its rows are few and its search draws at random; here
+        model and artifact are each judged by their own search, as rows that only one of the two finds are
+        chance.
 
         Args:
             variant: Its variant.
@@ -108,7 +139,9 @@ class AttackReport:
                 f"(min_robust_accuracy; {settings})"
             )
         transferred = float(np.mean(self.model.standing) - np.mean(found.standing))
-        drop = self.model.robust_accuracy - accuracy
+        drop = 0.0
+        if found.black_box is not None:
+            drop = self.model.searched_accuracy - found.searched_accuracy
         if transferred > most + ROUNDING or drop > most + 2 * self._black_box_error(found) + ROUNDING:
             reasons.append(
                 f"{variant}: loses {max(drop, transferred):.2%} robust accuracy on {rows} rows against the "

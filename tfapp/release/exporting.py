@@ -133,7 +133,8 @@ def export(
             asking for its answers. Pixels are rounded to whole grey levels within the budget first, as
             devices and servers take them. None measures no robustness.
         black_box_queries: How often that attack on a TFLite file itself may ask about a row; 0 leaves it out.
-        black_box_examples: On how many rows it is tried: the first that survive the examples of the model.
+        black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
+            model.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:

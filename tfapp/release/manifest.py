@@ -50,8 +50,9 @@ class Robustness(_Part):
 
     Examples are drawn from the split by the seed. `transfer_accuracy` is what is left after the adversarial
     examples that were made on the model; pixels are rounded to whole grey levels within the budget. Robust
-    accuracies leave out rows that the model itself loses, and what the black box would fool, reckoned from
-    its rows.
+    accuracies leave out rows that the model itself loses, and what the black boxes on the model and on the
+    artifact would fool, reckoned from the rows that they tried; `black_box` is the artifact's own, null where
+    it had none.
     """
 
     attack: str

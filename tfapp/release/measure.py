@@ -65,7 +65,7 @@ def measure(
         budget: How far they may be from the model.
         stage: Where they are written.
         calibration: Features by which integer artifacts are calibrated.
-        robustness: Adversarial examples of the first of these rows, made on the model; None for no attack.
+        robustness: Adversarial examples of some of these rows, made on the model; None for no attack.
         black_box: Queries a row and rows of the attack on each TFLite file itself.
 
     Returns:

@@ -108,8 +108,9 @@ def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[s
     sent = (
         "Every artifact answered the adversarial examples that were made on the model; pixels were rounded "
         "to whole grey levels within the budget first, also for the model's own figure that artifacts are "
-        "compared with. A row that the model loses counts as lost for its artifacts too; what the attack on "
-        "a file itself would fool of all rows is reckoned from those that it was tried on."
+        "compared with. A row that the model loses, to these examples or to the attack on its own answers, "
+        "counts as lost for its artifacts too; what attacks on answers would fool of all rows is reckoned "
+        "from those that they were tried on."
     )
     parts = ["## Robustness", "\n".join(shares), settings, "\n".join(alarms)]
     return [*parts, sent, _markdown(rows)] if rows else parts

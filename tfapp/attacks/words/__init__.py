@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tfapp.attacks.words._result import WordAttackResult
 from tfapp.attacks.words._victim import PredictFn, Similarity
-from tfapp.attacks.words.character_edits import character_edits
+from tfapp.attacks.words.character_edits import character_edits, default_edits
 from tfapp.attacks.words.word_substitution import Candidates, word_substitution
 
 WORD_ATTACKS: dict[str, Callable[..., WordAttackResult]] = {
@@ -19,5 +19,6 @@ __all__ = [
     "Similarity",
     "WordAttackResult",
     "character_edits",
+    "default_edits",
     "word_substitution",
 ]

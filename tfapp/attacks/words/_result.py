@@ -25,6 +25,9 @@ class WordAttackResult:
             nothing was tried. The accuracy under attack is ``(clean_correct & ~success).mean()``.
         out_of_budget: Whether the search was cut short by ``max_queries`` or ``max_seconds`` without a
             success, bool ``(texts,)``: a larger budget could still find an adversarial text.
+        untouched: Whether the model answered the original rightly and no word of it could be changed, bool
+            ``(texts,)``: the text is too short for ``max_changed``, or no word has a candidate. Such a text
+            withstands the attack without having been attacked.
         seconds: Wall time of the whole attack.
     """
 
@@ -35,4 +38,5 @@ class WordAttackResult:
     similarity: npt.NDArray[np.float64]
     clean_correct: npt.NDArray[np.bool_]
     out_of_budget: npt.NDArray[np.bool_]
+    untouched: npt.NDArray[np.bool_]
     seconds: float

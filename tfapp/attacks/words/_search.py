@@ -82,6 +82,7 @@ def greedy_search(
         similarity=np.array([t.similarity if t.success else 1.0 for t in targets], np.float64),
         clean_correct=np.array([t.clean_correct for t in targets], bool),
         out_of_budget=np.array([t.cut_short and not t.success for t in targets], bool),
+        untouched=np.array([t.untouched for t in targets], bool),
         seconds=victim.seconds,
     )
 
@@ -101,6 +102,8 @@ def _start(victim: Victim, targets: Sequence[Target], candidates_of: CandidatesO
     active = [target for target in targets if target.clean_correct and target.most]
     for target in active:
         target.offer(candidates_of(target.segments, target.rng))
+    for target in targets:
+        target.untouched = target.clean_correct and not target.order
     # Words that may not change are not ranked: their rank would be of no use.
     asked = [target.without() for target in active]
     for target, texts, given in zip(active, asked, _answers(victim, asked), strict=True):

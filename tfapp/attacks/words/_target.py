@@ -51,7 +51,7 @@ class Target:
         self.text, self.segments, self.label = text, segments, label
         self.most, self.budget, self.rng = most, budget, rng
         self.probabilities: Probabilities = np.zeros(0)
-        self.clean_correct = self.success = self.cut_short = False
+        self.clean_correct = self.success = self.cut_short = self.untouched = False
         self.queries = 0
         self.changes: dict[int, str] = {}
         self.similarity = 1.0

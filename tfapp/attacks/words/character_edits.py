@@ -10,9 +10,22 @@ import numpy as np
 from tfapp.attacks.words._result import WordAttackResult
 from tfapp.attacks.words._search import greedy_search
 from tfapp.attacks.words._victim import PredictFn, Similarity
-from tfapp.data.edits import Chinese, Edit, Segments, resolve_edits, segment
+from tfapp.data.edits import Chinese, Edit, Segments, chinese_edits, has_han, resolve_edits, segment
 
 CHARACTER_EDITS = ("swap", "drop", "insert", "keyboard", "homoglyph")
+
+
+def default_edits(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names the edits that go with texts.
+
+    Args:
+        texts: The texts.
+
+    Returns:
+        `CHARACTER_EDITS`; and where any text holds a Chinese character the edits of Chinese words too, those
+        that need no package and those whose packages are installed.
+    """
+    return (*CHARACTER_EDITS, *chinese_edits()) if has_han(texts) else CHARACTER_EDITS
 
 
 def character_edits(
@@ -20,7 +33,7 @@ def character_edits(
     texts: Sequence[str],
     labels: Any,
     *,
-    edits: Sequence[str | Edit] = CHARACTER_EDITS,
+    edits: Sequence[str | Edit] | None = None,
     similarity_fn: Similarity | None = None,
     max_changed: float = 0.2,
     min_similarity: float = 0.8,
@@ -38,14 +51,15 @@ def character_edits(
     under attack. Texts of fewer than ``1 / max_changed`` words cannot change at all. It says little about
     models behind a spelling corrector.
 
-    For Chinese, give ``edits`` whose names begin with ``zh_``, such as ``("zh_homophone",
-    "zh_lookalike")``; the words are then jieba's.
+    Words in Chinese characters have edits of their own, whose names begin with ``zh_``; where jieba is
+    installed, the words are jieba's. Without ``edits``, the figure on Chinese texts depends on what is
+    installed of the extra ``zh``: name the edits where figures are to be compared.
 
     Args:
         predict_fn: From a list of texts to probabilities ``(n, num_classes)``, in inference mode.
         texts: The texts.
         labels: Their classes, whole numbers ``(texts,)``.
-        edits: Names of `tfapp.data.edits.TEXT_EDITS`, or edits.
+        edits: Names of `tfapp.data.edits.TEXT_EDITS`, or edits; `default_edits` when None.
         similarity_fn: As in `word_substitution`.
         max_changed: As in `word_substitution`.
         min_similarity: Least cosine with the original where ``similarity_fn`` is given.
@@ -66,7 +80,7 @@ def character_edits(
         Pruthi et al. 2019, Combating Adversarial Misspellings, arXiv:1905.11268; Gao et al. 2018,
         Black-box Generation of Adversarial Text Sequences (DeepWordBug), arXiv:1801.04354.
     """
-    chosen = resolve_edits(edits)
+    chosen = resolve_edits(default_edits(texts) if edits is None else edits)
 
     def candidates_of(segments: Segments, rng: np.random.Generator) -> Sequence[Sequence[str]]:
         return [

@@ -4,6 +4,7 @@ An edit maps a word and a random generator to candidates, maybe none, that diffe
 names begin with ``zh_`` are for Chinese; three of them need packages of the extra ``zh``.
 """
 
+from tfapp.data.edits._chinese import chinese_edits, has_han
 from tfapp.data.edits._edit import Edit
 from tfapp.data.edits._random import random_edits, random_edits_batch, resolve_edits
 from tfapp.data.edits._segments import Chinese, Segments, segment
@@ -40,6 +41,8 @@ __all__ = [
     "Chinese",
     "Edit",
     "Segments",
+    "chinese_edits",
+    "has_han",
     "make_synonym_edit",
     "random_edits",
     "random_edits_batch",

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -14,12 +15,31 @@ from tfapp.assets import cache_dir
 from tfapp.errors import ConfigError
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_HAN_CHARACTER = re.compile(f"[{HAN}]")
 _HAN_WORD = re.compile(f"[{HAN}]+")
+# The edits of words in Chinese characters, with the module that each needs.
+_NEEDS = {
+    "zh_homophone": "pypinyin",
+    "zh_lookalike": None,
+    "zh_script": "opencc",
+    "zh_swap": "jieba",
+    "zh_symbol": None,
+}
 
 
 def is_han(word: str) -> bool:
     """Tells whether a word is written in Chinese characters alone."""
     return _HAN_WORD.fullmatch(word) is not None
+
+
+def has_han(texts: Iterable[str]) -> bool:
+    """Tells whether any of the texts holds a Chinese character."""
+    return any(_HAN_CHARACTER.search(text) for text in texts)
+
+
+def chinese_edits() -> tuple[str, ...]:
+    """Names the edits of words in Chinese characters whose packages are installed."""
+    return tuple(name for name, module in _NEEDS.items() if module is None or _is_installed(module))
 
 
 @cache
@@ -35,7 +55,11 @@ def common_characters() -> frozenset[str]:
 
 def has_jieba() -> bool:
     """Tells whether jieba is installed."""
-    return importlib.util.find_spec("jieba") is not None
+    return _is_installed("jieba")
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def zh_package(name: str, needed_by: str) -> Any:

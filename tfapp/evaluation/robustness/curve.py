@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from tfapp.evaluation.alarms import Alarm, rises_with_epsilon
 from tfapp.evaluation.report import table_lines
 from tfapp.evaluation.robustness.measuring import evaluate_robustness
 from tfapp.evaluation.robustness.result import Robustness
-from tfapp.evaluation.robustness.settings import AttackSettings, epsilon_text
+from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, AttackSettings, epsilon_text
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The budgets of a curve, as multiples of the one that is asked about."""
@@ -67,7 +68,8 @@ def robustness_curve(
     """Measures robust accuracy at several budgets, each attacked by itself.
 
     That no row is carried from one budget to the next costs time and shows what a cheaper curve would hide:
-    an attack that finds less with more freedom.
+    an attack that finds less with more freedom. All points are of the same rows, so their intervals are not
+    independent: a difference between two points is better known than the intervals, looked at apart, suggest.
 
     Args:
         model: A classifier with its preprocessor.
@@ -90,8 +92,14 @@ def robustness_curve(
     asked = options.pop("epsilon", None)
     if epsilons is None:
         settings = AttackSettings(attack=attack, epsilon=asked, norm=options.get("norm"))
-        middle = settings.epsilon_of("pixels" if on_pixels else "words")
-        most = float("inf") if on_pixels else 1.0
+        if on_pixels:
+            middle, most = settings.epsilon_of("pixels"), math.inf
+        elif attack in EMBEDDING_ATTACKS:
+            from tfapp.attacks import ATTACKS  # TensorFlow loads only where a model runs
+
+            middle, most = settings.epsilon_of("embeddings", ATTACKS[attack]), math.inf
+        else:
+            middle, most = settings.epsilon_of("words"), 1.0
         epsilons = [min(most, multiple * middle) for multiple in MULTIPLES]
     budgets = sorted(set(epsilons))
     if len(budgets) < 2:

@@ -50,8 +50,7 @@ class Measured:
 
     def result(
         self,
-        split: str,
-        classes: tuple[str, ...],
+        split: Any,
         labels: npt.NDArray[np.integer],
         settings: AttackSettings,
         *,
@@ -60,8 +59,7 @@ class Measured:
         """Counts.
 
         Args:
-            split: Name of the split.
-            classes: Names of the classes.
+            split: The split of the rows.
             labels: True classes ``(rows,)``.
             settings: What was asked for.
             rows: Where the attacked rows stand in the split ``(rows,)``.
@@ -72,8 +70,9 @@ class Measured:
         predicted = self.before.argmax(axis=1)
         clean, clean_interval = share_and_interval(predicted == labels)
         robust, interval = share_and_interval(self.survived)
+        classes = tuple(split.classes)
         return Robustness(
-            split=split,
+            split=split.name,
             classes=classes,
             domain=self.domain,
             attack=settings.attack,
@@ -96,6 +95,8 @@ class Measured:
             checked=self.checked,
             worst=self._worst(classes, labels, rows),
             adversarial=self.handed_on,
+            split_sha256=getattr(split, "sha256", None),
+            rows=rows,
         )
 
     def _common_settings(self) -> dict[str, Any]:

@@ -42,15 +42,15 @@ def evaluate_robustness(
         model: A classifier with its preprocessor.
         split: Rows with labels, of texts or images.
         attack: For images ``"standard"`` (AutoAttack's four in its order), ``"fgsm"``, ``"pgd"``, ``"apgd"``,
-            ``"fab"`` or ``"square"``; for texts ``"standard"`` (both of the following, one after another),
-            ``"word_substitution"`` or ``"character_edits"``, and ``"embedding_fgm"`` and ``"embedding_pgd"``.
-            Or a function that is called as these are.
+            ``"apgd_t"``, ``"fab"`` or ``"square"``; for texts ``"standard"`` (both of the following, one
+            after another), ``"word_substitution"`` or ``"character_edits"``, and ``"embedding_fgm"`` and
+            ``"embedding_pgd"``. Or a function that is called as these are.
         epsilon: The budget; see `AttackSettings` for the units and defaults.
         norm: ``"linf"`` or ``"l2"`` for images; texts have no choice.
         num_steps: Steps, for attacks that take steps; the attack's own default when None.
         num_restarts: Restarts, for attacks that have them.
         options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}`` or
-            ``{"max_queries": 200}``.
+            ``{"max_queries": 200}``; not those that the other arguments here decide.
         examples: How many rows, drawn by ``seed`` since splits are often sorted by class; all where it has
             fewer.
         batch_size: Rows computed at once. When None, as many as fit: 128 texts or small images, 10 images
@@ -64,7 +64,8 @@ def evaluate_robustness(
         Figures, settings, alarms and examples.
 
     Raises:
-        ConfigError: If the attack is unknown, does not go with such rows, or lacks a setting.
+        ConfigError: If the attack is unknown, does not go with such rows, or lacks a setting; or if an
+            argument cannot be used, or stands among the ``options`` though this function sets it.
         DataError: If the split has no rows or other classes than the model.
 
     Reference:
@@ -118,4 +119,4 @@ def evaluate_robustness(
             batch_size=batch_size or 128,
             similarity_fn=similarity_fn,
         )
-    return measured.result(split.name, tuple(model.classes), labels, settings, rows=rows)
+    return measured.result(split, labels, settings, rows=rows)

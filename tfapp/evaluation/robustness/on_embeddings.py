@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from scipy.special import softmax  # type: ignore[import-untyped]
 
 from tfapp.attacks import ATTACKS, make_attack
 from tfapp.data.drawing import draw_numbers
 from tfapp.errors import ConfigError
 from tfapp.evaluation.alarms import Alarm, does_not_fall_to_zero, zero_gradients
+from tfapp.evaluation.robustness.answers import probabilities_of, without_gradient
 from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.probes import PROBE_ROWS, UNBOUNDED_STEPS
 from tfapp.evaluation.robustness.result import AttackFigures
-from tfapp.evaluation.robustness.settings import AttackSettings, described
+from tfapp.evaluation.robustness.settings import AttackSettings, check_options, described
 from tfapp.progress import track
 from tfapp.training.inference import input_rows
 
@@ -57,6 +57,7 @@ def measure_embeddings(
         ConfigError: If the attack lacks a setting, or the model cannot be cut at its embeddings.
     """
     name, attack = settings.attack, ATTACKS[settings.attack]
+    check_options(options, "embeddings")
     make_attack(name, **options)  # refuses what the attack does not take
     arguments = {**settings.own_arguments(name, attack), **options}
     norm, epsilon = settings.norm_of("embeddings"), settings.epsilon_of("embeddings", attack)
@@ -146,25 +147,21 @@ class _EmbeddingModel:
         answers = np.zeros((2, len(rows), self._num_classes))
         for number, (places, inputs, classes) in enumerate(self._batches(rows)):
             answers[:, places] = compiled(inputs, classes, tf.constant([seed, number], tf.int32))
-        before, after = softmax(answers / self._temperature, axis=2)
+        before, after = probabilities_of(answers, self._temperature)
         return before, after
 
     def zero_rows(self, rows: npt.NDArray[np.integer]) -> int:
         """Counts rows whose cross-entropy has no gradient at the embeddings."""
 
-        def largest(inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        def flat(inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
             points = self._below(inputs, training=False)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(points)
-                logits = self._logits(points, inputs)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            gradient = tape.gradient(loss, points, unconnected_gradients="zero")
-            return tf.reduce_max(tf.abs(tf.cast(gradient, tf.float32)), axis=[1, 2])
+            return without_gradient(lambda points: self._logits(points, inputs), points, labels)
 
         signature = [self._inputs, tf.TensorSpec([None], tf.int32)]
-        compiled = tf.function(largest, input_signature=signature, autograph=False)
-        found = [compiled(inputs, classes).numpy() for _, inputs, classes in self._batches(rows)]
-        return int(np.sum(~(np.concatenate(found) >= np.finfo(np.float32).tiny)))
+        compiled = tf.function(flat, input_signature=signature, autograph=False)
+        return sum(
+            int(np.sum(compiled(inputs, classes).numpy())) for _, inputs, classes in self._batches(rows)
+        )
 
     def _logits(self, points: tf.Tensor, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.cast(self._above({**inputs, "token_embeddings": points}, training=False), tf.float32)

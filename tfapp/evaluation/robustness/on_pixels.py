@@ -15,7 +15,7 @@ from tfapp.evaluation.robustness.grey_levels import in_grey_levels
 from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.pixels import PixelModel, attack_pixels
 from tfapp.evaluation.robustness.probes import CHECKED, pixel_alarms
-from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, AttackSettings
+from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, AttackSettings, check_options
 from tfapp.training.inference import gradient_batch_size
 
 BLACK_BOXES = ("square",)
@@ -58,6 +58,7 @@ def measure_pixels(
         DataError: If an image cannot be read or decoded any more.
     """
     norm, epsilon = settings.norm_of("pixels"), settings.epsilon_of("pixels")
+    check_options(options, "pixels")
     steps = _steps(attack, settings, dict(options), norm, len(model.classes))
     pixels = model.preprocessor.fixed(features)[0]["pixels"]
     victim = PixelModel(model, batch_size=batch_size or gradient_batch_size(*pixels.shape[1:3]))

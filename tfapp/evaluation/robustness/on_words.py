@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.errors import ConfigError, nearest
-from tfapp.evaluation.alarms import Alarm, search_cut_short
+from tfapp.evaluation.alarms import Alarm, nothing_to_try, search_cut_short
 from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import (
     EMBEDDING_ATTACKS,
     WORD_ATTACKS,
     AttackSettings,
+    check_options,
     described,
 )
 from tfapp.evaluation.robustness.text_model import TextModel
@@ -58,8 +59,16 @@ def measure_words(
         ConfigError: If the attack is unknown or lacks a setting.
         AssetError: If what the attack needs cannot be fetched.
     """
+    from tfapp.attacks.words import character_edits, default_edits
+
     epsilon, norm = settings.epsilon_of("words"), settings.norm_of("words")
     steps = word_steps(attack, settings, options)
+    check_options(options, "words", similarity=any(_wants_similarity(run) for _, run, _ in steps))
+    if isinstance(similarity_fn, str) and similarity_fn != SENTENCE_ENCODER:
+        raise ConfigError(
+            f"similarity_fn = {similarity_fn!r}: give {SENTENCE_ENCODER!r}, a function from originals and "
+            "candidates to cosines, or None."
+        )
     victim = TextModel(model, batch_size=batch_size)
     before = victim(texts)
     survived = before.argmax(axis=1) == labels
@@ -70,9 +79,10 @@ def measure_words(
         rows = np.flatnonzero(survived)
         asked, started = victim.queries, time.perf_counter()
         arguments = {**arguments, "max_changed": epsilon, "seed": settings.seed}
+        if run is character_edits and arguments.get("edits") is None:
+            arguments["edits"] = default_edits(texts)  # named, so that the figure states them
         stated = described(run, arguments)
-        similar = inspect.signature(run).parameters.get("similarity_fn")
-        if similar is not None and similar.default is similar.empty:
+        if _wants_similarity(run):
             if similarity_fn == SENTENCE_ENCODER:
                 similarity_fn = sentence_similarity()
                 stated["similarity"] = SENTENCE_ENCODER
@@ -87,8 +97,9 @@ def measure_words(
         for row, text in zip(rows[fooled], np.array(made, dtype=object)[fooled], strict=True):
             perturbed[row] = text
         survived[rows[fooled]] = False
-        cut = int(np.sum(getattr(found, "out_of_budget", np.zeros(len(rows), bool)) & ~fooled))
-        alarms.append(search_cut_short(attack=name, rows=cut, examples=len(labels)))
+        for attribute, alarm in (("out_of_budget", search_cut_short), ("untouched", nothing_to_try)):
+            count = int(np.sum(getattr(found, attribute, np.zeros(len(rows), bool)) & ~fooled))
+            alarms.append(alarm(attack=name, rows=count, examples=len(labels)))
         figures.append(
             AttackFigures(
                 name=name,
@@ -112,8 +123,13 @@ def measure_words(
         perturbed=perturbed,
         handed_on=tuple(perturbed),
         alarms=tuple(alarm for alarm in alarms if alarm is not None),
-        checked=("search_cut_short",),
+        checked=("search_cut_short", "nothing_to_try"),
     )
+
+
+def _wants_similarity(attack: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(attack).parameters.get("similarity_fn")
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def word_steps(

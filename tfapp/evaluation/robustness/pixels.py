@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from scipy.special import softmax  # type: ignore[import-untyped]
 
 from tfapp.attacks import CompiledModel
+from tfapp.evaluation.robustness.answers import probabilities_of
 from tfapp.evaluation.robustness.grey_levels import BOUNDS, Pixels, check_budget
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import described
@@ -65,10 +65,7 @@ class PixelModel:
             self.model_fn(tf.constant(pixels[start : start + self.batch_size], tf.float32)).numpy()
             for start in range(0, len(pixels), self.batch_size)
         ]
-        probabilities: npt.NDArray[np.float64] = softmax(
-            np.concatenate(logits).astype(np.float64) / self.temperature, axis=1
-        )
-        return probabilities
+        return probabilities_of(np.concatenate(logits), self.temperature)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ class Robustness:
         alarms: Signs that ``robust_accuracy`` is not to be trusted.
         checked: Names of the alarms that were looked for.
         worst: Rows fooled with the greatest confidence.
+        split_sha256: Fingerprint of the split; None where it has none.
+        rows: Where the attacked rows stand in the split, int64 ``(examples,)``.
         adversarial: What the attack made of every row, in their order; a row that was not attacked as it is:
             uint8 pixels ``(examples, height, width, 3)`` in whole grey levels within the budget, or texts;
             None where the perturbation is of no row.
@@ -124,6 +126,8 @@ class Robustness:
     checked: tuple[str, ...] = ()
     worst: tuple[Example, ...] = ()
     adversarial: npt.NDArray[np.uint8] | tuple[str, ...] | None = None
+    split_sha256: str | None = None
+    rows: IntArray | None = None
 
     @property
     def settings_text(self) -> str:
@@ -163,6 +167,7 @@ class Robustness:
         """Returns everything but the single rows, ready for JSON."""
         return {
             "split": self.split,
+            "split_sha256": self.split_sha256,
             "domain": self.domain,
             "attack": self.attack,
             "norm": self.norm,
@@ -200,6 +205,8 @@ class Robustness:
         arrays: dict[str, Any] = {
             name: getattr(self, name) for name in ("labels", "clean_predicted", "predicted")
         }
+        if self.rows is not None:
+            arrays["rows"] = self.rows
         if isinstance(self.adversarial, tuple):
             content["texts"] = list(self.adversarial)
         elif self.adversarial is not None:

@@ -16,6 +16,18 @@ EMBEDDING_ATTACKS = ("embedding_fgm", "embedding_pgd")
 _WORD_SHARE = 0.2
 # Given by the evaluation to every attack and stated in places of their own, or of no effect on the figures.
 _STATED_ELSEWHERE = {"epsilon", "norm", "bounds", "seed", "max_changed", "mask", "batch_size"}
+# What the evaluation gives to every attack, by the argument of `evaluate_robustness` that decides it.
+_DECIDED_BY: dict[str, dict[str, str | None]] = {
+    "pixels": {
+        "epsilon": "epsilon",
+        "norm": "norm",
+        "seed": "seed",
+        "batch_size": "batch_size",
+        "bounds": None,
+    },
+    "words": {"max_changed": "epsilon", "seed": "seed"},
+    "embeddings": {"epsilon": "epsilon", "seed": "seed", "mask": None},
+}
 _LARGEST_SEED = 2**31
 
 
@@ -132,6 +144,26 @@ class AttackSettings:
                     f"{argument} = {value}: the attack {name!r} has no such setting (it has: {known})."
                 )
         return given
+
+
+def check_options(options: Mapping[str, Any], domain: str, *, similarity: bool = False) -> None:
+    """Refuses further arguments of an attack that the evaluation itself sets.
+
+    Args:
+        options: Arguments of the attack by their names.
+        domain: What is perturbed: ``"pixels"``, ``"words"`` or ``"embeddings"``.
+        similarity: Whether the evaluation gives the attack a measure of similarity.
+
+    Raises:
+        ConfigError: Naming the argument of `evaluate_robustness` to be used instead.
+    """
+    decided = {**_DECIDED_BY[domain], **({"similarity_fn": "similarity_fn"} if similarity else {})}
+    for name in options:
+        if name in decided:
+            cure = f"give {decided[name]} instead" if decided[name] else "leave it out"
+            raise ConfigError(
+                f"options: {name!r} is set by evaluate_robustness itself for attacks on {domain}; {cure}."
+            )
 
 
 def described(attack: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

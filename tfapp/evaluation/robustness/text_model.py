@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax  # type: ignore[import-untyped]
 
+from tfapp.evaluation.robustness.answers import probabilities_of
 from tfapp.evaluation.similarity import TextVectors
 
 
@@ -40,6 +40,4 @@ class TextModel:
         self.queries += len(texts)
         if not len(texts):
             return np.zeros((0, self._num_classes))
-        logits = self._logits(texts).astype(np.float64)
-        probabilities: npt.NDArray[np.float64] = softmax(logits / self._temperature, axis=1)
-        return probabilities
+        return probabilities_of(self._logits(texts), self._temperature)
