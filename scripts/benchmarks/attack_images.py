@@ -1,7 +1,7 @@
 """Clean accuracy of a small ResNet on CIFAR-10, and its accuracy under PGD and `standard` at 8/255.
 
-Takes the weights that `hardening_ours.py` wrote; prints one JSON line. The rows are drawn by the seed, the same
-for every model, from the test split in the order of CIFAR-10's own numbers.
+Takes the weights that `hardening_ours.py` wrote; prints one JSON line. The rows are drawn by the seed, the
+same for every model, from the test split in the order of CIFAR-10's own numbers.
 """
 
 from __future__ import annotations

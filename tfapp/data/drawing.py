@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ import numpy.typing as npt
 from tfapp.data.image_store import ImageStore
 from tfapp.data.split_data import Split
 
+_Whole = TypeVar("_Whole", bound=np.integer)
 
-def draw_numbers(numbers: npt.NDArray[np.integer], count: int, *, seed: int = 0) -> npt.NDArray[np.integer]:
+
+def draw_numbers(numbers: npt.NDArray[_Whole], count: int, *, seed: int = 0) -> npt.NDArray[_Whole]:
     """Draws from ascending numbers without replacement, and keeps their order.
 
     Args:
