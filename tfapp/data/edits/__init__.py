@@ -5,7 +5,7 @@ names begin with ``zh_`` are for Chinese; three of them need packages of the ext
 """
 
 from tfapp.data.edits._edit import Edit
-from tfapp.data.edits._random import random_edits, random_edits_batch, resolve_edits
+from tfapp.data.edits._random import random_edits, random_edits_batch, resolve_edits, try_edits
 from tfapp.data.edits._segments import Chinese, Segments, segment
 from tfapp.data.edits.drop import drop
 from tfapp.data.edits.homoglyph import homoglyph
@@ -45,4 +45,5 @@ __all__ = [
     "random_edits_batch",
     "resolve_edits",
     "segment",
+    "try_edits",
 ]
