@@ -38,8 +38,7 @@ _BATCH = 128
 class AdversarialAugmentation:
     """A share of the training images is replaced by adversarial ones; labels stay.
 
-    They are rows like all others: layers of batch normalisation that are trained learn their means and
-    variances of them too.
+    They are rows like all others: where batch normalisation is trained, they enter its moving averages.
 
     Attributes:
         attack: ``"fgsm"`` or ``"pgd"``, both from random starts.

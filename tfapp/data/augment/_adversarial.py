@@ -44,8 +44,8 @@ def with_adversarial(
     trained model to harden against what transfers from it (ensemble adversarial training). Shuffle behind it:
     ``with_adversarial(...).unbatch().shuffle(...).batch(...)``.
 
-    Adversarial rows are rows of the batch like all others: what a layer of batch normalisation learns of
-    means and variances, it learns of them too.
+    Adversarial rows are rows of the batch like all others: in training they enter the moving averages of
+    batch normalisation.
 
     Random rows and random starts follow from the seed and the number of the iteration. When the weights are
     needed fresh and the step is yours, an objective that attacks inside the step does the same work without
