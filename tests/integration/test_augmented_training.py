@@ -8,16 +8,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import StopAfter, Stopped, tiny_text_classifier
 
 from tfapp.data.image import load_image_data
 from tfapp.data.text import load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, WeightsError
-from tfapp.models import build_image_classifier, build_text_classifier
+from tfapp.models import build_image_classifier
 from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase, SourceTask, train
@@ -49,17 +49,8 @@ def texts():
 @pytest.fixture(scope="module")
 def make_text_model(tiny_vocab):
     def make(**options):
-        keras.utils.set_random_seed(0)
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=len(tiny_vocab),
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-            max_sequence_length=64,
-        )
         tokenizer = WordPieceTokenizer(tiny_vocab, max_length=32, **options)
-        return build_text_classifier(backbone, classes=tuple(TOPICS), pooling="mean", tokenizer=tokenizer)
+        return tiny_text_classifier(tiny_vocab, TOPICS, tokenizer=tokenizer)
 
     return make
 
@@ -89,21 +80,6 @@ def make_image_model(data, seed=0):
 
 def run(model, data, **options):
     return train(model, data, **{"batch_size": 8, "precision": "float32", "verbose": False, **options})
-
-
-class Stopped(Exception):  # noqa: N818 - a stop, not an error
-    """Stands for a process that was killed."""
-
-
-class StopAfter(keras.callbacks.Callback):
-    def __init__(self, epochs):
-        super().__init__()
-        self.left = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Stopped
 
 
 def assert_resumed_like_unbroken(make, data, directory, *, stop_after, **options):
