@@ -64,25 +64,6 @@ def tiny_vocab() -> list[str]:
 @pytest.fixture
 def tiny_classifier(tiny_vocab: list[str]) -> Classifier:
     """A random BERT of 2 blocks and width 32 with three classes, the same in every test."""
-    import keras
-    import keras_hub
+    from helpers import tiny_text_classifier
 
-    from tfapp.data.tokenizers import WordPieceTokenizer
-    from tfapp.models import build_text_classifier
-
-    keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(tiny_vocab),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        dropout=0.1,
-        max_sequence_length=64,
-    )
-    return build_text_classifier(
-        backbone,
-        classes=("business", "sport", "tech"),
-        pooling="mean",
-        tokenizer=WordPieceTokenizer(tiny_vocab, max_length=32),
-    )
+    return tiny_text_classifier(tiny_vocab, ("business", "sport", "tech"), width=32)

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from tfapp.config_errors import describe
 from tfapp.config_overrides import apply_override
-from tfapp.config_rows import DATA_KEYS, DataSection, Section, check_kind
+from tfapp.config_rows import DATA_KEYS, AugmentSection, DataSection, Section, check_kind
 from tfapp.config_sections import (
     PRETRAINED,
     WORD_ATTACKS,
@@ -35,6 +35,14 @@ from tfapp.config_values import VARIABLE, Name
 from tfapp.errors import ConfigError, nearest
 
 _BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
+_ATTACK_KEYS = {
+    "verify": ("min_robust_accuracy", "max_robust_accuracy_drop"),
+    "export": ("black_box_queries", "black_box_examples"),
+}
+_IMAGE_HARDENING = {
+    "norm": "what is done to texts is measured by the Euclidean norm of their own embeddings",
+    "batch_norm": "networks of texts have no batch normalisation",
+}
 _MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
 
 
@@ -66,16 +74,47 @@ class WorkflowConfig(Section):
                     {"other": source.holds, "kind": self.data.holds},
                 )
             check_kind(source, self.data.holds, DATA_KEYS)
+        self._check_harden()
         self._check_attack()
         return self
+
+    def _check_harden(self) -> None:
+        section, kind = self.harden, self.data.holds
+        if section is None:
+            return
+        for key, reason in _IMAGE_HARDENING.items():
+            if kind == "text" and key in section.model_fields_set:
+                raise PydanticCustomError(
+                    "harden",
+                    "`harden.{key}` goes with images: {reason}; leave it out",
+                    {"key": key, "reason": reason},
+                )
+        if section.objective != "word_augmented":
+            return
+        if kind == "image":
+            raise PydanticCustomError(
+                "harden",
+                "`harden.objective` = 'word_augmented' trains on changed texts, but the rows are images; "
+                "'adversarial' and 'trades' are for images",
+            )
+        augment = self.data.augment
+        if not isinstance(augment, AugmentSection) or not (augment.edits or augment.corruptions):
+            raise PydanticCustomError(
+                "harden",
+                "`harden.objective` = 'word_augmented' trains on changed texts: say how, with "
+                "`edits` or `corruptions` in `[data.augment]`, such as edits = ['swap', 'keyboard']",
+            )
 
     def _check_attack(self) -> None:
         attack = self.evaluate.attack
         if attack is None:
-            if self.verify.min_robust_accuracy is not None:
-                raise PydanticCustomError(
-                    "attack", "`verify.min_robust_accuracy` is measured under `[evaluate.attack]`; add it"
-                )
+            for name, keys in _ATTACK_KEYS.items():
+                for key in sorted(getattr(self, name).model_fields_set & set(keys)):
+                    raise PydanticCustomError(
+                        "attack",
+                        "`{key}` is of no effect without `[evaluate.attack]`; add it, or leave the key out",
+                        {"key": f"{name}.{key}"},
+                    )
             return
         kind = self.data.holds
         if attack.attack != "standard" and (attack.attack in WORD_ATTACKS) != (kind == "text"):

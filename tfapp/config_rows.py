@@ -59,7 +59,8 @@ class Section(BaseModel):
 class AdversarialSection(Section):
     """``[data.augment.adversarial]``: a share of the training images is attacked.
 
-    ``model`` is the path of a ``.keras`` file or a release, relative to the workflow file.
+    ``model`` is the path of a ``.keras`` file or of a release's version, relative to the workflow file; its
+    classes are those of the rows in the same order.
     """
 
     attack: Literal["fgsm", "pgd"] | None = None

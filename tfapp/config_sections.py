@@ -97,7 +97,8 @@ class HardenSection(Section):
     ``objective`` is one of `tfapp.objectives.OBJECTIVES`, and the keys that are not set are its defaults; one
     that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
     epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
-    ``probe`` watches single-step attacks on images for catastrophic overfitting.
+    ``probe`` watches single-step attacks on images for catastrophic overfitting. ``norm`` and ``batch_norm``
+    go with images; ``"word_augmented"`` with texts, changed as `[data.augment]` says.
     """
 
     objective: Literal[
@@ -153,7 +154,10 @@ class EvaluateSection(Section):
 
 
 class ExportSection(Section):
-    """``[export]``: which artifacts are written; by default all that the model can be exported as."""
+    """``[export]``: which artifacts are written; by default all that the model can be exported as.
+
+    The black box goes with ``[evaluate.attack]``.
+    """
 
     variants: (
         Annotated[
@@ -167,7 +171,10 @@ class ExportSection(Section):
 
 
 class VerifySection(Section):
-    """``[verify]``: the budget of every artifact; one beyond it refuses the release."""
+    """``[verify]``: the budget of every artifact; one beyond it refuses the release.
+
+    Robust accuracy is measured under ``[evaluate.attack]``.
+    """
 
     min_agreement: Fraction = 0.99
     max_accuracy_drop: Fraction = 0.01

@@ -95,6 +95,24 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return "choices: " + ", ".join(repr(choice) for choice in known)
 
 
+def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuses names that do not exist.
+
+    Args:
+        names: What the user gave.
+        known: The names that exist.
+        what: What they are names of, in the words of the message.
+
+    Raises:
+        ConfigError: For the first unknown name, with the most similar ones.
+    """
+    choices = list(known)
+    for name in names:
+        if name not in choices:
+            hint = nearest(str(name), choices) if choices else "there is none"
+            raise ConfigError(f"unknown {what} {name!r}; {hint}")
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Words the most similar choice as a sentence, and nothing when none is similar.
 

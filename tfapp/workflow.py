@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfapp.config import WorkflowConfig
 from tfapp.runs import RunFolder, Stage, open_run, writing_to
-from tfapp.workflow_calls import augment_setting, build_classifier, train_options
+from tfapp.workflow_calls import build_classifier, train_options
+from tfapp.workflow_checks import check_stages
 from tfapp.workflow_training import (
     Trained,
     harden,
@@ -78,12 +79,10 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         The release and where everything lies.
 
     Raises:
-        TfappError: The data, the backbone, its weights, or the output folder cannot be used.
+        TfappError: A setting, the data, the backbone, its weights, or the output folder cannot be used.
         ReleaseRefused: An artifact went beyond its budget.
     """
-    # Refused before the work, not after it.
-    config.resolve_weights()
-    augment_setting(config)
+    check_stages(config)
     output = Path(output).expanduser().resolve()
     releases = output / "saved_models"
     with writing_to(releases):

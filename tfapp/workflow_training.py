@@ -190,8 +190,6 @@ def transfer(
     model = build_classifier(config, data.classes)
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)  # refused before the work, not after it
-    if config.harden is not None:
-        harden_options(config, config.harden)  # likewise
     _fit(trained, model, data, source=source, seed=config.seed, **train_options(config))
     return trained
 

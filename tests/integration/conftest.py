@@ -12,23 +12,15 @@ import pytest
 def decided_classifier(tiny_vocab):
     """A random BERT of 2 blocks whose head is steep enough to choose each of its classes clearly."""
     import keras
-    import keras_hub
+    from helpers import tiny_bert
 
     from tfapp.data.tokenizers import WordPieceTokenizer
     from tfapp.models import build_text_classifier
     from tfapp.training.inference import predict_logits
 
     keras.utils.set_random_seed(1)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(tiny_vocab),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        max_sequence_length=64,
-    )
     model = build_text_classifier(
-        backbone,
+        tiny_bert(tiny_vocab, width=32),
         classes=("business", "sport", "tech"),
         pooling="mean",
         tokenizer=WordPieceTokenizer(tiny_vocab, max_length=24),

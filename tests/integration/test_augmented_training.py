@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import StopAfter, Stopped, tiny_text_classifier
 
 from tfapp.data.image import load_image_data
 from tfapp.data.text import load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, WeightsError
-from tfapp.models import build_image_classifier, build_text_classifier
+from tfapp.models import build_image_classifier
 from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase, SourceTask, train
@@ -47,17 +49,8 @@ def texts():
 @pytest.fixture(scope="module")
 def make_text_model(tiny_vocab):
     def make(**options):
-        keras.utils.set_random_seed(0)
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=len(tiny_vocab),
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-            max_sequence_length=64,
-        )
         tokenizer = WordPieceTokenizer(tiny_vocab, max_length=32, **options)
-        return build_text_classifier(backbone, classes=tuple(TOPICS), pooling="mean", tokenizer=tokenizer)
+        return tiny_text_classifier(tiny_vocab, TOPICS, tokenizer=tokenizer)
 
     return make
 
@@ -87,21 +80,6 @@ def make_image_model(data, seed=0):
 
 def run(model, data, **options):
     return train(model, data, **{"batch_size": 8, "precision": "float32", "verbose": False, **options})
-
-
-class Stopped(Exception):  # noqa: N818 - a stop, not an error
-    """Stands for a process that was killed."""
-
-
-class StopAfter(keras.callbacks.Callback):
-    def __init__(self, epochs):
-        super().__init__()
-        self.left = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Stopped
 
 
 def assert_resumed_like_unbroken(make, data, directory, *, stop_after, **options):
@@ -222,6 +200,8 @@ def test_a_frozen_set_is_made_before_training_and_kept(images, tmp_path):
     file = tmp_path / "release/keras/model.keras"
     file.parent.mkdir(parents=True)
     other.plain().save(file)
+    (tmp_path / "release/edge").mkdir()
+    (tmp_path / "release/edge/golden.json").write_text(json.dumps({"classes": ["lying", "standing"]}))
     setting = {**ATTACK, "refresh": "never", "epsilon": 7.5 / 255}
     described = [make_adversarial({**setting, "model": model}).described() for model in (other, file)]
     assert described[0] == described[1]
@@ -271,7 +251,9 @@ def test_corrupted_images_train(images):
         ({"attack": "apgd"}, ConfigError, "pgd"),
         ({"epsilon": 0.0}, ConfigError, "epsilon = 0.0"),
         ({"fraction": 1.5}, ConfigError, "fraction = 1.5"),
-        ({"num_steps": 0}, ConfigError, "num_steps = 0"),
+        ({"epsilon": float("inf")}, ConfigError, "epsilon = inf"),
+        ({"attack": "pgd", "num_steps": 0}, ConfigError, "num_steps = 0"),
+        ({"num_steps": 3}, ConfigError, "'fgsm' has one step; leave it out, or choose attack = 'pgd'"),
         ({"norm": "l1"}, ConfigError, "norm = 'l1'"),
         ({"model": "m.keras"}, ConfigError, "refresh = 'never'"),
         ({"steps": 3}, ConfigError, "num_steps"),
@@ -282,6 +264,28 @@ def test_corrupted_images_train(images):
 def test_attacks_that_cannot_be_made_are_refused(images, adversarial, error, message):
     with pytest.raises(error, match=message):
         run(make_image_model(images), images, augment={"adversarial": adversarial})
+
+
+def test_steps_belong_to_pgd_and_have_a_default():
+    single, several = (make_adversarial({"attack": attack}) for attack in ("fgsm", "pgd"))
+    assert single.described()["num_steps"] is None
+    assert several.described() == make_adversarial({"attack": "pgd", "num_steps": 7}).described()
+    assert several.described() != make_adversarial({"attack": "pgd", "num_steps": 8}).described()
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_model_with_classes_in_another_order_is_not_attacked(images, tmp_path, saved):
+    other = make_image_model(SimpleNamespace(classes=("standing", "lying")))
+    (tmp_path / "keras").mkdir()
+    other.plain().save(tmp_path / "keras/model.keras")
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge/golden.json").write_text(json.dumps({"classes": ["standing", "lying"]}))
+    adversarial = {**ATTACK, "refresh": "never", "model": tmp_path if saved else other}
+    with pytest.raises(ConfigError, match=r"the classes \['standing', 'lying'\].*\['lying', 'standing'\]"):
+        run(make_image_model(images), images, augment={"adversarial": adversarial})
+    (tmp_path / "edge/golden.json").unlink()
+    with pytest.raises(WeightsError, match="tells the classes of a release, cannot be read"):
+        run(make_image_model(images), images, augment={"adversarial": {**adversarial, "model": tmp_path}})
 
 
 def test_what_does_not_go_together_is_refused(images, texts, make_text_model):

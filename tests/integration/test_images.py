@@ -23,6 +23,7 @@ from tfapp.release.golden import Golden
 from tfapp.release.processes import ArtifactRunner
 from tfapp.serving import load_release
 from tfapp.training import Phase, SourceTask, train
+from tfapp.training.adversarial import make_adversarial
 
 SIZE = 32
 
@@ -103,6 +104,13 @@ def test_cached_images_of_a_source_are_augmented_too(data, tmp_path):
     features = np.fromfile(cache / "features.bin", np.float32).reshape(3, kept.sum(), -1)
     for first, second in ((0, 1), (1, 2)):
         assert np.abs(features[first] - features[second]).max(axis=1).min() > 1e-4
+
+
+def test_a_release_can_be_attacked_where_its_classes_are_those_of_the_data(release, data):
+    attacked = make_adversarial({"refresh": "never", "model": release.path})
+    network = attacked.loaded()
+    assert attacked.classes(network) == data.classes
+    assert network.output.shape[1] == len(data.classes)
 
 
 def test_every_variant_is_measured_on_the_whole_test_split(release, data):

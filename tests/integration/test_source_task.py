@@ -2,16 +2,13 @@
 
 import random
 
-import keras
-import keras_hub
 import numpy as np
 import pytest
+from helpers import StopAfter, Stopped, tiny_text_classifier
 
 from tfapp.data.text import TextData, TextSplit, load_text_data
-from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import evaluate
-from tfapp.models import build_text_classifier
 from tfapp.objectives.joint import Joint
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase, SourceTask, predict_logits, train
@@ -53,20 +50,7 @@ def moods():
 @pytest.fixture(scope="module")
 def make_model(tiny_vocab):
     def make(dropout=0.1):
-        keras.utils.set_random_seed(0)
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=len(tiny_vocab),
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-            dropout=dropout,
-            max_sequence_length=64,
-        )
-        tokenizer = WordPieceTokenizer(tiny_vocab, max_length=32)
-        return build_text_classifier(
-            backbone, classes=tuple(TOPICS), pooling="mean", tokenizer=tokenizer, dropout_rate=dropout
-        )
+        return tiny_text_classifier(tiny_vocab, TOPICS, dropout=dropout, dropout_rate=dropout)
 
     return make
 
@@ -74,21 +58,6 @@ def make_model(tiny_vocab):
 def run(model, data, **options):
     options = {"phases": PHASES, "batch_size": 8, "precision": "float32", "verbose": False, **options}
     return train(model, data, **options)
-
-
-class Stopped(Exception):  # noqa: N818 - a stop, not an error
-    """Stands for a process that was killed."""
-
-
-class Stop(keras.callbacks.Callback):
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Stopped
 
 
 def assert_equal_models(one, other):
@@ -107,7 +76,7 @@ def test_a_stopped_run_with_a_source_goes_on_as_if_it_had_never_stopped(
     unbroken, resumed = make_model(), make_model()
     whole = run(unbroken, target, **options)
     with pytest.raises(Stopped):
-        run(resumed, target, run_dir=tmp_path, callbacks=[Stop(1)], **options)
+        run(resumed, target, run_dir=tmp_path, callbacks=[StopAfter(1)], **options)
     history = run(make_model(), target, run_dir=tmp_path, **options)
     assert [row["loss"] for row in history.epochs] == [row["loss"] for row in whole.epochs]
     assert_equal_models(history.source_model, whole.source_model)

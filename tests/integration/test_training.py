@@ -11,6 +11,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import Stopped, tiny_text_classifier
 
 from tfapp.data.text import TextData, TextSplit, load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
@@ -50,20 +51,7 @@ def data():
 @pytest.fixture(scope="module")
 def make_model(tiny_vocab):
     def make(**options):
-        keras.utils.set_random_seed(0)
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=len(tiny_vocab),
-            num_layers=2,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-            dropout=options.pop("dropout", 0.1),
-            max_sequence_length=64,
-        )
-        tokenizer = WordPieceTokenizer(tiny_vocab, max_length=32)
-        return build_text_classifier(
-            backbone, classes=tuple(TOPICS), pooling="mean", tokenizer=tokenizer, **options
-        )
+        return tiny_text_classifier(tiny_vocab, TOPICS, **options)
 
     return make
 
@@ -82,10 +70,6 @@ def flipped(data):
     validation = data.validation
     wrong = TextSplit("validation", validation.texts, (validation.labels + 1) % 3, validation.classes)
     return TextData(data.train, wrong, data.test, data.classes, data.report, data.seed)
-
-
-class Stopped(Exception):  # noqa: N818 - a stop, not an error
-    """Stands for a process that was killed."""
 
 
 class Watch(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -334,12 +335,62 @@ def test_the_attacks_are_those_that_there_are(tmp_path):
         ("evaluate.attack.attack=pgd", "pgd does not go with texts"),
         ("evaluate.attack.norm=linf", "`evaluate.attack.norm` goes with images"),
         ("evaluate.attack.epsilon=0", "evaluate.attack.epsilon = 0: must be greater than 0"),
-        ("verify.min_robust_accuracy=0.5", "measured under `[evaluate.attack]`"),
+        ("verify.min_robust_accuracy=0.5", "`verify.min_robust_accuracy` is of no effect without"),
+        ("verify.max_robust_accuracy_drop=0.02", "`verify.max_robust_accuracy_drop` is of no effect without"),
+        ("export.black_box_queries=200", "`export.black_box_queries` is of no effect without"),
+        ("export.black_box_examples=9", "`export.black_box_examples` is of no effect without"),
         ("verify.max_robust_accuracy_drop=2", "must be less than or equal to 1"),
     ],
 )
 def test_an_attack_that_cannot_be_is_refused(tmp_path, override, said):
     assert said in refusal(tmp_path, MINIMAL, override)
+
+
+def test_keys_of_an_attack_are_taken_beside_it(tmp_path):
+    overrides = [
+        "evaluate.attack.examples=9",
+        "verify.max_robust_accuracy_drop=0.1",
+        "export.black_box_queries=0",
+    ]
+    config = load_config(write(tmp_path, MINIMAL), overrides)
+    assert config.verify.max_robust_accuracy_drop == 0.1
+    assert config.export.black_box_queries == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "overrides", "said"),
+    [
+        ("fgm", ["harden.norm=l2"], "`harden.norm` goes with images: .* norm of their own embeddings"),
+        (
+            "fgm",
+            ["harden.batch_norm=clean"],
+            "`harden.batch_norm` goes with images: .* no batch normalisation",
+        ),
+        ("word_augmented", [], r"`edits` or `corruptions` in `\[data.augment\]`"),
+        ("word_augmented", ["data.augment=none"], "changed texts: say how, with"),
+        ("word_augmented", ["data.augment.severity=2"], "changed texts: say how, with"),
+        ("word_augmented", ["data.augment.edits=[]"], "changed texts: say how, with"),
+    ],
+)
+def test_hardening_of_texts_that_cannot_be_is_refused(tmp_path, objective, overrides, said):
+    text = MINIMAL + f"[harden]\nobjective = '{objective}'\n"
+    assert re.search(said, refusal(tmp_path, text, *overrides))
+
+
+@pytest.mark.parametrize("changes", ["edits=['swap']", "corruptions=['typos']"])
+def test_word_augmented_takes_edits_or_corruptions(tmp_path, changes):
+    text = MINIMAL + "[harden]\nobjective = 'word_augmented'\n"
+    assert (
+        load_config(write(tmp_path, text), [f"data.augment.{changes}"]).harden.objective == "word_augmented"
+    )
+
+
+def test_images_are_hardened_by_objectives_of_images(tmp_path):
+    overrides = ["harden.objective=adversarial", "harden.norm=l2", "harden.batch_norm=adversarial"]
+    assert load_config(write(tmp_path, IMAGES), overrides).harden.norm == "l2"
+    message = refusal(tmp_path, IMAGES, "harden.objective=word_augmented")
+    assert "the rows are images; 'adversarial' and 'trades' are for images" in message
+    assert "edits" not in message
 
 
 def test_the_variants_are_those_that_there_are(tmp_path):

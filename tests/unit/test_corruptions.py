@@ -19,6 +19,7 @@ from tfapp.data.corruptions import (
     weather,
 )
 from tfapp.data.corruptions._fields import disk, filtered, fractal, trail
+from tfapp.data.edits.keyboard import neighbours
 from tfapp.errors import ConfigError, DataError
 
 TEXTS = [
@@ -153,6 +154,20 @@ def test_a_severity_out_of_range_is_refused(pictures, severity):
             call()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**128, 1.0, True, "1", None])
+def test_a_seed_that_is_none_is_refused(pictures, seed):
+    for call in (
+        lambda: corrupt_images(pictures, "fog", 1, seed=seed),
+        lambda: corrupt_texts(TEXTS, "asr", 1, seed=seed),
+    ):
+        with pytest.raises(ConfigError, match=r"seed = .*a whole number, at least 0"):
+            call()
+
+
+def test_seeds_of_numpy_are_those_of_python():
+    assert corrupt_texts(TEXTS, "typos", 5, seed=np.int64(7)) == corrupt_texts(TEXTS, "typos", 5, seed=7)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_one(pictures):
     with pytest.raises(ConfigError, match="gaussian_blur"):
         corrupt_images(pictures, "gaussian_blurr", 1)
@@ -196,6 +211,42 @@ def test_a_text_is_corrupted_in_the_same_way_alone_and_in_any_batch(name):
 def test_odd_texts_are_no_trouble(name, text):
     for severity in (1, 5):
         assert isinstance(corrupt_texts([text], name, severity)[0], str)
+
+
+class Drawn:
+    """Gives numbers that were chosen, in the place of random ones."""
+
+    def __init__(self, *columns, kinds=()):
+        self.columns, self.kinds = list(columns), kinds
+
+    def random(self, count):
+        return np.array(self.columns.pop(0), float)[:count]
+
+    def integers(self, low, high, count):
+        return np.array(self.kinds)
+
+
+def test_letters_that_changed_places_are_not_touched_again():
+    hit = [0.0, 0.0, 1.0]
+    for kinds in ([2, 0, 0], [2, 1, 0], [2, 2, 0], [2, 3, 0]):
+        assert texts.typos("abc", 1, Drawn(hit, [0.0] * 3, kinds=kinds)) == "bac"
+    assert texts.typos("abc", 1, Drawn([0.0, 1.0, 0.0], [0.0] * 3, kinds=[2, 0, 1])) == "ba"
+
+
+def test_wrong_keys_are_those_of_the_edit():
+    for letter, beside in neighbours().items():
+        for number, key in enumerate(beside):
+            drawn = Drawn([0.0], [(number + 0.5) / len(beside)], kinds=[0])
+            assert texts.typos(letter.upper(), 1, drawn) == key.upper()
+
+
+def test_every_letter_turns_by_its_own_number():
+    turned = np.arange(11) % 3 == 0
+    numbers = np.where(turned, 0.0, 1.0)
+    found = texts.case("abcd efghij", 5, Drawn([0.0, 0.0], [1.0, 1.0], numbers))
+    assert [letter.isupper() for letter in found] == [
+        t and c != " " for c, t in zip(found, turned, strict=True)
+    ]
 
 
 def test_corruptions_leave_alone_what_they_are_not_about():

@@ -410,6 +410,15 @@ def test_zip_links_are_not_unpacked(tmp_path, cache):
     assert "it was not unpacked" in refusal(tmp_path / "bad.zip")
 
 
+def test_encrypted_archives(classes, tmp_path, cache):
+    path = archive_of(classes, tmp_path / "pets.zip")
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+    assert "pets.zip is encrypted: unpack it first, and pass the folder" in refusal(path)
+
+
 @pytest.mark.parametrize("name", ["bad.tar", "bad.tar.gz", "bad.zip", "cut.tar.gz", "cut.tar", "cut.zip"])
 def test_damaged_archives(name, classes, tmp_path, cache):
     path = tmp_path / name

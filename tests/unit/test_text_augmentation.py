@@ -79,6 +79,21 @@ def test_corruptions_are_drawn_with_their_severities():
     assert all(text != other for text, other in zip(TEXTS, changed, strict=True) if not other.isascii())
 
 
+@pytest.mark.parametrize("edits", [[], ["swap"]])
+def test_where_every_text_is_to_change_corruptions_do_so_too(edits):
+    rare = TextAugmentation(edits=edits, corruptions=["emoji"], corruption_fraction=0.0, edit_fraction=0.0)
+    assert rare.change(TEXTS, seed=0) == TEXTS
+    assert not any(text.isascii() for text in rare.change(TEXTS, seed=0, always=True))
+
+
+def test_every_variant_of_a_corrupted_text_is_changed(tokenizer):
+    loud = TextAugmentation(corruptions=["emoji"], corruption_fraction=0.5)
+    (found,) = epochs_of(loud, tokenizer, epochs=1, variants=3)
+    for inputs, _ in found:
+        lengths = inputs["padding_mask"].sum(axis=1)
+        assert (inputs["variants"]["padding_mask"].sum(axis=2) > lengths[:, None]).all()
+
+
 def test_every_epoch_has_the_same_rows_changed_anew(tokenizer):
     first, second = epochs_of(EDITS, tokenizer, epochs=2)
     seen = []
@@ -177,6 +192,7 @@ def test_descriptions_hold_what_is_switched_on():
     [
         ({"edits": ["swop"]}, "swap"),
         ({"edits": "swap"}, "give a list"),
+        ({"edits": [3]}, "edit 3: give one of"),
         ({"corruptions": ["typo"]}, "typos"),
         ({"corruptions": "typos"}, "list of names"),
         ({"corruptions": ["typos"], "severity": 6}, "severity = 6"),

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfapp.data import edits
-from tfapp.data.edits import TEXT_EDITS, random_edits, random_edits_batch, segment
+from tfapp.data.augment import TextAugmentation
+from tfapp.data.edits import TEXT_EDITS, random_edits, random_edits_batch, segment, try_edits
 from tfapp.data.edits._chinese import common_characters
 from tfapp.data.edits.homoglyph import HOMOGLYPHS
 from tfapp.data.edits.keyboard import neighbours
@@ -138,6 +139,31 @@ def test_a_missing_package_is_named_with_its_extra(
         TEXT_EDITS[name]("电影", _rng())
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("zh_homophone", "pypinyin"), ("zh_script", "opencc"), ("zh_swap", "jieba")]
+)
+def test_trying_edits_finds_a_missing_package_though_no_text_is_chinese(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    importlib.import_module("tfapp.data.edits.zh_script")._converter.cache_clear()
+    importlib.import_module("tfapp.data.edits._chinese")._jieba.cache_clear()
+    for attempt in (try_edits, lambda edits: TextAugmentation(edits=edits)):
+        with pytest.raises(ConfigError, match=rf'{package}.*pip install "tfapp\[zh\]"'):
+            attempt(["swap", name])
+
+
+def test_edits_of_ones_own_are_tried_on_words_of_both_writings() -> None:
+    words: list[str] = []
+
+    def noting(word: str, rng: np.random.Generator) -> list[str]:
+        words.append(word)
+        return []
+
+    try_edits([noting, "swap"])
+    assert words == ["电影院", "wonderful"]
+
+
 def test_random_edits_change_the_share_of_words_that_was_asked_for() -> None:
     text = " ".join(["wonderful"] * 50) + "!"
     for share in (0.0, 0.1, 0.25, 1.0):
@@ -169,3 +195,5 @@ def test_wrong_settings_are_refused_with_the_choices() -> None:
         random_edits("text", _rng(), 1.5, ["swap"])
     with pytest.raises(ConfigError, match="a list of one or more"):
         random_edits("text", _rng(), 0.1, "swap")
+    with pytest.raises(ConfigError, match=r"edit 3: give one of drop.*or a function of a word"):
+        random_edits("text", _rng(), 0.1, [3])  # type: ignore[list-item]

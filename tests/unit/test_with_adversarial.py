@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tfapp
-from tfapp.attacks import ATTACKS
+from tfapp.attacks import ATTACKS, make_attack
 from tfapp.data.augment import with_adversarial
 from tfapp.errors import ConfigError
 from tfapp.objectives.standard import Standard
@@ -180,6 +180,55 @@ def test_strings_are_attacked_in_python(wrapped):
     assert len({seed for _, _, seed in calls}) == 2
     repeated = [text for strings, _ in dataset for text in strings.numpy()]
     assert sum(text.endswith(b"!") for text in repeated) == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "gave NoneType for 2 texts"),
+        ("ab", "gave str for 2 texts"),
+        (["one"], "gave a list of 1 for 2 texts"),
+        (["one", None], r"gave a list of 2 with \['NoneType'\] for 2 texts"),
+        ([b"one", b"two"], r"gave a list of 2 with \['bytes'\] for 2 texts"),
+        (SimpleNamespace(texts=["one"]), "gave a list of 1 for 2 texts"),
+    ],
+)
+def test_an_attack_that_does_not_give_a_text_for_each_is_named(found, message):
+    texts = tf.data.Dataset.from_tensor_slices((["gut", "bad"], [0, 1])).batch(2)
+    dataset = with_adversarial(texts, lambda *_, seed: found, len, fraction=1.0)
+    with pytest.raises(tf.errors.OpError, match=f"the attack {message}: it must return one text"):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds", "right"),
+    [
+        (-1.0, 1.0, None, False),
+        (-1.0, 1.0, (0.0, 1.0), False),
+        (0.0, 255.0, (0.0, 1.0), False),
+        (np.nan, np.nan, None, False),
+        (-1.0, 1.0, (-1.0, 1.0), True),
+        (0.0, 255.0, None, True),
+        (0.0, 1.0, [0, 1], True),
+    ],
+)
+def test_images_outside_the_bounds_of_the_attack_are_refused(classifier, low, high, bounds, right):
+    ends = np.stack([np.full((4, 4, 3), low, np.float32), np.full((4, 4, 3), high, np.float32)])
+    attack = partial(fgsm, epsilon=0.1) if bounds is None else partial(fgsm, epsilon=0.1, bounds=bounds)
+    dataset = with_adversarial(
+        batches(ends, np.zeros(2, np.int32)), attack, logits_of(classifier), fraction=0.01
+    )
+    if right:
+        assert len(list(dataset)) == 1
+        return
+    with pytest.raises(tf.errors.InvalidArgumentError, match="bind the bounds of what the model takes"):
+        next(iter(dataset))
+
+
+def test_uint8_images_go_with_bounds_of_grey_levels_alone(images, classifier):
+    attack = make_attack("fgsm", bounds=(0.0, 1.0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"bounds = \(0\.0, 1\.0\)"):
+        with_adversarial(batches(*images), attack, logits_of(classifier), fraction=0.5, refresh="never")
 
 
 class Counting(keras.Model):

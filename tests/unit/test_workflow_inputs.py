@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tfapp.errors import ConfigError
 from tfapp.runs import open_run
 from tfapp.workflow import run_workflow
 from tfapp.workflow_calls import build_classifier
+from tfapp.workflow_checks import check_stages
 from tfapp.workflow_files import backbone_files, source_files
 
 ROWS = "text,label\n" + "".join(f"text number {number},{number % 2}\n" for number in range(20))
@@ -92,6 +95,59 @@ def test_missing_weights_are_refused_before_the_work(tmp_path, image_workflow):
     with pytest.raises(ConfigError, match=r"model\.weights = 'own\.weights\.h5': there is no file"):
         run_workflow(load_config(image_workflow), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "message"),
+    [
+        (
+            "image",
+            ["evaluate.attack.attack=fgsm", "evaluate.attack.num_steps=3"],
+            "num_steps = 3: the attack 'fgsm'",
+        ),
+        ("image", ["evaluate.attack.num_restarts=2"], "num_restarts = 2: the attack 'standard'"),
+        ("text", ["evaluate.attack.num_steps=3"], r"num_steps = 3: .* has no such setting"),
+        ("text", ["evaluate.attack.epsilon=1.5"], "epsilon = 1.5: for words it is the share"),
+        (
+            "image",
+            ["data.augment.adversarial.attack=fgsm", "data.augment.adversarial.num_steps=3"],
+            "'fgsm' has one step",
+        ),
+        ("image", ["harden.objective=trades", "harden.replays=2"], "'trades' has no setting 'replays'"),
+        ("text", ["data.augment.edits=['zh_script']"], r'pip install "tfapp\[zh\]"'),
+    ],
+)
+def test_what_a_late_stage_refuses_is_refused_before_the_work(
+    tmp_path, monkeypatch, kind, overrides, message
+):
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    importlib.import_module("tfapp.data.edits.zh_script")._converter.cache_clear()
+    workflow = write_workflow(tmp_path / "place", "rows")
+    config = load_config(workflow, [f"data.kind={kind}", *overrides])
+    with pytest.raises(ConfigError, match=message):
+        run_workflow(config, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        (
+            "image",
+            ["evaluate.attack.attack=pgd", "evaluate.attack.num_steps=3", "evaluate.attack.num_restarts=2"],
+        ),
+        ("image", ["evaluate.attack.norm=l2", "evaluate.attack.num_steps=3", "evaluate.attack.epsilon=1.5"]),
+        ("image", ["data.augment=light", "harden.objective=free", "harden.replays=2"]),
+        ("image", ["data.augment.adversarial.attack=pgd", "data.augment.adversarial.num_steps=3"]),
+        (
+            "text",
+            ["evaluate.attack.epsilon=1", "data.augment.edits=['swap']", "harden.objective=word_augmented"],
+        ),
+        ("text", ["evaluate.attack.attack=character_edits", "data.augment=none"]),
+    ],
+)
+def test_what_the_stages_can_do_passes(tmp_path, kind, overrides):
+    check_stages(load_config(write_workflow(tmp_path, "rows"), [f"data.kind={kind}", *overrides]))
 
 
 def test_weights_that_cannot_be_read_are_refused_before_the_work(tmp_path, image_workflow):

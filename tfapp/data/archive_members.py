@@ -17,6 +17,7 @@ from tfapp.errors import DataError
 _MOST_MEMBERS = 10_000_000
 _MOST_HEADER = 1 << 20
 _BLOCK = 1 << 16
+_ENCRYPTED = 1
 _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -34,7 +35,8 @@ def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         The name and the content of each file; the content is to be read before the next one.
 
     Raises:
-        DataError: If it holds links or devices, more than ten million members, or a header of more than 1 MB.
+        DataError: If it holds links or devices, more than ten million members, or a header of more than 1 MB,
+            or is encrypted.
     """
     each = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
     for count, (name, content) in enumerate(each(archive), start=1):
@@ -84,6 +86,8 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
                 continue
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise unsafe(archive, info.filename)
+            if info.flag_bits & _ENCRYPTED:
+                raise DataError(f"{archive} is encrypted: unpack it first, and pass the folder.")
             with opened.open(info) as content:
                 yield info.filename, content
 

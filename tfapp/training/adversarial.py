@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,14 @@ from tfapp.data.augment import REFRESHES, adversarial_batches
 from tfapp.data.digests import digest
 from tfapp.data.image_decoding import ImageDecoder
 from tfapp.data.image_rows import EncodedImages, naming_bad_images
-from tfapp.errors import ConfigError, WeightsError, nearest
+from tfapp.errors import ConfigError, WeightsError, check_known, nearest
 from tfapp.models import Classifier
 from tfapp.progress import track
 from tfapp.training.checkpoints import read_values
 
 _LOG = logging.getLogger("tfapp")
 _ATTACKS = ("fgsm", "pgd")
+_PGD_STEPS = 7
 _SEED_OFFSET = 7
 _BATCH = 128
 
@@ -34,18 +38,22 @@ _BATCH = 128
 class AdversarialAugmentation:
     """A share of the training images is replaced by adversarial ones; labels stay.
 
+    They are rows like all others: where batch normalisation is trained, they enter its moving averages.
+
     Attributes:
         attack: ``"fgsm"`` or ``"pgd"``, both from random starts.
         epsilon: Largest change of a pixel (``"linf"``) or of the image (``"l2"``), as a fraction of the range
             of grey levels.
-        num_steps: Steps of PGD; FGSM has one.
+        num_steps: Steps of PGD, 7 when None; FGSM has one.
         norm: ``"linf"`` or ``"l2"``.
         fraction: Share of the rows, 0 to 1.
         refresh: ``"epoch"`` attacks other rows in every epoch, against the weights of that very step, so that
             no features can be cached. ``"never"`` attacks a share of the rows once, before training, and
             keeps them as images, which are then augmented and cached like all others.
-        model: What ``"never"`` attacks: a classifier, the path of its ``.keras`` file, or a release's folder;
-            None for the model in training as it stands at the start, whose head may still be random.
+        model: What ``"never"`` attacks: a classifier, the path of its ``.keras`` file, or the folder of a
+            release's version; None for the model in training as it stands at the start, whose head may still
+            be random. Classifiers and releases must have the same classes in the same order. Of a ``.keras``
+            file, or another Keras model, that is taken for granted; it must give logits.
 
     Raises:
         ConfigError: When a value is unknown or out of range.
@@ -53,7 +61,7 @@ class AdversarialAugmentation:
 
     attack: str = "fgsm"
     epsilon: float = 8 / 255
-    num_steps: int = 7
+    num_steps: int | None = None
     norm: str = "linf"
     fraction: float = 0.5
     refresh: str = "epoch"
@@ -64,14 +72,21 @@ class AdversarialAugmentation:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"augment.adversarial {name} = {value!r}; {nearest(str(value), choices)}")
-        for name, bound in (("epsilon", float("inf")), ("fraction", 1.0)):
+        for name, bound in (("epsilon", math.inf), ("fraction", 1.0)):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not 0.0 < value <= bound:
                 most = "" if bound > 1.0 else ", and at most 1"
                 raise ConfigError(f"augment.adversarial {name} = {value!r}: a number more than 0{most}.")
-        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int) or self.num_steps < 1:
-            raise ConfigError(f"augment.adversarial num_steps = {self.num_steps!r}: 1 or more.")
+        steps = self.num_steps
+        if steps is not None:
+            if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+                raise ConfigError(f"augment.adversarial num_steps = {steps!r}: a whole number, 1 or more.")
+            if self.attack == "fgsm":
+                raise ConfigError(
+                    f"augment.adversarial num_steps = {steps}: 'fgsm' has one step; leave it out, or choose "
+                    "attack = 'pgd'."
+                )
         if self.model is not None and self.refresh != "never":
             raise ConfigError(
                 "augment.adversarial model goes with refresh = 'never': with 'epoch', what is attacked is "
@@ -80,7 +95,7 @@ class AdversarialAugmentation:
 
     def described(self) -> dict[str, Any]:
         """The settings as plain values, for keys and records."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)} | self._steps()
         if self.model is not None:
             plain["model"] = digest(*read_values(self.loaded().weights))
         return plain
@@ -105,13 +120,43 @@ class AdversarialAugmentation:
 
     def attack_fn(self) -> Callable[..., Any]:
         """Gives the attack, from ``{"pixels": images}`` to the same."""
-        steps = {"num_steps": self.num_steps} if self.attack == "pgd" else {}
-        attack = make_attack(self.attack, epsilon=self.epsilon, norm=self.norm, random_start=True, **steps)
+        settings = {"epsilon": self.epsilon, "norm": self.norm, "random_start": True, **self._steps()}
+        attack = make_attack(self.attack, **settings)
 
         def on_pixels(model_fn: Any, inputs: Mapping[str, tf.Tensor], labels: tf.Tensor, *, seed: Any) -> Any:
             return {**inputs, "pixels": attack(model_fn, inputs["pixels"], labels, seed=seed)}
 
         return on_pixels
+
+    def classes(self, model: keras.Model) -> tuple[str, ...] | None:
+        """Tells the classes of what is attacked.
+
+        Args:
+            model: What `loaded` gave.
+
+        Returns:
+            Their names in their order; None where nothing tells them.
+
+        Raises:
+            WeightsError: When a release's golden file, which tells them, cannot be read.
+        """
+        if isinstance(self.model, keras.Model):
+            return getattr(model, "classes", None)
+        folder = Path(str(self.model))
+        if not folder.is_dir():
+            return None
+        file = folder / "edge" / "golden.json"
+        try:
+            return tuple(json.loads(file.read_text(encoding="utf-8"))["classes"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"augment.adversarial model = {str(self.model)!r}: {file}, which tells the classes of a "
+                "release, cannot be read; name the folder of a release's version, or a .keras file whose "
+                "classes are in the order of the data."
+            ) from error
+
+    def _steps(self) -> dict[str, int]:
+        return {} if self.attack == "fgsm" else {"num_steps": int(self.num_steps or _PGD_STEPS)}
 
 
 def make_adversarial(
@@ -133,9 +178,7 @@ def make_adversarial(
     if not isinstance(setting, Mapping):
         raise ConfigError(f"augment.adversarial = {setting!r}: a table of settings is needed.")
     known = [field.name for field in fields(AdversarialAugmentation)]
-    for name in setting:
-        if name not in known:
-            raise ConfigError(f"unknown setting augment.adversarial.{name}; {nearest(str(name), known)}")
+    check_known(setting, known, "setting of augment.adversarial")
     return AdversarialAugmentation(**setting)
 
 
@@ -195,7 +238,7 @@ def frozen_images(
         As many images.
 
     Raises:
-        ConfigError: When the attacked model does not fit.
+        ConfigError: When the attacked model does not fit, or has other classes.
         WeightsError: When it cannot be read.
     """
     target = model if augmentation.model is None else _fitting(augmentation, model)
@@ -254,7 +297,7 @@ def _logits_of(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _fitting(augmentation: AdversarialAugmentation, model: Classifier) -> keras.Model:
-    """The model to attack, which must take the same images and know as many classes."""
+    """The model to attack, which must take the same images and know the same classes."""
     target = augmentation.loaded()
     inputs = target.input if isinstance(target.input, Mapping) else {}
     shape = inputs["pixels"].shape[1:] if "pixels" in inputs else None
@@ -262,5 +305,12 @@ def _fitting(augmentation: AdversarialAugmentation, model: Classifier) -> keras.
         raise ConfigError(
             f"augment.adversarial model takes pixels of {shape} and gives {target.output.shape[1:]}: what is "
             f"trained takes {model.input['pixels'].shape[1:]} and gives {model.output.shape[1:]}."
+        )
+    classes = augmentation.classes(target)
+    if classes is not None and tuple(classes) != tuple(model.classes):
+        raise ConfigError(
+            f"augment.adversarial model has the classes {list(classes)}, and what is trained has "
+            f"{list(model.classes)}: the same ones in the same order are needed, or the loss of a wrong "
+            "label is raised."
         )
     return target

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.errors import ConfigError, nearest
+from tfapp.errors import ConfigError, DataError, nearest
 
 REFRESHES = ("epoch", "never")
 _LABELLED = (2, 3)
+_IMAGE_RANK = 4
 
 
 def with_adversarial(
@@ -41,6 +44,9 @@ def with_adversarial(
     trained model to harden against what transfers from it (ensemble adversarial training). Shuffle behind it:
     ``with_adversarial(...).unbatch().shuffle(...).batch(...)``.
 
+    Adversarial rows are rows of the batch like all others: in training they enter the moving averages of
+    batch normalisation.
+
     Random rows and random starts follow from the seed and the number of the iteration. When the weights are
     needed fresh and the step is yours, an objective that attacks inside the step does the same work without
     any staleness; this is for `fit` of models whose step is not yours, and for frozen sets.
@@ -51,8 +57,10 @@ def with_adversarial(
             ``(batch,)``. Labels are class indices ``(batch,)`` or distributions ``(batch, num_classes)``.
         attack: Called as ``attack(model_fn, inputs, labels, seed=seed)`` with the drawn rows of a batch;
             gives inputs of the same structure. Bind its settings with `functools.partial`, as in
-            ``partial(pgd, epsilon=4 / 255, num_steps=7)``. For strings it is called in Python, with lists, an
-            array of labels and a whole number as seed, and gives texts or an object with ``texts``.
+            ``partial(pgd, epsilon=4 / 255, num_steps=7)``, and ``bounds`` among them: those of the pixels
+            that the model takes, which are ``(0.0, 255.0)`` by default. For strings it is called in Python,
+            with lists, an array of labels and a whole number as seed, and gives texts or an object with
+            ``texts``.
         model_fn: What the attack is given: inputs to logits in inference mode, such as
             ``lambda pixels: model(pixels, training=False)``; for strings, what that attack takes.
         fraction: Share of the rows, 0 to 1, on average over batches.
@@ -65,6 +73,9 @@ def with_adversarial(
     Raises:
         ConfigError: When a setting is out of range, or the dataset is not batched, has no labels, or is
             without end where ``refresh="never"`` needs one.
+        tf.errors.InvalidArgumentError: While batches are made, when images ``(batch, height, width,
+            channels)`` lie outside the attack's ``bounds``; ones of a smaller range are not noticed.
+        tf.errors.OpError: While batches are made, when an attack on strings gives no list of as many texts.
 
     Reference:
         Kurakin et al. 2017, Adversarial Machine Learning at Scale, arXiv:1611.01236 (a share of each batch);
@@ -130,9 +141,12 @@ def adversarial_share(
     Returns:
         A function of inputs, labels and a seed, int64 ``(2,)``, that gives inputs.
     """
+    bounds = _bounds_of(attack)
 
     def change(inputs: Any, labels: Any, seed: tf.Tensor) -> Any:
         inputs = tf.nest.map_structure(_attackable, inputs)
+        if bounds is not None and tf.is_tensor(inputs):
+            inputs = _within(inputs, bounds)
         count, order = _drawn(tf.shape(tf.nest.flatten(labels)[0])[0], fraction, seed)
         rows = tf.sort(order[:count])
         own_seed = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), 1)
@@ -174,6 +188,33 @@ def _attackable(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(values, tf.float32) if values.dtype == tf.uint8 else values
 
 
+def _bounds_of(attack: Callable[..., Any]) -> tuple[float, float] | None:
+    """The bounds that an attack keeps to, where its signature tells them."""
+    try:
+        parameter = inspect.signature(attack).parameters.get("bounds")
+    except (TypeError, ValueError):
+        return None
+    bounds = None if parameter is None else parameter.default
+    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(isinstance(b, Real) for b in bounds):
+        return None
+    return float(bounds[0]), float(bounds[1])
+
+
+def _within(values: tf.Tensor, bounds: tuple[float, float]) -> tf.Tensor:
+    """The same values; images outside the bounds are an error when a batch is made."""
+    if values.shape.rank != _IMAGE_RANK or not values.dtype.is_floating:
+        return values
+    low, high = tf.reduce_min(values), tf.reduce_max(values)
+    said = (
+        f"the images lie outside the attack's bounds = {bounds}: bind the bounds of what the model takes, "
+        "such as functools.partial(attack, bounds=(-1.0, 1.0)). Lowest and highest value:"
+    )
+    with tf.control_dependencies(
+        [tf.debugging.Assert((low >= bounds[0]) & (high <= bounds[1]), [said, low, high])]
+    ):
+        return tf.identity(values)
+
+
 def _attacked_texts(
     attack: Callable[..., Any], model_fn: Callable[[Any], Any], texts: Any, labels: Any, seed: tf.Tensor
 ) -> tf.Tensor:
@@ -181,11 +222,24 @@ def _attacked_texts(
         given = [text.decode("utf-8", "surrogateescape") for text in texts.numpy()]
         number = int(seed.numpy()[0]) & 0x7FFFFFFF
         found = attack(model_fn, given, labels.numpy(), seed=number)
-        changed = list(getattr(found, "texts", found))
+        changed = _checked_texts(getattr(found, "texts", found), len(given))
         return np.array([text.encode("utf-8", "surrogateescape") for text in changed], object)
 
     changed = tf.py_function(run, [texts, labels, seed], tf.string)
     return tf.ensure_shape(changed, [None])
+
+
+def _checked_texts(found: Any, count: int) -> list[str]:
+    listed = isinstance(found, Iterable) and not isinstance(found, str | bytes)
+    texts = list(found) if listed else []
+    if listed and len(texts) == count and all(isinstance(text, str) for text in texts):
+        return texts
+    what = f"a list of {len(texts)}" if listed else type(found).__name__
+    kinds = sorted({type(text).__name__ for text in texts} - {"str"})
+    raise DataError(
+        f"the attack gave {what}{f' with {kinds}' if kinds else ''} for {count} texts: it must return one "
+        "text for each, as str, in a list or as `texts` of an object."
+    )
 
 
 def _check(dataset: tf.data.Dataset, *, fraction: float, refresh: str, seed: int) -> None:

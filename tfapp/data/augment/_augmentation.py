@@ -21,7 +21,7 @@ from tfapp.data.augment.geometry import geometry
 from tfapp.data.augment.mixup import mixup
 from tfapp.data.augment.rand_augment import rand_augment
 from tfapp.data.corruptions import IMAGE_CORRUPTIONS
-from tfapp.errors import ConfigError, nearest
+from tfapp.errors import ConfigError, check_known, nearest
 
 # Bounds, and whether the lower one is itself allowed.
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -260,9 +260,7 @@ def make_augmentation(setting: str | Mapping[str, Any] | Augmentation | None) ->
             f"augmentation = {setting!r}: use a name ({', '.join(choices)}) or a table of settings."
         )
     known = [field.name for field in fields(Augmentation)]
-    for name in setting:
-        if name not in (*known, "preset"):
-            raise ConfigError(f"unknown augmentation setting {name!r}; {nearest(str(name), known)}")
+    check_known(setting, (*known, "preset"), "augmentation setting")
     changes = dict(setting)
     preset = changes.pop("preset", None)
     base = make_augmentation(preset)

@@ -14,8 +14,8 @@ import tensorflow as tf
 from tfapp.data.augment._augmentation import Augment
 from tfapp.data.augment._corrupting import checked_corruptions, checked_share
 from tfapp.data.corruptions import TEXT_CORRUPTIONS, corrupt_text
-from tfapp.data.edits import Edit, random_edits, resolve_edits
-from tfapp.errors import ConfigError, nearest
+from tfapp.data.edits import Edit, random_edits, resolve_edits, try_edits
+from tfapp.errors import ConfigError, check_known
 
 if TYPE_CHECKING:
     from tfapp.data.encoded import EncodedTexts
@@ -42,7 +42,9 @@ class TextAugmentation:
         corruption_fraction: Probability that a text is corrupted, 0 to 1.
 
     Raises:
-        ConfigError: When a name is unknown, or a value is of another type or out of its range.
+        ConfigError: When a name is unknown, a value is of another type or out of its range, or an edit lacks
+            its package.
+        AssetError: When the table of an edit cannot be fetched.
     """
 
     edits: Sequence[str | Edit] = ()
@@ -54,7 +56,7 @@ class TextAugmentation:
 
     def __post_init__(self) -> None:
         if self.edits or isinstance(self.edits, str):
-            resolve_edits(self.edits)
+            try_edits(self.edits)
         for name in ("edit_share", "edit_fraction", "corruption_fraction"):
             object.__setattr__(self, name, checked_share(name, getattr(self, name)))
         corruptions = checked_corruptions(self.corruptions, self.severity, TEXT_CORRUPTIONS)
@@ -81,16 +83,16 @@ class TextAugmentation:
         Args:
             texts: The texts.
             seed: Decides all changes, together with the texts and their order; whole numbers, 0 or more.
-            always: Whether every text is edited, whatever ``edit_fraction`` says.
+            always: Whether every text is changed in each way that is switched on, whatever ``edit_fraction``
+                and ``corruption_fraction`` say.
 
         Returns:
             As many texts.
         """
         rng = np.random.default_rng(seed)
         edits = resolve_edits(self.edits) if self.edits else []
-        fraction = 1.0 if always else self.edit_fraction
-        edited = rng.random(len(texts)) < (fraction if edits else 0.0)
-        corrupted = rng.random(len(texts)) < (self.corruption_fraction if self.corruptions else 0.0)
+        edited = rng.random(len(texts)) < _share(edits, self.edit_fraction, always)
+        corrupted = rng.random(len(texts)) < _share(self.corruptions, self.corruption_fraction, always)
         changed = list(texts)
         for row in np.flatnonzero(edited).tolist():
             changed[row] = random_edits(changed[row], rng, self.edit_share, edits)
@@ -184,11 +186,7 @@ def make_text_augmentation(
         return None
     if isinstance(setting, Mapping):
         known = [field.name for field in fields(TextAugmentation)]
-        for name in setting:
-            if name not in known:
-                raise ConfigError(
-                    f"unknown augmentation setting of texts {name!r}; {nearest(str(name), known)}"
-                )
+        check_known(setting, known, "augmentation setting of texts")
         setting = TextAugmentation(**setting)
     if not isinstance(setting, TextAugmentation):
         raise ConfigError(
@@ -196,6 +194,13 @@ def make_text_augmentation(
             "{'edits': ['swap', 'keyboard']}."
         )
     return setting if setting.described() else None
+
+
+def _share(ways: Sequence[Any], fraction: float, always: bool) -> float:
+    """The probability that a text is changed in one of these ways."""
+    if not ways:
+        return 0.0
+    return 1.0 if always else fraction
 
 
 def _changed(change: Callable[..., list[str]], texts: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

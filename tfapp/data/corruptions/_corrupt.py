@@ -26,6 +26,7 @@ from tfapp.data.corruptions.weather import brightness, fog, frost, snow
 from tfapp.errors import ConfigError, DataError, nearest
 
 _RANK, _CHANNELS = 4, 3
+_SEED_BYTES = 16
 
 IMAGE_CORRUPTIONS: dict[str, ImageCorruption] = {
     "gaussian_noise": gaussian_noise,
@@ -88,13 +89,13 @@ def corrupt_images(images: Any, name: str, severity: int, seed: int = 0) -> npt.
         images: uint8, or floats 0..255, ``(batch, height, width, 3)``, 32 pixels or more a side.
         name: A key of `IMAGE_CORRUPTIONS`.
         severity: 1 to 5.
-        seed: 0 or more; all severities draw from the same numbers.
+        seed: A whole number, 0 or more; all severities draw from the same numbers.
 
     Returns:
         Images of the same shape and type, 0..255; uint8 ones are rounded.
 
     Raises:
-        ConfigError: When the name is unknown or the severity out of range.
+        ConfigError: When the name is unknown, or the severity or the seed out of range.
         DataError: When the images have another shape, type or range.
 
     Reference:
@@ -102,6 +103,7 @@ def corrupt_images(images: Any, name: str, severity: int, seed: int = 0) -> npt.
         Perturbations, arXiv:1903.12261.
     """
     check_corruption(name, severity, IMAGE_CORRUPTIONS)
+    seed = _checked_seed(seed)
     images = np.asarray(images)
     if images.ndim != _RANK or images.shape[3] != _CHANNELS or min(images.shape[1:3]) < SMALLEST_SIDE:
         raise DataError(
@@ -133,15 +135,16 @@ def corrupt_texts(texts: Sequence[str], name: str, severity: int, seed: int = 0)
         texts: The texts. Words are told apart by spaces, so ``case`` and ``asr`` do little to Chinese.
         name: A key of `TEXT_CORRUPTIONS`.
         severity: 1 to 5; what a low severity changes, a higher one changes too.
-        seed: 0 or more.
+        seed: A whole number, 0 or more.
 
     Returns:
         As many texts.
 
     Raises:
-        ConfigError: When the name is unknown or the severity out of range.
+        ConfigError: When the name is unknown, or the severity or the seed out of range.
     """
     check_corruption(name, severity, TEXT_CORRUPTIONS)
+    seed = _checked_seed(seed)
     return [corrupt_text(text, name, severity, seed) for text in texts]
 
 
@@ -151,8 +154,15 @@ def corrupt_text(text: str, name: str, severity: int, seed: int) -> str:
     return TEXT_CORRUPTIONS[name](text, severity, rng)
 
 
+def _checked_seed(seed: Any) -> int:
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 256**_SEED_BYTES:
+        raise ConfigError(f"seed = {seed!r}: a whole number, at least 0 and less than 2^128, is needed.")
+    return int(seed)
+
+
 def _random(seed: int, name: str, content: bytes) -> np.random.Generator:
     digest = hashlib.blake2b(
-        content, digest_size=16, person=name.encode()[:16], salt=seed.to_bytes(16, "little")
+        content, digest_size=16, person=name.encode()[:16], salt=seed.to_bytes(_SEED_BYTES, "little")
     )
     return np.random.default_rng(int.from_bytes(digest.digest(), "little"))

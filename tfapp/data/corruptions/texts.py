@@ -11,7 +11,8 @@ import unicodedata
 
 import numpy as np
 
-_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+from tfapp.data.edits.keyboard import neighbours
+
 _MARKS = ",.;:!?-"
 _EMOJI = "😀😂😍😭😡👍👎🙏🔥✨🎉💯🤔🙄❤"
 _SHORT = 3
@@ -50,32 +51,17 @@ _WORDS = re.compile(r"(\s+)")
 _NOT_SPOKEN = re.compile(r"[^\w\s']|_")
 
 
-def _neighbours() -> dict[str, str]:
-    """The keys beside and diagonally below or above each letter of an American keyboard."""
-    places = {letter: (row, column) for row, keys in enumerate(_KEYS) for column, letter in enumerate(keys)}
-    return {
-        letter: "".join(
-            other
-            for other, (down, across) in places.items()
-            if other != letter and abs(down - row) <= 1 and abs(across - column) <= 1
-        )
-        for letter, (row, column) in places.items()
-    }
-
-
-_BESIDE = _neighbours()
-
-
 def typos(text: str, severity: int, rng: np.random.Generator) -> str:
     """Exchanges, drops and doubles letters, and hits keys next to them; 2 % to 16 % of the letters."""
     share = (0.02, 0.04, 0.07, 0.11, 0.16)[severity - 1]
     hits, kinds, choices = rng.random(len(text)), rng.integers(0, 4, len(text)), rng.random(len(text))
     letters = list(text)
+    done = 0
     for place in np.flatnonzero(hits < share).tolist():
         letter = text[place]
-        if not letter.isalnum():
+        if place < done or not letter.isalnum():
             continue
-        beside = _BESIDE.get(letter.lower())
+        beside = neighbours().get(letter.lower())
         if kinds[place] == 0 and beside:
             key = beside[int(choices[place] * len(beside))]
             letters[place] = key.upper() if letter.isupper() else key
@@ -83,6 +69,7 @@ def typos(text: str, severity: int, rng: np.random.Generator) -> str:
             letters[place] = ""
         elif kinds[place] == 2 and place + 1 < len(text) and text[place + 1].isalnum():
             letters[place : place + 2] = letters[place + 1], letters[place]
+            done = place + 2
         else:
             letters[place] = letter * 2
     return "".join(letters)
@@ -94,14 +81,16 @@ def case(text: str, severity: int, rng: np.random.Generator) -> str:
     words = text.split(" ")
     hits, shouted = rng.random(len(words)), rng.random(len(words))
     turned = rng.random(len(text)) < 0.5
+    start = 0
     for place, word in enumerate(words):
+        flips = turned[start : start + len(word)]
+        start += len(word) + 1
         if hits[place] >= share:
             continue
-        flips = turned[place : place + len(word)]
         mixed = "".join(
-            letter.swapcase() if flip else letter for letter, flip in zip(word, flips, strict=False)
+            letter.swapcase() if flip else letter for letter, flip in zip(word, flips, strict=True)
         )
-        words[place] = word.upper() if shouted[place] < 0.5 else mixed + word[len(mixed) :]
+        words[place] = word.upper() if shouted[place] < 0.5 else mixed
     return " ".join(words)
 
 

@@ -6,7 +6,7 @@ names begin with ``zh_`` are for Chinese; three of them need packages of the ext
 
 from tfapp.data.edits._chinese import chinese_edits, has_han
 from tfapp.data.edits._edit import Edit
-from tfapp.data.edits._random import random_edits, random_edits_batch, resolve_edits
+from tfapp.data.edits._random import random_edits, random_edits_batch, resolve_edits, try_edits
 from tfapp.data.edits._segments import Chinese, Segments, segment
 from tfapp.data.edits.drop import drop
 from tfapp.data.edits.homoglyph import homoglyph
@@ -48,4 +48,5 @@ __all__ = [
     "random_edits_batch",
     "resolve_edits",
     "segment",
+    "try_edits",
 ]

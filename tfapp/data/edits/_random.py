@@ -11,6 +11,8 @@ from tfapp.data.edits._edit import Edit
 from tfapp.data.edits._segments import Chinese, segment
 from tfapp.errors import ConfigError, nearest
 
+_PROBES = ("电影院", "wonderful")
+
 
 def random_edits(
     text: str,
@@ -80,7 +82,7 @@ def resolve_edits(edits: Sequence[str | Edit]) -> list[Edit]:
     """Returns the edits that are meant by names, and other edits as they are.
 
     Raises:
-        ConfigError: If there is none, or a name is unknown.
+        ConfigError: If there is none, a name is unknown, or one is neither a name nor a function.
     """
     from tfapp.data.edits import TEXT_EDITS  # the package lists the edits after it has imported this module
 
@@ -90,8 +92,28 @@ def resolve_edits(edits: Sequence[str | Edit]) -> list[Edit]:
     for edit in edits:
         if isinstance(edit, str) and edit not in TEXT_EDITS:
             raise ConfigError(f"unknown edit {edit!r}; {nearest(edit, TEXT_EDITS)}")
+        if not isinstance(edit, str) and not callable(edit):
+            raise ConfigError(
+                f"edit {edit!r}: give one of {', '.join(TEXT_EDITS)}, or a function of a word and a "
+                "generator."
+            )
         resolved.append(TEXT_EDITS[edit] if isinstance(edit, str) else edit)
     return resolved
+
+
+def try_edits(edits: Sequence[str | Edit]) -> None:
+    """Tries each edit on a Chinese and a Latin word: what it lacks is seen before it is needed.
+
+    Args:
+        edits: As in `random_edits`.
+
+    Raises:
+        ConfigError: If there is none, a name is unknown, or one lacks its package.
+        AssetError: If the table of one cannot be fetched.
+    """
+    for edit in resolve_edits(edits):
+        for word in _PROBES:
+            edit(word, np.random.default_rng(0))
 
 
 def _checked_share(share: float) -> float:
