@@ -28,7 +28,14 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Fills a folder with weights, images, labels and logits; tells about the network."""
     import keras
     import numpy as np
-    from attack_network import build_network, copy_weights, load_weights, read_images, save_weights, train_network
+    from attack_network import (
+        build_network,
+        copy_weights,
+        load_weights,
+        read_images,
+        save_weights,
+        train_network,
+    )
     from hardening_ours import build
 
     archive = data_file("cifar10_subset.tar.gz")
@@ -97,7 +104,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=500, help="test images")
     parser.add_argument("--epochs", type=int, default=12, help="of training")
     parser.add_argument(
-        "--weights", type=Path, help="an earlier run's .npz, or hardening_accuracy's .weights.h5; else it trains"
+        "--weights",
+        type=Path,
+        help="an earlier run's .npz, or hardening_accuracy's .weights.h5; else it trains",
     )
     parser.add_argument("--num-steps", type=int, default=100)
     parser.add_argument("--num-queries", type=int, default=5000)

@@ -146,7 +146,7 @@ def print_report(about: dict[str, Any], results: list[dict[str, Any]], examples:
     notes = [
         "Equal on both sides: deletion ranking, greedy replacement, the most similar of the candidates that "
         f"fool, at most {MAX_CHANGED:.0%} of the words (rounded down), cosine of MiniLM-L6's mean vectors "
-        f"with the original >= {MIN_SIMILARITY}, stop words, no limit on queries, the same two cores, float32.",
+        f"with the original >= {MIN_SIMILARITY}, stop words, no limit on queries, float32, two cores.",
         "TextAttack as changed: modules that its import needs and the attack does not are empty; its model "
         "wrapper pads to the longest text of a batch, not to the tokenizer's limit; MaxWordsPerturbed "
         "rounds down, not up; the part of speech comes from tfapp's tagger, and WordNet's files from tfapp's "
