@@ -179,7 +179,7 @@ def test_a_saved_model_made_with_the_wrong_parts(
 
 
 @pytest.mark.parametrize("variant", ["float16", "dynamic", "text"])
-@pytest.mark.parametrize("factor", [0.8, 2.0])
+@pytest.mark.parametrize("factor", [pytest.param(0.8, marks=pytest.mark.slow), 2.0])
 def test_a_tflite_file_made_with_the_wrong_temperature(
     decided_classifier, test_split, tmp_path, monkeypatch, variant, factor
 ):
@@ -198,7 +198,10 @@ class OtherTexts(WordPieceTokenizer):
 
 @pytest.mark.parametrize(
     ("kind", "max_length", "word"),
-    [(OtherTexts, 24, "the empty text"), (WordPieceTokenizer, 40, "the text beyond max_length")],
+    [
+        (OtherTexts, 24, "the empty text"),
+        pytest.param(WordPieceTokenizer, 40, "the text beyond max_length", marks=pytest.mark.slow),
+    ],
 )
 def test_a_saved_model_that_is_wrong_only_on_one_kind_of_text(
     decided_classifier, test_split, tmp_path, monkeypatch, kind, max_length, word

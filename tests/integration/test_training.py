@@ -56,7 +56,7 @@ def make_model(tiny_vocab):
     return make
 
 
-@pytest.fixture(params=["fused", "keras"])
+@pytest.fixture(params=["fused", pytest.param("keras", marks=pytest.mark.slow)])
 def path(request, monkeypatch):
     """Both ways of computing the forward pass."""
     if request.param == "keras":
@@ -148,12 +148,8 @@ def test_a_checkpoint_of_another_backbone_is_not_taken_over(make_model, data, tm
     run(make_model(), data, run_dir=tmp_path)
     other = make_model()
     other.backbone.set_weights([value + 0.01 for value in other.backbone.get_weights()])
-    alone = make_model()
-    alone.backbone.set_weights(other.backbone.get_weights())
     watch, _ = watched(other, data, run_dir=tmp_path)
     assert watch.began == [1, 2, 1, 2]
-    run(alone, data)
-    assert_equal_weights(other.get_weights(), alone.get_weights())
 
 
 @pytest.mark.slow

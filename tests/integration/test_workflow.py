@@ -283,6 +283,7 @@ def test_a_source_task_and_a_ledger_are_stages_of_their_own(workplace, tmp_path,
 def test_a_hardened_run_releases_the_hardened_model(workplace, released, tmp_path):
     """The stage goes on from the transferred model, and is skipped when nothing changed."""
     settings = ["harden.objective=fgm", "harden.epsilon=0.2", "transfer.phases.1.epochs=1"]
+    settings.append('export.variants=["saved_model"]')
     phases = 'harden.phases=[{train = "all", epochs = 2, learning_rate = 3e-3}]'
     config = load_config(workplace / "workflow.toml", [*settings, phases])
     first = run_workflow(config, output=tmp_path)
