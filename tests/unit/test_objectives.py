@@ -1,10 +1,13 @@
 """Objectives that perturb: their gradients written out, their budgets, and what they leave alone."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.attacks import pgd
 from tfapp.errors import ConfigError
 from tfapp.objectives import OBJECTIVES, describe_objective, make_objective
 from tfapp.objectives.adversarial import Adversarial
@@ -308,6 +311,14 @@ def test_a_description_tells_every_setting():
     assert one["epsilon"] == 0.01
     assert one != other
     assert describe_objective(make_objective("adversarial", num_steps=7))["num_steps"] == 7
+
+
+def test_a_description_tells_attacks_of_ones_own_apart():
+    weak, strong, again = (
+        describe_objective(Adversarial(attack=partial(pgd, epsilon=epsilon))) for epsilon in (0.1, 0.2, 0.1)
+    )
+    assert weak == again
+    assert weak != strong
 
 
 @pytest.mark.parametrize("count", [1, 3])
