@@ -300,7 +300,7 @@ LIMITS = {"weights": 1e-5, "logits": 1e-4}
 def assert_the_same_on_two_devices(tasks):
     """20 steps in float32 without dropout and random starts, on the rows of a batch split in two.
 
-    Batch normalisation that is trained must be synchronised for it: its statistics are those of a replica's rows.
+    Batch normalisation that is trained is synchronised there: its statistics would be a replica's alone.
     """
     script = Path(__file__).parent / "two_devices.py"
     named = [task for kind in tasks for task in tasks[kind]]
