@@ -53,12 +53,12 @@ def step(objective, weight=None, trainer=None, inputs=None, labels=LABELS):
     return trainer.objective.step(trainer, inputs, tf.constant(labels), given)
 
 
-def pixel_network(*, normalise=False, renorm=False):
+def pixel_network(*, normalise=False, **options):
     pixels = keras.Input((4, 4, 3), name="pixels")
     scaled = keras.layers.Rescaling(1 / 255)(pixels)
     hidden = keras.layers.Conv2D(4, 3, use_bias=False)(scaled)
     if normalise:
-        hidden = keras.layers.BatchNormalization(renorm=renorm)(hidden)
+        hidden = keras.layers.BatchNormalization(**options)(hidden)
     flat = keras.layers.Flatten()(keras.layers.ReLU()(hidden))
     return keras.Model({"pixels": pixels}, keras.layers.Dense(CLASSES)(flat))
 
