@@ -1,12 +1,17 @@
 """Objectives that perturb: their gradients written out, their budgets, and what they leave alone."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.attacks import pgd
 from tfapp.errors import ConfigError
-from tfapp.objectives import OBJECTIVES, describe_objective, make_objective
+from tfapp.objectives import OBJECTIVES, Perturbable, describe_objective, make_objective
+from tfapp.objectives._perturbation import noise, norms, radii, towards
 from tfapp.objectives.adversarial import Adversarial
 from tfapp.objectives.fgm import Fgm
 from tfapp.objectives.free import Free
@@ -48,12 +53,13 @@ def step(objective, weight=None, trainer=None, inputs=None, labels=LABELS):
     return trainer.objective.step(trainer, inputs, tf.constant(labels), given)
 
 
-def pixel_network(*, normalise=False):
+def pixel_network(*, normalise=False, **options):
+    keras.utils.set_random_seed(0)
     pixels = keras.Input((4, 4, 3), name="pixels")
     scaled = keras.layers.Rescaling(1 / 255)(pixels)
     hidden = keras.layers.Conv2D(4, 3, use_bias=False)(scaled)
     if normalise:
-        hidden = keras.layers.BatchNormalization()(hidden)
+        hidden = keras.layers.BatchNormalization(**options)(hidden)
     flat = keras.layers.Flatten()(keras.layers.ReLU()(hidden))
     return keras.Model({"pixels": pixels}, keras.layers.Dense(CLASSES)(flat))
 
@@ -141,21 +147,185 @@ def test_freelb_averages_the_points_of_its_ascent():
     assert float(result.loss) == pytest.approx(float(np.mean(points)), rel=1e-5)
 
 
-def test_mart_is_its_formula():
+def kl(logits, others):
+    ours, theirs = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
+    return tf.reduce_sum(tf.nn.softmax(logits) * (ours - theirs), axis=1)
+
+
+def unit(values):
+    return values / tf.norm(values, axis=1, keepdims=True)
+
+
+def lengths(epsilon):
+    return (epsilon * np.linalg.norm(FEATURES, axis=1, keepdims=True)).astype(np.float32)
+
+
+def weighted_mean(values, weight):
+    return tf.reduce_mean(values if weight is None else values * weight)
+
+
+def assert_is(result, trainer, loss_of):
+    """Loss and gradients are those of a function of kernel and bias."""
+    kernel, bias = variables_of(trainer)
+    with tf.GradientTape() as tape:
+        tape.watch([kernel, bias])
+        loss = loss_of(kernel, bias)
+    assert float(result.loss) == pytest.approx(float(loss), rel=1e-4)
+    for ours, theirs in zip(result.gradients, tape.gradient(loss, [kernel, bias]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_mart_is_its_formula(weight):
     beta = 3.0
     trainer = make_trainer(Mart(0.2, beta=beta, random_start=False))
-    result = step(trainer.objective, trainer=trainer)
+    result = step(trainer.objective, weight, trainer)
     place = trainer.perturbable({"features": tf.constant(FEATURES)})
     attacked = trainer.objective.threat.find(
         place, tf.constant(LABELS), seed=trainer.step_seed(), loss="cross_entropy"
     )
-    clean, other = (tf.nn.softmax(place.logits(each)).numpy() for each in (FEATURES, attacked))
-    own = other[np.arange(ROWS), LABELS]
-    rest = np.where(np.eye(CLASSES)[LABELS] > 0, 0.0, other).max(axis=1)
-    divergence = (clean * (np.log(clean) - np.log(other))).sum(axis=1)
-    unsure = 1 - clean[np.arange(ROWS), LABELS]
-    expected = (-np.log(own) - np.log(1.0001 - rest) + beta * divergence * unsure).mean()
-    assert float(result.loss) == pytest.approx(float(expected), rel=1e-4)
+    assert np.linalg.norm(attacked - FEATURES, axis=1) == pytest.approx(lengths(0.2)[:, 0], rel=1e-3)
+
+    def loss_of(kernel, bias):
+        clean, other = (tf.matmul(each, kernel) + bias for each in (FEATURES, attacked))
+        truth = tf.one_hot(LABELS, CLASSES)
+        rest = tf.reduce_max(tf.nn.softmax(other) * (1.0 - truth), axis=1)
+        unsure = 1.0 - tf.reduce_sum(tf.nn.softmax(clean) * truth, axis=1)
+        own = cross_entropy(kernel, bias, attacked)
+        return weighted_mean(own - tf.math.log(1.0001 - rest) + beta * kl(clean, other) * unsure, weight)
+
+    assert_is(result, trainer, loss_of)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_trades_is_its_formula(weight, random_start):
+    beta, epsilon = 3.0, 0.4
+    trainer = make_trainer(Trades(epsilon, beta=beta, num_steps=5, random_start=random_start))
+    result = step(trainer.objective, weight, trainer)
+    place = trainer.perturbable({"features": tf.constant(FEATURES)})
+    fixed = place.logits(FEATURES)
+    wanted = (fixed, lambda logits, clean: kl(clean, logits)) if random_start else (LABELS, "cross_entropy")
+    attacked = trainer.objective.threat.find(
+        place, tf.constant(wanted[0]), seed=trainer.step_seed(), loss=wanted[1]
+    )
+    at_random = FEATURES + unit(GENERATOR.normal(size=FEATURES.shape).astype(np.float32)) * lengths(epsilon)
+    found, by_chance = (float(tf.reduce_mean(kl(fixed, place.logits(at)))) for at in (attacked, at_random))
+    assert found > by_chance > 0.0
+
+    def loss_of(kernel, bias):
+        clean, other = (tf.matmul(each, kernel) + bias for each in (FEATURES, attacked))
+        return weighted_mean(cross_entropy(kernel, bias, FEATURES) + beta * kl(clean, other), weight)
+
+    assert_is(result, trainer, loss_of)
+
+
+def climbed(kernel, bias, apart, start):
+    """The direction in which a distance from the clean answers grows."""
+    start = tf.convert_to_tensor(start)
+    with tf.GradientTape() as tape:
+        tape.watch(start)
+        clean, other = (tf.matmul(each, kernel) + bias for each in (FEATURES, FEATURES + start))
+        distance = apart(clean, other)
+    return unit(tape.gradient(distance, start))
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_smart_is_its_formula(num_steps, weight):
+    epsilon, share, start = 0.4, 2.0, 0.3
+    trainer = make_trainer(Smart(epsilon, share, num_steps, start))
+    result = step(trainer.objective, weight, trainer)
+    kernel, bias = variables_of(trainer)
+
+    def apart(one, other):
+        return kl(one, other) + kl(other, one)
+
+    drawn = unit(tf.random.stateless_normal(FEATURES.shape, trainer.step_seed()))
+    moved = start * lengths(epsilon) * drawn
+    for _ in range(num_steps):
+        moved += lengths(epsilon) * climbed(kernel, bias, apart, moved)
+        moved *= tf.minimum(1.0, lengths(epsilon) / tf.norm(moved, axis=1, keepdims=True))
+
+    def loss_of(kernel, bias):
+        clean, other = (tf.matmul(each, kernel) + bias for each in (FEATURES, FEATURES + moved))
+        return weighted_mean(cross_entropy(kernel, bias, FEATURES) + share * apart(clean, other), weight)
+
+    assert_is(result, trainer, loss_of)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_vat_is_power_iteration_at_the_small_length_away_from_constant_answers(num_steps, weight):
+    epsilon, share, start = 0.4, 2.0, 0.3
+    trainer = make_trainer(Vat(epsilon, share, num_steps, start))
+    result = step(trainer.objective, weight, trainer)
+    kernel, bias = variables_of(trainer)
+    direction = unit(tf.random.stateless_normal(FEATURES.shape, trainer.step_seed()))
+    for _ in range(num_steps):
+        direction = climbed(kernel, bias, kl, start * lengths(epsilon) * direction)
+    moved = FEATURES + lengths(epsilon) * direction
+
+    def loss_of(kernel, bias):
+        clean, other = (tf.matmul(each, kernel) + bias for each in (FEATURES, moved))
+        distance = kl(tf.stop_gradient(clean), other)
+        return weighted_mean(cross_entropy(kernel, bias, FEATURES) + share * distance, weight)
+
+    assert_is(result, trainer, loss_of)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_free_moves_weights_and_perturbation_by_the_same_passes(weight):
+    epsilon, rate = 0.3, 0.1
+    trainer = make_trainer(Free(epsilon, replays=3, random_start=False))
+    kernel, bias = variables_of(trainer)
+    result = step(trainer.objective, weight, trainer)
+    points = tf.constant(FEATURES)
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            tape.watch([kernel, bias, points])
+            loss = weighted_mean(cross_entropy(kernel, bias, points), weight)
+        of_kernel, of_bias, of_points = tape.gradient(loss, [kernel, bias, points])
+        kernel, bias = kernel - rate * of_kernel, bias - rate * of_bias
+        moved = points - FEATURES + lengths(epsilon) * unit(of_points)
+        moved *= tf.minimum(1.0, lengths(epsilon) / tf.norm(moved, axis=1, keepdims=True))
+        points = FEATURES + moved
+    for ours, theirs in zip(variables_of(trainer), (kernel, bias), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert_is(
+        result,
+        trainer,
+        lambda kernel, bias: weighted_mean(cross_entropy(kernel, bias, points), weight),
+    )
+
+
+def test_free_begins_anywhere_within_the_radius_and_elsewhere_for_each_row():
+    epsilon, seen = 0.3, []
+    trainer = make_trainer(Free(epsilon, replays=1))
+
+    def forward(inputs, training):
+        seen.append(inputs["features"].numpy())
+        return trainer.network(inputs, training=training)
+
+    trainer.forward = forward
+    step(trainer.objective, trainer=trainer)
+    moved = seen[0] - FEATURES
+    share = np.linalg.norm(moved, axis=1) / lengths(epsilon)[:, 0]
+    assert share.max() <= 1.0
+    assert share.min() < 0.95
+    directions = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    assert np.abs(directions @ directions.T - np.eye(ROWS)).max() < 0.999
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_free_takes_grey_images_in_a_compiled_step(norm):
+    pixels = keras.Input((4, 4, 1), name="pixels")
+    flat = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(pixels / 255.0))
+    network = keras.Model({"pixels": pixels}, keras.layers.Dense(CLASSES)(flat))
+    trainer = make_trainer(Free(0.1, norm, replays=2), network)
+    shape = tf.TensorSpec((None, 4, 4, 1)), tf.TensorSpec((None,), tf.int32)
+    run = tf.function(lambda images, labels: trainer.train_step(({"pixels": images}, labels)), shape)
+    assert np.isfinite(run(tf.constant(PIXELS[..., :1]), tf.constant(LABELS))["loss"])
 
 
 @pytest.mark.parametrize("name", PERTURBING)
@@ -212,6 +382,9 @@ STATISTICS = [
     (Fgm(0.3), True),
     (FreeLb(0.3), True),
     (Smart(0.3), True),
+    (Vat(0.3), True),
+    (Free(0.2, replays=1), True),
+    (Free(0.2, replays=3), True),
 ]
 
 
@@ -227,6 +400,35 @@ def test_moving_averages_see_clean_images_only_unless_asked(objective, clean, co
         found.append(np.concatenate([norm.moving_mean.numpy(), norm.moving_variance.numpy()]))
     assert np.abs(found[0] - np.repeat([0.0, 1.0], 4)).max() > 1e-4
     assert np.allclose(found[0], found[1], rtol=1e-5, atol=1e-7) == clean
+
+
+def statistics_after(objective, network):
+    trainer = make_trainer(objective, network)
+    trainer.train_step(({"pixels": tf.constant(PIXELS)}, tf.constant(LABELS)))
+    norm = next(layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization))
+    return [variable.numpy() for variable in norm.non_trainable_variables]
+
+
+def test_moving_averages_see_adversarial_images_only_where_those_are_asked_for():
+    whole, half = (
+        statistics_after(
+            Adversarial(0.2, adversarial_weight=share, batch_norm="adversarial"),
+            pixel_network(normalise=True),
+        )
+        for share in (1.0, 0.5)
+    )
+    for one, other in zip(whole, half, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("objective", [Fgm(0.3), Free(0.2, replays=2)], ids=lambda each: each.name)
+def test_what_renormalisation_keeps_sees_clean_images_only_too(objective):
+    expected, found = (
+        statistics_after(each, pixel_network(normalise=True, renorm=True)) for each in (Standard(), objective)
+    )
+    assert len(found) > 2
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_so_it_is_in_a_compiled_step():
@@ -264,14 +466,20 @@ def test_latent_fgm_passes_below_its_place_once():
     upper = keras.layers.Dense(CLASSES, name="upper")
     network = keras.Model({"features": features}, upper(lower(features)))
     hidden = keras.Input((4,), name="hidden")
+    passes = []
+
+    def below(inputs, training):
+        passes.append(training)
+        return {"hidden": lower(inputs["features"])}
+
     cut = Perturbing(
-        below=lambda inputs, training: {"hidden": lower(inputs["features"])},
+        below=below,
         above=lambda inputs, training: upper(inputs["hidden"]),
     )
     objective = make_objective("latent_fgm", epsilon=0.2)
     trainer = make_trainer(objective, network, perturbing=cut)
     result = step(objective, trainer=trainer)
-    assert hidden.shape == (None, 4)
+    assert passes == [True]
     given = lower(FEATURES).numpy()
     alone = make_trainer(Fgm(0.2), keras.Model({"features": hidden}, upper(hidden)))
     expected = alone.objective.step(alone, {"features": tf.constant(given)}, tf.constant(LABELS), None)
@@ -291,7 +499,10 @@ def test_latent_fgm_passes_below_its_place_once():
         ("freelb", {"num_steps": True}, "whole number"),
         ("adversarial", {"norm": "linff"}, "linf"),
         ("adversarial", {"batch_norm": "cleen"}, "clean"),
-        ("smart", {"start": 0.0}, "start"),
+        ("smart", {"start": 0.0}, "start = 0.0: it must be more than 0, at most 1"),
+        ("vat", {"start": 1.5}, "more than 0, at most 1"),
+        ("fgm", {"epsilon": "0.1"}, "finite number"),
+        ("free", {"replays": np.float32(2)}, "whole number"),
         ("trades", {"betta": 1.0}, "beta"),
         ("standard", {"epsilon": 1.0}, "no settings"),
         ("trade", {}, "trades"),
@@ -302,12 +513,78 @@ def test_bad_settings_are_named_with_the_cure(name, settings, words):
         make_objective(name, **settings)
 
 
+def test_numbers_of_numpy_are_numbers():
+    objective = make_objective("smart", epsilon=np.float32(0.5), num_steps=np.int64(2))
+    assert describe_objective(objective)["epsilon"] == 0.5
+    assert type(objective.num_steps) is int
+
+
 def test_a_description_tells_every_setting():
     one, other = (describe_objective(make_objective("trades", epsilon=value)) for value in (0.01, 0.02))
     assert one["name"] == "trades"
     assert one["epsilon"] == 0.01
     assert one != other
     assert describe_objective(make_objective("adversarial", num_steps=7))["num_steps"] == 7
+
+
+def test_a_description_tells_attacks_of_ones_own_apart():
+    weak, strong, again = (
+        describe_objective(Adversarial(attack=partial(pgd, epsilon=epsilon))) for epsilon in (0.1, 0.2, 0.1)
+    )
+    assert weak == again
+    assert weak != strong
+
+
+def place_of(values, mask=None):
+    return Perturbable(tf.constant(values), mask, None, lambda values, training: values)
+
+
+def test_a_step_along_a_tiny_gradient_has_its_whole_length():
+    step = towards(place_of(FEATURES), 1e-25 * FEATURES, 2.0)
+    np.testing.assert_allclose(step, 2.0 * FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True), 1e-5)
+    assert not np.any(towards(place_of(FEATURES), 0.0 * FEATURES, 2.0))
+
+
+def test_rows_of_which_the_model_is_sure_are_perturbed_too():
+    """At a margin of 60 the gradient is about 1e-26, the square of which is zero in float32."""
+    features = np.eye(2, WIDTH, dtype=np.float32)
+    network = make_trainer(Fgm(0.5)).network
+    network.layers[-1].set_weights([np.eye(WIDTH, CLASSES) * 60.0, np.zeros(CLASSES)])
+    trainer = make_trainer(Fgm(0.5, adversarial_weight=1.0), network)
+    moved = step(
+        trainer.objective, trainer=trainer, inputs={"features": tf.constant(features)}, labels=[0, 1]
+    )
+    assert np.abs(moved.gradients[1]).max() > 1e-20
+
+
+def test_noise_has_a_direction_for_each_row_and_the_asked_length():
+    values = GENERATOR.normal(size=(ROWS, 5, 4)).astype(np.float32)
+    mask = tf.constant(np.arange(5) < GENERATOR.integers(1, 5, ROWS)[:, None])
+    place = place_of(values, mask)
+    drawn = noise(place, radii(place, 0.3), tf.constant([1, 2]))
+    np.testing.assert_allclose(norms(place, drawn), 0.3 * norms(place, place.values), rtol=1e-5)
+    assert not np.any(drawn[~mask.numpy()])
+    first = drawn[:, 0].numpy() / np.linalg.norm(drawn[:, 0], axis=1, keepdims=True)
+    assert np.abs(first @ first.T - np.eye(ROWS)).max() < 0.999
+
+
+def test_every_seed_replica_and_step_draws_anew(monkeypatch):
+    drawn = []
+    for seed in (0, 1, 1000, 1001, 2**31, 2**31 + 1):
+        trainer = make_trainer(Standard(), seed=seed)
+        for replica in (0, 1):
+            context = SimpleNamespace(replica_id_in_sync_group=replica)
+            monkeypatch.setattr(tf.distribute, "get_replica_context", lambda context=context: context)
+            for _ in range(2):
+                drawn.append(tuple(trainer.step_seed().numpy()))
+                trainer.optimizer.iterations.assign_add(1)
+            trainer.optimizer.iterations.assign(0)
+    assert len(set(drawn)) == len(drawn) == 24
+
+
+def test_word_augmented_says_how_batches_get_variants():
+    with pytest.raises(ConfigError, match=r"call tfapp\.train with augment"):
+        step(make_objective("word_augmented"))
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from tfapp.data.digests import describe_callable
 from tfapp.errors import ConfigError, nearest
 from tfapp.objectives._step import Objective, Perturbable, StepResult, TrainableModel
 from tfapp.objectives.adversarial import Adversarial
@@ -73,6 +74,9 @@ def describe_objective(objective: Objective) -> dict[str, Any]:
 
     Returns:
         Its name, and its settings by name.
+
+    Raises:
+        ConfigError: When a function among its settings holds what has no plain description.
     """
     return {"name": objective.name, **_plain(vars(objective))}
 
@@ -85,7 +89,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
         elif hasattr(value, "__dict__") and not callable(value):
             described |= _plain(vars(value))
         else:
-            described[name] = getattr(value, "__qualname__", repr(value))
+            described[name] = describe_callable(value)
     return described
 
 

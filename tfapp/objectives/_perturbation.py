@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import norms as norms_of
+from tfapp.attacks._ball import unit
 from tfapp.errors import ConfigError
 from tfapp.objectives._step import Perturbable
 
@@ -14,13 +17,13 @@ EMBEDDING_EPSILON = 0.1
 """Default radius, as a share of the example's own norm."""
 
 
-def check_number(name: str, value: float, *, least: float = 0.0, most: float = math.inf) -> float:
-    """Refuses a number that is not finite or out of range.
+def check_number(name: str, value: float, *, positive: bool = False, most: float = math.inf) -> float:
+    """Refuses a number that is negative, not finite or out of range.
 
     Args:
         name: What the setting is called.
         value: The number.
-        least: Least value that is allowed.
+        positive: Whether it must be more than 0.
         most: Greatest value that is allowed.
 
     Returns:
@@ -29,10 +32,12 @@ def check_number(name: str, value: float, *, least: float = 0.0, most: float = m
     Raises:
         ConfigError: When it cannot be used.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ConfigError(f"{name} = {value!r}: it must be a finite number.")
-    if not least <= value <= most:
-        limits = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+    if not 0.0 <= value <= most or (positive and value == 0.0):
+        limits = "at least 0" if most == math.inf else f"from 0 to {most:g}"
+        if positive:
+            limits = "more than 0" if most == math.inf else f"more than 0, at most {most:g}"
         raise ConfigError(f"{name} = {value}: it must be {limits}.")
     return float(value)
 
@@ -50,9 +55,9 @@ def check_count(name: str, value: int) -> int:
     Raises:
         ConfigError: When it cannot be used.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ConfigError(f"{name} = {value!r}: it must be a whole number, at least 1.")
-    return value
+    return int(value)
 
 
 def masked(place: Perturbable, values: tf.Tensor) -> tf.Tensor:
@@ -64,12 +69,11 @@ def masked(place: Perturbable, values: tf.Tensor) -> tf.Tensor:
 
 def norms(place: Perturbable, values: tf.Tensor) -> tf.Tensor:
     """The Euclidean norm of each example, padding left out, in a shape that multiplies the values."""
-    axes = list(range(1, len(values.shape)))
-    return tf.sqrt(tf.reduce_sum(tf.square(masked(place, values)), axes, keepdims=True))
+    return tf.reshape(norms_of(masked(place, values)), [-1, *[1] * (len(values.shape) - 1)])
 
 
 def towards(place: Perturbable, gradient: Any, length: tf.Tensor | float) -> tf.Tensor:
-    """The step of a length along a gradient; none where the gradient is zero.
+    """The step of a length along a gradient, however small that is; none where it is zero.
 
     Args:
         place: What is perturbed.
@@ -79,8 +83,7 @@ def towards(place: Perturbable, gradient: Any, length: tf.Tensor | float) -> tf.
     Returns:
         A perturbation shaped like the values, zero at padding.
     """
-    direction = masked(place, tf.convert_to_tensor(gradient))
-    return tf.math.divide_no_nan(direction, norms(place, direction)) * length
+    return unit(masked(place, tf.convert_to_tensor(gradient))) * length
 
 
 def within(place: Perturbable, perturbation: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
@@ -99,20 +102,15 @@ def radii(place: Perturbable, epsilon: float) -> tf.Tensor:
 
 
 def noise(place: Perturbable, radius: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Random perturbations of a length.
-
-    One direction serves the whole batch, so that an example's own does not depend on which others stand
-    beside it, nor on the replica that computes it.
+    """Random perturbations of a length, each in a direction of its own.
 
     Args:
         place: What is perturbed.
         radius: Length for each example, in a shape that multiplies the values.
-        seed: int32 ``(2,)``.
+        seed: int32 ``(2,)``, of the step and the replica.
 
     Returns:
         Perturbations shaped like the values, zero at padding.
     """
-    shape = tf.concat([[1], tf.shape(place.values)[1:]], 0)
-    drawn = tf.random.stateless_normal(shape, seed) * tf.ones_like(place.values[:, :1])
-    drawn = tf.ensure_shape(drawn, place.values.shape)
-    return towards(place, drawn, radius)
+    drawn = tf.random.stateless_normal(tf.shape(place.values), seed)
+    return towards(place, tf.ensure_shape(drawn, place.values.shape), radius)

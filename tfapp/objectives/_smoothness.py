@@ -8,8 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 from tfapp.objectives._passes import Entrance, Pass
-from tfapp.objectives._perturbation import check_count, check_number, noise, radii, towards, within
-from tfapp.objectives._step import StepResult, TrainableModel
+from tfapp.objectives._perturbation import (
+    EMBEDDING_EPSILON,
+    check_count,
+    check_number,
+    noise,
+    radii,
+    towards,
+    within,
+)
+from tfapp.objectives._step import Perturbable, StepResult, TrainableModel
+
+Ascent = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Smoothness:
@@ -30,11 +40,17 @@ class Smoothness:
     name: str
     divergence: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-    def __init__(self, epsilon: float, weight: float, num_steps: int, start: float) -> None:
+    def __init__(
+        self,
+        epsilon: float = EMBEDDING_EPSILON,
+        weight: float = 1.0,
+        num_steps: int = 1,
+        start: float = 0.1,
+    ) -> None:
         self.epsilon = check_number("epsilon", epsilon)
         self.weight = check_number("weight", weight)
         self.num_steps = check_count("num_steps", num_steps)
-        self.start = check_number("start", start, least=1e-6, most=1.0)
+        self.start = check_number("start", start, positive=True, most=1.0)
 
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
         """Computes loss, logits and gradients of one batch; see `Objective.step`."""
@@ -53,19 +69,20 @@ class Smoothness:
                 else answers(point)
             )
 
-        perturbation = noise(place, self.start * radius, model.step_seed())
         with tf.GradientTape() as tape:
             tape.watch(values)
             clean = answers(values)
             with tape.stop_recording():
                 fixed = tf.stop_gradient(clean)
-                for _ in range(self.num_steps):
-                    perturbation = tf.stop_gradient(perturbation)
+
+                def ascent(perturbation: tf.Tensor) -> tf.Tensor:
                     with tf.GradientTape(watch_accessed_variables=False) as inner:
                         inner.watch(perturbation)
                         distance = tf.reduce_sum(apart(fixed, kept(values + perturbation)))
-                    step = towards(place, inner.gradient(distance, perturbation), radius)
-                    perturbation = within(place, self._moved(perturbation, step), radius)
+                    return towards(place, inner.gradient(distance, perturbation), radius)
+
+                begin = within(place, noise(place, self.start * radius, model.step_seed()), radius)
+                perturbation = self._found(place, begin, ascent, radius)
             perturbed = kept(values + tf.stop_gradient(perturbation))
             loss = model.supervised_loss(inputs, labels, clean, sample_weight)
             loss += self.weight * model.scaled_mean(apart(clean, perturbed), sample_weight)
@@ -73,6 +90,19 @@ class Smoothness:
         both = Pass(loss, [clean], gradients, [at_values])
         return StepResult(model.unscaled(loss), clean, entrance.gradients([both], [1.0]))
 
-    def _moved(self, perturbation: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Where a step of ascent leads."""
-        return perturbation + step
+    def _found(self, place: Perturbable, begin: tf.Tensor, ascent: Ascent, radius: tf.Tensor) -> tf.Tensor:
+        """Looks for the perturbation by steps as long as the radius, each shortened to it.
+
+        Args:
+            place: What is perturbed.
+            begin: The random perturbation to begin with.
+            ascent: From a perturbation to the direction in which the divergence grows, as long as the radius.
+            radius: Of each example, in a shape that multiplies the values.
+
+        Returns:
+            The perturbation, within the radius.
+        """
+        perturbation = begin
+        for _ in range(self.num_steps):
+            perturbation = within(place, perturbation + ascent(perturbation), radius)
+        return perturbation

@@ -74,8 +74,8 @@ class TrainableModel(Protocol):
     def trains_statistics(self) -> bool:
         """Whether a pass in training mode changes moving averages."""
 
-    def step_seed(self, number: int = 0) -> tf.Tensor:
-        """A seed of this step and replica for each ``number``, int32 ``(2,)``."""
+    def step_seed(self) -> tf.Tensor:
+        """A seed of this step and replica, int32 ``(2,)``."""
 
     def scaled_mean(self, values: Any, sample_weight: Any) -> tf.Tensor:
         """The weighted mean of ``values`` ``(batch,)``, divided like `supervised_loss` by the replicas."""
@@ -106,4 +106,9 @@ class Objective(Protocol):
     name: str
 
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
-        """Computes loss, logits and gradients of one batch without changing any variable."""
+        """Computes loss, logits and gradients of one batch.
+
+        The step that follows applies the gradients. An objective that takes further steps of its own, through
+        `TrainableModel.apply_gradients`, counts all of them in an attribute ``updates``; beside that, only
+        moving averages and random states change.
+        """

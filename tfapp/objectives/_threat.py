@@ -8,11 +8,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball
+from tfapp.attacks._ball import norms as norms_of
 from tfapp.attacks.embedding_pgd import embedding_pgd
 from tfapp.attacks.fgsm import fgsm
 from tfapp.attacks.pgd import pgd
 from tfapp.errors import ConfigError, nearest
-from tfapp.objectives._perturbation import EMBEDDING_EPSILON, check_count, check_number
+from tfapp.objectives._perturbation import EMBEDDING_EPSILON, check_count, check_number, masked
 from tfapp.objectives._step import Perturbable
 
 PIXEL_EPSILON = 8 / 255
@@ -63,6 +65,15 @@ class Threat:
             return self.epsilon
         return EMBEDDING_EPSILON if place.bounds is None else PIXEL_EPSILON
 
+    def ball(self, place: Perturbable) -> Ball:
+        """All that a batch may be changed into."""
+        values, epsilon = tf.stop_gradient(place.values), self.radius(place)
+        if place.bounds is not None:
+            reach = epsilon * (place.bounds[1] - place.bounds[0])
+            return Ball(values, reach, norm=self.norm, bounds=place.bounds)
+        mask = None if place.mask is None else place.mask[..., tf.newaxis]
+        return Ball(values, epsilon * norms_of(masked(place, values)), norm="l2", mask=mask)
+
     def find(
         self, place: Perturbable, targets: Any, *, seed: tf.Tensor, loss: str | Callable[..., tf.Tensor]
     ) -> tf.Tensor:
@@ -84,47 +95,28 @@ class Threat:
 
         if self.attack is not None:
             return tf.stop_gradient(self.attack(model_fn, values, targets, seed=seed))
-        epsilon, shared = self.radius(place), {"loss": loss, "seed": seed}
-        if place.bounds is None:
-            tokens, mask, shape = values, place.mask, tf.shape(values)
-            if mask is None:  # features are one token each
-                tokens = tf.reshape(values, [shape[0], 1, math.prod(values.shape[1:])])
-                mask = tf.ones([shape[0], 1])
-            found = embedding_pgd(
-                lambda points: model_fn(tf.reshape(points, shape)),
-                tokens,
-                targets,
-                mask=mask,
-                epsilon=epsilon,
-                num_steps=self.num_steps,
-                step_size=self.step_size,
-                random_start=self.random_start,
-                **shared,
-            )
-            found = tf.reshape(found, shape)
-        elif self.num_steps == 1:
-            found = fgsm(
-                model_fn,
-                values,
-                targets,
-                epsilon=epsilon,
-                norm=self.norm,
-                bounds=place.bounds,
-                step_size=self.step_size,
-                random_start=self.random_start,
-                **shared,
-            )
-        else:
-            found = pgd(
-                model_fn,
-                values,
-                targets,
-                epsilon=epsilon,
-                norm=self.norm,
-                bounds=place.bounds,
-                num_steps=self.num_steps,
-                step_size=self.step_size,
-                random_start=self.random_start,
-                **shared,
-            )
-        return tf.stop_gradient(found)
+        shared: dict[str, Any] = {
+            "epsilon": self.radius(place),
+            "step_size": self.step_size,
+            "random_start": self.random_start,
+            "loss": loss,
+            "seed": seed,
+        }
+        if place.bounds is not None:
+            shared |= {"norm": self.norm, "bounds": place.bounds}
+            if self.num_steps == 1:
+                return tf.stop_gradient(fgsm(model_fn, values, targets, **shared))
+            return tf.stop_gradient(pgd(model_fn, values, targets, num_steps=self.num_steps, **shared))
+        tokens, mask, shape = values, place.mask, tf.shape(values)
+        if mask is None:  # features are one token each
+            tokens = tf.reshape(values, [shape[0], 1, math.prod(values.shape[1:])])
+            mask = tf.ones([shape[0], 1])
+        found = embedding_pgd(
+            lambda points: model_fn(tf.reshape(points, shape)),
+            tokens,
+            targets,
+            mask=mask,
+            num_steps=self.num_steps,
+            **shared,
+        )
+        return tf.stop_gradient(tf.reshape(found, shape))

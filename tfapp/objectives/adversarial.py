@@ -30,8 +30,8 @@ class Adversarial:
         step_size: Length of a step in the unit of ``epsilon``; chosen by the attack when None.
         random_start: Whether the attack begins at a random place within the radius.
         adversarial_weight: ``w``, from 0 to 1. With 1 the accuracies in the history are those under attack.
-        batch_norm: Which inputs the moving averages of trained batch normalisation come from: ``"clean"``,
-            for which a pass is added where ``w`` is 1, or ``"adversarial"``.
+        batch_norm: Which inputs alone the moving averages of trained batch normalisation come from:
+            ``"clean"``, for which a pass is added where ``w`` is 1, or ``"adversarial"``.
         attack: An attack of one's own instead, ``attack(model_fn, values, labels, *, seed) -> values``.
 
     Raises:
@@ -73,7 +73,7 @@ class Adversarial:
         other = entrance.run([attacked], loss_of, perturbed=[self.batch_norm == "clean"])
         if share == 1.0:
             return StepResult(model.unscaled(other.loss), other.logits[0], entrance.gradients([other], [1.0]))
-        clean = entrance.run([values], loss_of, perturbed=[False])
+        clean = entrance.run([values], loss_of, perturbed=[self.batch_norm != "clean"])
         loss = (1.0 - share) * clean.loss + share * other.loss
         gradients = entrance.gradients([clean, other], [1.0 - share, share])
         return StepResult(model.unscaled(loss), clean.logits[0], gradients)

@@ -21,8 +21,9 @@ class Fgm:
     """Minimises ``(1 - w) * L(clean) + w * L(clean + one gradient step)``.
 
     The step has the Euclidean length ``epsilon`` times the example's own norm, on the embeddings of texts, on
-    pixels, or on cached features of a frozen backbone. The cheapest objective that hardens a text model:
-    begin with it. Not for attacks on images in the maximum norm: use ``"adversarial"`` or ``"trades"``.
+    pixels, or on cached features of a frozen backbone. For texts, begin with it: of the objectives that
+    perturb all of a model it costs least. Not for attacks on images in the maximum norm: use
+    ``"adversarial"`` or ``"trades"``.
 
     Args:
         epsilon: Length of the step as a share of the example's norm, 0 or more.

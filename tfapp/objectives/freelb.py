@@ -22,8 +22,9 @@ from tfapp.objectives._step import StepResult, TrainableModel
 class FreeLb:
     """Minimises the mean loss over the points of an ascent that begins near the clean example.
 
-    Every pass gives gradients for the weights and the next step at once. Better than FGM where its steps are
-    affordable; each costs a whole training step. Dropout draws anew in every pass, where the authors keep it.
+    Every pass gives gradients for the weights and the next step at once, and costs a whole training step. Not
+    where time counts: ``"fgm"`` is its case of two passes. Dropout draws anew in every pass, where the
+    authors keep it.
 
     Args:
         epsilon: Greatest length of the perturbation as a share of the example's norm, 0 or more.

@@ -14,7 +14,9 @@ class LatentFgm(Fgm):
     """FGM on the hidden states that enter the top blocks.
 
     What lies below is computed once, forward and backward, and gets the sum of both passes' gradients; so the
-    adversarial pass costs no more than the top blocks do.
+    adversarial pass costs no more than the top blocks do. Not where a whole adversarial pass can be afforded:
+    what lies below the perturbation is not trained against any. In phases that train no more than the top
+    blocks it is `Fgm`.
 
     Args:
         epsilon: Length of the step as a share of the norm of the hidden states, 0 or more.

@@ -18,9 +18,9 @@ _SURE = 1e-4
 class Mart:
     """Minimises ``L(attacked) + margin(attacked) + beta * KL(clean || attacked) * (1 - p_clean(label))``.
 
-    The margin is ``-log(1 - the highest probability of another class)``. Often more robust than TRADES
-    against PGD, and less accurate on clean inputs; check it with ``standard``, under which much of that lead
-    goes.
+    The margin is ``-log(1 - the highest probability of another class)``. The attack takes 7 steps where the
+    authors' takes 10, and begins anywhere in the ball, where theirs begins at 0.001 times a normal draw. Not
+    without a look at ``standard``: what a model withstands under PGD alone may be masked gradients.
 
     Args:
         epsilon: As in `Adversarial`.

@@ -5,22 +5,27 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfapp.objectives._divergence import divergence
-from tfapp.objectives._perturbation import EMBEDDING_EPSILON
-from tfapp.objectives._smoothness import Smoothness
+from tfapp.objectives._perturbation import within
+from tfapp.objectives._smoothness import Ascent, Smoothness
+from tfapp.objectives._step import Perturbable
+
+
+def _from_fixed(logits: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    return divergence(tf.stop_gradient(logits), others)
 
 
 class Vat(Smoothness):
-    """Minimises ``L(clean) + weight * KL(clean || perturbed)``.
+    """Minimises ``L(clean) + weight * KL(clean || perturbed)``, the clean answers taken as constants.
 
-    The direction is found by power iteration: the gradient of the divergence at a small random perturbation
-    points along it. Labels have no part in it. Use ``"smart"`` where few steps must do: it starts from the
-    same place and looks at both divergences.
+    The direction is found by power iteration: the gradient of the divergence at a small perturbation, which
+    is random at first, points along it. Labels have no part in it. Not against attacks that follow the
+    labels, where all rows have one: ``"fgm"`` trains on the loss that they raise.
 
     Args:
         epsilon: Length of the perturbation as a share of the example's norm, 0 or more.
         weight: What the divergence counts, 0 or more.
         num_steps: Power iterations, 1 or more.
-        start: Length at which the gradient is taken, as a share of ``epsilon``, more than 0 up to 1.
+        start: Length at which each gradient is taken, as a share of ``epsilon``, more than 0 and at most 1.
 
     Raises:
         ConfigError: When an argument is out of range.
@@ -30,17 +35,11 @@ class Vat(Smoothness):
     """
 
     name = "vat"
-    divergence = staticmethod(divergence)
+    divergence = staticmethod(_from_fixed)
 
-    def __init__(
-        self,
-        epsilon: float = EMBEDDING_EPSILON,
-        weight: float = 1.0,
-        num_steps: int = 1,
-        start: float = 0.1,
-    ) -> None:
-        super().__init__(epsilon, weight, num_steps, start)
-
-    def _moved(self, perturbation: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Power iteration keeps the direction only."""
-        return step
+    def _found(self, place: Perturbable, begin: tf.Tensor, ascent: Ascent, radius: tf.Tensor) -> tf.Tensor:
+        """Power iteration: every gradient is taken at the small length, and the last one is followed."""
+        step = ascent(begin)
+        for _ in range(1, self.num_steps):
+            step = ascent(within(place, self.start * step, radius))
+        return within(place, step, radius)

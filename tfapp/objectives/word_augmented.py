@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.errors import ConfigError
 from tfapp.objectives._passes import add
 from tfapp.objectives._perturbation import check_count, check_number
 from tfapp.objectives._step import StepResult, TrainableModel
-from tfapp.objectives.standard import Standard
 
 
 class WordAugmented:
@@ -18,8 +18,9 @@ class WordAugmented:
     The variants are drawn anew in every epoch by the operators that ``augment`` names, and come with the
     batch as ``inputs["variants"]``; the model in inference mode chooses among them. It hardens against the
     kinds of changes that it is given, where gradients on embeddings harden against none in particular; the
-    two do not go together in one step. Each variant beyond the first costs a forward pass. Above a frozen
-    backbone, whose features of changed texts are cached, it is plain training on those.
+    two do not go together in one step. Each variant beyond the first costs a forward pass, the first a whole
+    training step. No features are cached: a frozen backbone too is computed for the text and each variant.
+    Not with edits that your users never make, nor with those that change what a text means.
 
     Args:
         variants: How many are drawn for each text, 1 or more; with 1 none is chosen.
@@ -50,9 +51,16 @@ class WordAugmented:
 
         Returns:
             The loss, the logits of the unchanged texts, and one gradient a trainable variable.
+
+        Raises:
+            ConfigError: When the batch has no variants.
         """
         if "variants" not in inputs:
-            return Standard().step(model, inputs, labels, sample_weight)
+            raise ConfigError(
+                f"objective {self.name!r} trains on variants of texts, and the inputs {sorted(inputs)} hold "
+                "none: make batches by TextAugmentation.for_batches with variants, or call tfapp.train with "
+                "augment."
+            )
         texts = {name: values for name, values in inputs.items() if name != "variants"}
         worst = self._worst(model, inputs["variants"], labels)
         shares = (1.0 - self.adversarial_weight, self.adversarial_weight)

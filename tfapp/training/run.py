@@ -23,7 +23,7 @@ from tfapp.errors import TrainingError, writing_problem
 from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
-from tfapp.models.fused import fused_parts
+from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.objectives import Objective, describe_objective
 from tfapp.training.adversarial import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
@@ -32,10 +32,10 @@ from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
-from tfapp.training.perturbing import make_perturbing
+from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.schedules import make_schedule
-from tfapp.training.settings import TrainSettings
+from tfapp.training.settings import Phase, TrainSettings
 from tfapp.training.source import JoinedSource
 from tfapp.training.trainer import TrainingModel
 
@@ -171,13 +171,35 @@ def complete_run(run: Run) -> None:
         run: The run; its model and progress are changed in place.
 
     Raises:
+        ConfigError: When the objective cannot perturb what a phase trains.
         TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When the run's folder cannot be written.
     """
+    with computing_in(run.precision, run.model.backbone):
+        for phase in run.settings.phases:
+            # Refuses a phase that cannot be perturbed before those in front of it are trained.
+            _perturbing(run, phase, _faster_parts(run, phase))
     start_run(run)
     with computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
             run_phase(run, index)
+
+
+def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
+    """The faster forward pass of a phase, or None where Keras's own serves."""
+    beside = None if run.source is None else run.source.head
+    return fused_parts(
+        run.model,
+        phase.train,
+        precision=run.precision,
+        generator=run.generator,
+        typical_length=float(np.median(run.encoded["train"].lengths)),
+        beside=beside,
+    ) or folded_parts(run.model, phase.train, precision=run.precision, beside=beside)
+
+
+def _perturbing(run: Run, phase: Phase, parts: FusedParts | None) -> Perturbing:
+    return make_perturbing(run.model, phase.train, run.objective, fused=parts, precision=run.precision)
 
 
 def run_phase(run: Run, index: int) -> None:
@@ -192,16 +214,10 @@ def run_phase(run: Run, index: int) -> None:
         OutputError: When the run's folder cannot be written.
     """
     phase, settings, progress = run.settings.phases[index], run.settings, run.progress
+    seed = run.seed * 1000 + index
     beside = None if run.source is None else run.source.head
     lower, upper = run.model.split(phase.train, beside=beside)
-    fused = fused_parts(
-        run.model,
-        phase.train,
-        precision=run.precision,
-        generator=run.generator,
-        typical_length=float(np.median(run.encoded["train"].lengths)),
-        beside=beside,
-    ) or folded_parts(run.model, phase.train, precision=run.precision, beside=beside)
+    fused = _faster_parts(run, phase)
     run.pad_to = fused.pad_to if fused else 1
     augmentation, variants = settings.augmentation, int(getattr(run.objective, "variants", 0))
     adversarial = settings.adversarial
@@ -235,10 +251,8 @@ def run_phase(run: Run, index: int) -> None:
         whole=run.model,
         answers=None if beside is None else run.model.split(phase.train)[1],
         total_steps=total,
-        perturbing=make_perturbing(
-            run.model, phase.train, run.objective, fused=fused, precision=run.precision
-        ),
-        seed=run.seed,
+        perturbing=_perturbing(run, phase, fused),
+        seed=seed,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=total)
@@ -282,7 +296,6 @@ def run_phase(run: Run, index: int) -> None:
     )
     if progress.epochs_done < phase.epochs and not progress.stopped:
         board = run.directory / "tensorboard" / f"phase-{index + 1}"
-        seed = run.seed * 1000 + index
         batches = phase_batches(
             given,
             labels,

@@ -26,7 +26,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             network when None.
         total_steps: Steps of the phase.
         perturbing: How batches are perturbed, for objectives that do.
-        seed: Decides what objectives draw.
+        seed: Decides what objectives draw, 0 or more and less than 2^62; each phase should have its own.
     """
 
     def __init__(
@@ -171,12 +171,13 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
                 variable.assign(value)
         return computed
 
-    def step_seed(self, number: int = 0) -> tf.Tensor:
-        """Gives a seed for each step, replica and number, int32 ``(2,)``."""
+    def step_seed(self) -> tf.Tensor:
+        """Derives a seed for each step and replica of the phase, int32 ``(2,)``."""
+        fold = tf.random.experimental.stateless_fold_in
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        own = tf.cast(replica, tf.int32) * 1000 + number
-        step = tf.cast(self.optimizer.iterations, tf.int32)
-        return tf.stack([tf.constant(self.seed % 2**31, tf.int32) + own, step])
+        of_phase = tf.constant([self.seed % 2**31, self.seed // 2**31], tf.int32)
+        of_replica = fold(of_phase, tf.cast(replica, tf.int32))
+        return fold(of_replica, tf.cast(self.optimizer.iterations, tf.int32))
 
     def scaled_mean(self, values: Any, sample_weight: Any) -> tf.Tensor:
         """Averages over the batch, weighted, and divided by the number of replicas like the loss.
@@ -243,11 +244,11 @@ def moving_averages(network: keras.Model) -> list[Any]:
         network: The model.
 
     Returns:
-        Means and variances of the batch normalisations that are trained.
+        Means and variances of the batch normalisations that are trained, and what renormalisation keeps.
     """
     return [
         variable
         for layer in network._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        for variable in (layer.moving_mean, layer.moving_variance)
+        for variable in layer.non_trainable_weights
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import tensorflow as tf
 from tfapp.data.augment._augmentation import Augment
 from tfapp.data.augment._corrupting import checked_corruptions, checked_share
 from tfapp.data.corruptions import TEXT_CORRUPTIONS, corrupt_text
+from tfapp.data.digests import describe_callable
 from tfapp.data.edits import Edit, random_edits, resolve_edits, try_edits
 from tfapp.errors import ConfigError, check_known
 
@@ -73,7 +73,9 @@ class TextAugmentation:
         described: dict[str, Any] = {}
         for switch, settings in switches.items():
             if values[switch]:
-                described[switch] = [_name(value) for value in values[switch]]
+                described[switch] = [
+                    value if isinstance(value, str) else describe_callable(value) for value in values[switch]
+                ]
                 described.update({name: values[name] for name in settings})
         return described
 
@@ -211,10 +213,3 @@ def _changed(change: Callable[..., list[str]], texts: tf.Tensor, seed: tf.Tensor
 
     changed = tf.numpy_function(run, [texts, seed], tf.string, stateful=False)
     return tf.ensure_shape(changed, texts.shape)
-
-
-def _name(value: str | Edit) -> str:
-    """A name, or what tells an edit from others: where it is defined, and what it was made with."""
-    if isinstance(value, str):
-        return value
-    return f"{value.__module__}.{value.__qualname__}{dict(inspect.getclosurevars(value).nonlocals)}"
