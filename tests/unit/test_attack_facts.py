@@ -11,9 +11,9 @@ from scipy import optimize
 
 from tfapp.attacks import ATTACKS, CompiledModel, standard_attacks
 from tfapp.attacks._ascent import Ascent, checkpoints
+from tfapp.attacks._ball import Ball
 from tfapp.attacks._hyperplane import onto_hyperplane
 from tfapp.attacks._squares import peaks, square_sides
-from tfapp.attacks.ball import Ball
 
 BOUNDS = (0.0, 1.0)
 SHAPE = (6, 6, 3)

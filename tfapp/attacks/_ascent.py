@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, per_example
 from tfapp.attacks._checks import ModelFn
 from tfapp.attacks._losses import LOSSES, TARGETED_LOSSES, is_wrong, loss_and_gradient
 from tfapp.attacks._search import Tensors
-from tfapp.attacks.ball import Ball, per_example
 
 _MOMENTUM = 0.25  # of the last move, beside 0.75 of the step
 _RISING_SHARE = 0.75  # of the steps between two checkpoints that must have raised the loss

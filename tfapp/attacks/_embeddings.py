@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, as_number, compute_dtype, norms
 from tfapp.attacks._checks import ModelFn, Seed, as_seed
 from tfapp.attacks._compiled import repeat, run_compiled
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
-from tfapp.attacks.ball import Ball, as_number, compute_dtype, norms
 from tfapp.errors import DataError
 
 

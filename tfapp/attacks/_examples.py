@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import as_number
 from tfapp.attacks._checks import (
     ModelFn,
     Seed,
@@ -20,7 +21,6 @@ from tfapp.attacks._checks import (
 from tfapp.attacks._compiled import as_compiled
 from tfapp.attacks._losses import class_indices, is_wrong, logits_of
 from tfapp.attacks._search import Search, Tensors, run_rounds
-from tfapp.attacks.ball import as_number
 from tfapp.errors import DataError
 
 _logger = logging.getLogger("tfapp.attacks")

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, per_example
 from tfapp.attacks._checks import ModelFn, fold
 from tfapp.attacks._compiled import CompiledModel, as_compiled
-from tfapp.attacks.ball import Ball, per_example
 
 Tensors = dict[str, tf.Tensor]
 Numbers = tuple[tf.Tensor, tf.Tensor]  # the radius and the seed

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, per_example, unit
 from tfapp.attacks._checks import ModelFn, fold
 from tfapp.attacks._losses import is_wrong, logits_of, margin
 from tfapp.attacks._search import Tensors
-from tfapp.attacks.ball import Ball, per_example, unit
 
 _FIRST_SHARE = 0.8  # of the image's pixels, in the first squares
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # steps

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, norms, per_example
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
 from tfapp.attacks._examples import make_examples, runners_up
 from tfapp.attacks._hyperplane import onto_hyperplane
 from tfapp.attacks._losses import is_wrong, logit_difference, logits_of, loss_and_gradient
 from tfapp.attacks._search import Tensors
-from tfapp.attacks.ball import Ball, norms, per_example
 
 _OVERSHOOT = 1.05  # how far beyond the linearised boundary a step goes
 _MOST_ANCHOR = 0.1  # the largest weight of the step from the clean image

@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, as_number
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, as_images, as_seed, check_settings
 from tfapp.attacks._compiled import run_compiled
 from tfapp.attacks._losses import LossFn, loss_and_gradient, loss_labels, make_loss
-from tfapp.attacks.ball import Ball, as_number
 
 
 def fgsm(

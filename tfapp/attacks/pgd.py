@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import Ball, as_number, per_example
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, as_images, as_seed, check_settings, fold
 from tfapp.attacks._compiled import repeat, run_compiled
 from tfapp.attacks._losses import (
@@ -16,7 +17,6 @@ from tfapp.attacks._losses import (
     loss_labels,
     make_loss,
 )
-from tfapp.attacks.ball import Ball, as_number, per_example
 
 
 def pgd(

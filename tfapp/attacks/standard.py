@@ -8,12 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapp.attacks._ball import per_example
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings, check_sides
 from tfapp.attacks._examples import batched_logits, make_examples
 from tfapp.attacks._losses import is_wrong
 from tfapp.attacks.apgd import apgd
 from tfapp.attacks.apgd_t import apgd_t
-from tfapp.attacks.ball import per_example
 from tfapp.attacks.fab import fab
 from tfapp.attacks.square import square
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks.ball import norms as norms_of
-from tfapp.attacks.ball import unit
+from tfapp.attacks._ball import norms as norms_of
+from tfapp.attacks._ball import unit
 from tfapp.errors import ConfigError
 from tfapp.objectives._step import Perturbable
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfapp.attacks.ball import Ball
-from tfapp.attacks.ball import norms as norms_of
+from tfapp.attacks._ball import Ball
+from tfapp.attacks._ball import norms as norms_of
 from tfapp.attacks.embedding_pgd import embedding_pgd
 from tfapp.attacks.fgsm import fgsm
 from tfapp.attacks.pgd import pgd
