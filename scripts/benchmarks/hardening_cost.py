@@ -22,6 +22,7 @@ OBJECTIVES: dict[str, dict[str, tuple[dict[str, Any], float | None]]] = {
     "text": {
         "standard": ({"objective": "standard"}, None),
         "fgm": ({"objective": "fgm"}, 1.8),
+        "fgm, adversarial_weight 1": ({"objective": "fgm", "adversarial_weight": 1.0}, 1.8),
         "freelb, 3 steps": ({"objective": "freelb"}, 2.6),
         "smart": ({"objective": "smart"}, 2.2),
         "vat": ({"objective": "vat"}, None),
