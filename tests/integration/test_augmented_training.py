@@ -21,7 +21,8 @@ from tfapp.models import build_image_classifier
 from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase, SourceTask, train
-from tfapp.training.adversarial import frozen_images, make_adversarial
+from tfapp.training.adversarial import make_adversarial
+from tfapp.training.attacked_images import frozen_images
 from tfapp.training.inference import predict_logits
 
 TOPICS = {
@@ -215,8 +216,14 @@ def test_a_frozen_set_is_made_before_training_and_kept(images, tmp_path):
     )
     differences = np.abs(after.astype(int) - before).max(axis=(1, 2, 3))
     assert np.count_nonzero(differences) == round(len(encoded) / 2)
-    assert differences.max() == 7  # 7.5 grey levels, rounded towards the image
+    assert differences.max() == 7  # whole grey levels within 7.5
     assert frozen.fingerprint() != encoded.fingerprint()
+    euclidean = make_adversarial({**setting, "norm": "l2", "epsilon": 0.2, "model": tmp_path / "release"})
+    part = frozen_images(encoded, images.train.labels, euclidean, start, seed=3)
+    moved = part.decoder.make_rows(part).gather(rows)["pixels"].numpy().astype(float) - before
+    lengths = np.sqrt(np.sum(moved**2, axis=(1, 2, 3)))
+    assert lengths.max() <= 0.2 * 255
+    assert lengths[lengths > 0].mean() > 0.8 * 0.2 * 255
 
     def loss(pixels):
         logits = other({"pixels": tf.cast(pixels, tf.float32)}, training=False)

@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 
 from tfapp.data.drawing import draw_rows
+from tfapp.data.grey_levels import in_grey_levels
 from tfapp.data.image import ImageSplit, load_image_data
 from tfapp.data.image_store import ArrayImages
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import alarms, evaluate_corruptions, robustness_curve
 from tfapp.evaluation.robustness import Robustness, evaluate_robustness
-from tfapp.evaluation.robustness.grey_levels import in_grey_levels, perturbation_norms
 from tfapp.evaluation.robustness.intervals import wilson_interval
+from tfapp.evaluation.robustness.pixel_budget import perturbation_norms
 from tfapp.evaluation.robustness.settings import AttackSettings, epsilon_text
 from tfapp.models import build_image_classifier
 

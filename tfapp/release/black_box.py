@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from tfapp.attacks import ATTACKS
 from tfapp.attacks.words import WORD_ATTACKS
+from tfapp.data.grey_levels import in_grey_levels
 from tfapp.evaluation.robustness import Robustness
-from tfapp.evaluation.robustness.grey_levels import BOUNDS, in_grey_levels
+from tfapp.evaluation.robustness.pixel_budget import BOUNDS
 from tfapp.release.answers import FloatArray
 from tfapp.release.probe import Probe
 

@@ -25,7 +25,7 @@ from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.objectives import Objective, describe_objective
-from tfapp.training.adversarial import attacked_batches, frozen_images
+from tfapp.training.attacked_images import attacked_batches, frozen_images
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp import attacks as catalogue
+from tfapp.data.grey_levels import in_grey_levels
 from tfapp.errors import ConfigError, nearest
 from tfapp.evaluation.alarms import Alarm
-from tfapp.evaluation.robustness.grey_levels import in_grey_levels
 from tfapp.evaluation.robustness.measured import Measured
 from tfapp.evaluation.robustness.pixels import PixelModel, attack_pixels
 from tfapp.evaluation.robustness.probes import CHECKED, pixel_alarms

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfapp.attacks import CompiledModel
 from tfapp.evaluation.robustness.answers import probabilities_of
-from tfapp.evaluation.robustness.grey_levels import BOUNDS, Pixels, check_budget
+from tfapp.evaluation.robustness.pixel_budget import BOUNDS, Pixels, check_budget
 from tfapp.evaluation.robustness.result import AttackFigures
 from tfapp.evaluation.robustness.settings import described
 from tfapp.progress import track

@@ -19,7 +19,7 @@ from tfapp.evaluation.alarms import (
     zero_gradients,
 )
 from tfapp.evaluation.robustness.answers import without_gradient
-from tfapp.evaluation.robustness.grey_levels import BOUNDS
+from tfapp.evaluation.robustness.pixel_budget import BOUNDS
 from tfapp.evaluation.robustness.pixels import PixelModel, PixelOutcome, run_attack
 
 PROBE_ROWS = 64
