@@ -58,6 +58,9 @@ def table(manifest: dict[str, Any]) -> str:
     rows = []
     for row in manifest["artifacts"]:
         found = row["robustness"]
+        if found is None:
+            rows.append([row["variant"], *["-"] * 5, row["verdict"]])
+            continue
         box = found["black_box"]
         rows.append(
             [

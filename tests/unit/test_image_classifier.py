@@ -83,6 +83,15 @@ def test_there_is_no_other_cut(classifier):
         classifier.split(2)
 
 
+def test_a_network_with_operators_between_its_layers_can_be_copied():
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    hidden = keras.layers.Conv2D(3, 3, padding="same")(pixels)
+    hidden = keras.layers.GlobalAveragePooling2D()(hidden + pixels)
+    model = build_image_classifier(keras.Model(pixels, hidden), classes=["a", "b"], image_size=8)
+    batch = {"pixels": np.full((1, 8, 8, 3), 7.0, np.float32)}
+    np.testing.assert_array_equal(model.float32_copy()(batch), model(batch))
+
+
 def test_a_copy_and_a_rebuilt_model_keep_everything(classifier, pixels):
     classifier.temperature = 2.0
     twin = classifier.float32_copy()

@@ -176,7 +176,8 @@ def copy_backbone(backbone: keras.Model, *, dtype: str) -> keras.Model:
     else:
 
         def cloned(layer: keras.layers.Layer) -> keras.layers.Layer:
-            if isinstance(layer, SCALING_LAYERS):  # What scales pixels stays exact.
+            # What scales pixels stays exact, and operators such as ``+`` have no precision of their own.
+            if isinstance(layer, SCALING_LAYERS) or not isinstance(layer, keras.layers.Layer):
                 return type(layer).from_config(layer.get_config())
             return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 
