@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 import tfapp
-from tfapp import cli
+from tfapp import cli, terminal
+from tfapp.commands.run import ARTIFACT_COLUMNS
 from tfapp.errors import DataError, ReleaseRefused
 
 WORKFLOW = 'name = "reviews"\n[data]\ntrain = "reviews.csv"\n'
@@ -47,7 +48,7 @@ def workflow_file(tmp_path) -> Path:
 @pytest.fixture
 def fake_workflow(monkeypatch):
     """Replaces the workflow by a function that the test sets; TensorFlow stays unloaded."""
-    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
 
     def replace(function):
         import tfapp.workflow
@@ -98,7 +99,7 @@ def test_debug_shows_the_traceback(capsys, tmp_path, position):
 
 
 def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_workflow, tmp_path):
-    rows = [{column: column.upper() for column in cli._ARTIFACT_COLUMNS} | {"path": "edge/x.tflite"}]
+    rows = [{column: column.upper() for column in ARTIFACT_COLUMNS} | {"path": "edge/x.tflite"}]
     release = SimpleNamespace(version=3, path=tmp_path / "out" / "reviews" / "3", table=lambda: rows)
 
     def run_workflow(config, *, output, fresh):
@@ -149,7 +150,7 @@ def fake_release(monkeypatch):
     """Replaces the predictor by one that says how long each text is."""
     import tfapp.serving
 
-    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
 
     def predict_each(texts):
         for text in texts:
@@ -206,7 +207,7 @@ def test_verify_ends_with_status_0_or_1_and_the_reasons(capsys, monkeypatch, tmp
     row = {"artifact": "text", "verdict": "pass" if ok else "fail"}
     reasons = [] if ok else ["text: 2 answers differ"]
     report = SimpleNamespace(ok=ok, reasons=reasons, table=lambda: [row])
-    monkeypatch.setattr(cli, "load_tensorflow", lambda: None)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
     monkeypatch.setattr(tfapp.release, "verify", lambda path: report if path == tmp_path else None)
     assert run_cli("verify", tmp_path) == status
     captured = capsys.readouterr()
@@ -223,7 +224,7 @@ def test_doctor_tells_what_it_found_and_ends_with_status_0(capsys, monkeypatch, 
         raise ImportError("no TensorFlow here")
 
     findings = Findings([Section("Libraries", [("numpy", "9.9")])], warnings)
-    monkeypatch.setattr(cli, "load_tensorflow", break_tensorflow)
+    monkeypatch.setattr(terminal, "load_tensorflow", break_tensorflow)
     monkeypatch.setattr(tfapp.doctor, "examine", lambda: findings)
     assert run_cli("doctor") == 0
     printed = capsys.readouterr().out

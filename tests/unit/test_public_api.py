@@ -16,6 +16,7 @@ MODULES = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path
 # Each family, and the folder whose modules are its members.
 FAMILIES = [
     ("tfapp.attacks", "ATTACKS"),
+    ("tfapp.commands", "COMMANDS"),
     ("tfapp.data.augment", "AUGMENTATIONS"),
     ("tfapp.data.datasets", "DATASETS"),
     ("tfapp.exporters", "EXPORTERS"),
@@ -51,7 +52,8 @@ def test_each_family_lists_exactly_the_files_of_its_folder(module, dictionary):
     folder = Path(package.__file__).parent
     files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     members = getattr(package, dictionary).values()
-    homes = [getattr(member, "reader", member).__module__.rpartition(".")[2] for member in members]
+    makers = [getattr(member, "reader", None) or getattr(member, "callback", member) for member in members]
+    homes = [maker.__module__.rpartition(".")[2] for maker in makers]
     assert sorted(homes) == sorted(files)
 
 

@@ -1,0 +1,22 @@
+"""The sub-commands of ``tfapp``, a file each: parse, call, print.
+
+Heavy libraries are imported inside the commands, so that ``tfapp --help`` answers at once.
+"""
+
+from tfapp.commands.attack import attack
+from tfapp.commands.doctor import doctor
+from tfapp.commands.predict import predict
+from tfapp.commands.presets import presets
+from tfapp.commands.run import run
+from tfapp.commands.verify import verify
+
+COMMANDS = {
+    "run": run,
+    "predict": predict,
+    "presets": presets,
+    "verify": verify,
+    "attack": attack,
+    "doctor": doctor,
+}
+
+__all__ = ["COMMANDS"]

@@ -1,0 +1,34 @@
+"""Options and types that several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+EXIT_INTERRUPTED = 3
+
+
+def _note_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().meta["tfapp.debug"] = True
+
+
+class _Epsilon(click.ParamType[float]):
+    """A number, or a fraction such as 8/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads what the user gave."""
+        above, _, below = str(value).partition("/")
+        try:
+            return float(above) / (float(below) if below else 1.0)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is neither a number nor a fraction such as 8/255", param, ctx)
+
+
+EPSILON = _Epsilon()
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
+)
