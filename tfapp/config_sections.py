@@ -161,7 +161,7 @@ class ExportSection(Section):
 
     variants: (
         Annotated[
-            list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "int8", "text"]],
+            list[Literal["saved_model", "keras", "float32", "float16", "dynamic", "int8", "text", "onnx"]],
             Field(min_length=1),
         ]
         | None

@@ -31,6 +31,7 @@ _LIBRARIES = (
 )
 _EXTRAS = {
     "gpu": ("training on NVIDIA GPUs", ("nvidia-cudnn-cu12",)),
+    "onnx": ("ONNX files among the artifacts", ("tf2onnx", "onnx", "onnxruntime")),
     "zh": ("edits of Chinese texts", ("jieba", "pypinyin", "opencc-py")),
     "dev": ("tests and checks: scripts/test, scripts/check", ("pytest", "ruff", "mypy", "import-linter")),
 }

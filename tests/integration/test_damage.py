@@ -1,6 +1,7 @@
 """Damaged, exchanged and missing parts: refused at export, found by `verify`, never served."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def refuses(release, decided_classifier, test_split, tmp_path, monkeypatch):
             shutil.copy(release.path / name, directory)
         shutil.copytree(release.path / "variables", Path(directory) / "variables")
 
-    writers = {"tflite": copy, "saved_model": copy_saved_model}
+    def copy_onnx(model, directory):
+        shutil.copytree(release.path / "onnx", Path(directory) / "onnx")
+
+    writers = {"tflite": copy, "saved_model": copy_saved_model, "onnx": copy_onnx}
 
     def refuses(variant, damage):
         family = variant if variant in writers else "tflite"
@@ -80,6 +84,30 @@ def test_flipped_bytes_in_the_weights_of_a_tflite_file(refuses):
 def test_flipped_bytes_in_the_structure_of_a_tflite_file(refuses):
     reasons = refuses("dynamic", lambda folder: flip(folder / "edge/model-dynamic.tflite", 0.0, 64))
     assert "cannot be run" in reasons[0] or "process" in reasons[0]
+
+
+def flip_onnx(folder):
+    flip(folder / "onnx/model.onnx", 0.3, 8000)
+
+
+def cut_onnx(folder):
+    path = folder / "onnx/model.onnx"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rename_onnx(folder):
+    path = folder / "onnx/model.onnx"
+    content = path.read_bytes()
+    assert content.count(b"business\nsport\ntech\n") == 1
+    path.write_bytes(content.replace(b"business\nsport\ntech\n", b"sport\nbusiness\ntech\n"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(flip_onnx, ""), (cut_onnx, "cannot be run: InvalidProtobuf"), (rename_onnx, "names .* rows wrongly")],
+)
+def test_a_damaged_onnx_file(refuses, damage, reason):
+    assert re.match(f"onnx: .*{reason}", refuses("onnx", damage)[0])
 
 
 @pytest.mark.parametrize("variant", ["float16", "text"])

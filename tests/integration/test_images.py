@@ -115,9 +115,9 @@ def test_a_release_can_be_attacked_where_its_classes_are_those_of_the_data(relea
 
 def test_every_variant_is_measured_on_the_whole_test_split(release, data):
     rows = {row["variant"]: row for row in release.manifest["artifacts"]}
-    assert list(rows) == ["saved_model", "keras", "float32", "float16", "dynamic", "int8"]
+    assert list(rows) == ["saved_model", "keras", "float32", "float16", "dynamic", "int8", "onnx"]
     assert {row["examples"] for row in rows.values()} == {len(data.test)}
-    for variant in ("saved_model", "keras", "float32"):
+    for variant in ("saved_model", "keras", "float32", "onnx"):
         assert rows[variant]["max_abs_difference"] < 1e-4
     assert rows["int8"]["agreement"] >= 0.95
     assert rows["int8"]["bytes"] < rows["float32"]["bytes"]

@@ -29,6 +29,21 @@ answers = loaded.serve(tf.constant(["good film", ""]))
 loaded = sorted(set(sys.modules) & {"tfapp", "keras_hub"})
 print(json.dumps([loaded, answers["probabilities"].numpy().tolist()]))
 """
+ON_THE_EDGE = """
+import json, sys
+sys.path.extend(json.loads(sys.argv[2]))
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1] + "/onnx/model.onnx")
+gaps = []
+for row in json.load(open(sys.argv[1] + "/edge/golden.json"))["inputs"]:
+    ids = np.array(row["token_ids"], np.int32)
+    given = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+    (found,) = session.run(["probabilities"], given)
+    gaps.append(float(np.abs(found[0] - row["probabilities"]).max()))
+loaded = sorted(set(sys.modules) & {"tfapp", "tensorflow", "keras"})
+print(json.dumps([loaded, len(gaps), max(gaps)]))
+"""
 
 
 def probabilities(model, texts):
@@ -50,6 +65,7 @@ def test_a_release_has_the_files_of_the_contract(release):
         "edge/labels.txt",
         "edge/vocab.txt",
         "edge/golden.json",
+        "onnx/model.onnx",
         "model_card.md",
     }
     assert [path.name for path in release.path.parent.iterdir()] == ["1"]
@@ -63,9 +79,8 @@ def test_the_manifest_keeps_its_schema_and_measures_everything(release, test_spl
     assert set(manifest["files"]) == set(listing(release.path))
     assert (manifest["name"], manifest["version"], manifest["seed"]) == ("tiny", 1, 5)
     assert manifest["data"] == {"test": {"rows": 60, "sha256": test_split.sha256}}
-    assert {"tensorflow", "tensorflow-text", "keras", "keras-hub", "ai-edge-litert"} == set(
-        manifest["libraries"]
-    )
+    runtimes = {"tensorflow", "tensorflow-text", "keras", "keras-hub", "ai-edge-litert", "onnxruntime"}
+    assert runtimes == set(manifest["libraries"])
     assert [row["variant"] for row in manifest["artifacts"]] == list(VARIANTS)
     for row in manifest["artifacts"]:
         assert row["examples"] == 60
@@ -79,7 +94,7 @@ def test_the_manifest_keeps_its_schema_and_measures_everything(release, test_spl
 def test_float32_artifacts_answer_as_the_model_and_quantised_ones_nearly(release):
     gaps = {row["variant"]: row["max_abs_difference"] for row in release.manifest["artifacts"]}
     # float32 rounding of a two-block model; 11 and 8 bits of weights move a steep head visibly.
-    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"], gaps["onnx"]) < 1e-5
     assert gaps["float16"] < 0.01
     assert 1e-5 < gaps["dynamic"] < 0.2
 
@@ -144,7 +159,7 @@ def test_windows_are_averaged_in_every_artifact(decided_classifier, test_split, 
     release = export(model, tmp_path / "windows", check_with=split)
     gaps = {row["variant"]: row["max_abs_difference"] for row in release.manifest["artifacts"]}
     assert set(gaps) == set(VARIANTS)
-    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"], gaps["onnx"]) < 1e-5
     assert max(gaps["float16"], gaps["dynamic"], gaps["text"]) < 0.2
     golden = json.loads((release.path / "edge" / "golden.json").read_text())
     assert golden["preprocessor"]["long_texts"] == "windows"
@@ -183,7 +198,7 @@ def test_an_encoder_without_segments_is_released_as_every_variant(tiny_vocab, te
     done = export(model, tmp_path / "distil", check_with=split, budget=budget)
     assert [row["variant"] for row in done.manifest["artifacts"]] == list(VARIANTS)
     gaps = {row["variant"]: row["max_abs_difference"] for row in done.manifest["artifacts"]}
-    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"]) < 1e-5
+    assert max(gaps["saved_model"], gaps["keras"], gaps["float32"], gaps["onnx"]) < 1e-5
     golden = json.loads((done.path / "edge" / "golden.json").read_text())
     assert golden["tensors"] == ["token_ids", "padding_mask"]
     signature = tf.saved_model.load(str(done.path)).signatures["serve_ids"]
@@ -201,6 +216,16 @@ def test_the_saved_model_serves_without_tfapp(release, decided_classifier):
     loaded, answers = json.loads(done.stdout.splitlines()[-1])
     assert loaded == []
     np.testing.assert_allclose(answers, probabilities(decided_classifier, ["good film", ""]), atol=1e-5)
+
+
+def test_the_onnx_file_needs_onnx_runtime_alone(release):
+    paths = json.dumps([path for path in sys.path if path])
+    command = [sys.executable, "-I", "-c", ON_THE_EDGE, str(release.path), paths]
+    answered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    loaded, count, gap = json.loads(answered)
+    assert loaded == []
+    assert count == 50
+    assert gap < 1e-5  # six decimals of the golden vectors, and another batch
 
 
 def test_verify_finds_nothing_wrong(release):

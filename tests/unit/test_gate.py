@@ -63,7 +63,7 @@ def test_each_broken_budget_has_its_reason(reference):
 def test_exact_variants_may_not_differ_though_the_classes_agree(reference, logits):
     answers = Answers(probabilities=softmax(logits / 2.0 * 0.93))
     assert judge("dynamic", answers, reference, Budget()).reasons == ()
-    for variant in ("saved_model", "keras", "float32"):
+    for variant in ("saved_model", "keras", "float32", "onnx"):
         (reason,) = judge(variant, answers, reference, Budget()).reasons
         assert "max_exact_difference" in reason
 

@@ -408,7 +408,7 @@ def test_a_wrapped_graph_is_trained_and_released_as_all_that_it_can_be(
     assert "keras is left out: a TF-Hub graph" in caplog.text
     assert "text is left out: TFLite lacks" in caplog.text
     variants = [row["variant"] for row in release.manifest["artifacts"]]
-    assert variants == ["saved_model", "float32", "float16", "dynamic"]
+    assert variants == ["saved_model", "float32", "float16", "dynamic", "onnx"]
     assert str(other_folder) not in (release.path / "model_card.md").read_text()
     assert str(other_folder) not in (release.path / "manifest.json").read_text()
     report = verify(release.path)

@@ -92,7 +92,7 @@ def attack_release_folder(
         label: The column of labels in them.
         curve: Whether to measure other budgets too.
         corruptions: Whether to measure accuracy under common corruptions too.
-        black_box_queries: How often the attack on a TFLite file may ask about a row.
+        black_box_queries: How often the attack on a TFLite or ONNX file may ask about a row.
         black_box_examples: On how many rows it is tried.
         **asked: As for `attack_workflow`.
 

@@ -42,9 +42,9 @@ def attack(target: Path, output: Path | None, **options: Any) -> None:
     """Attack a release or a finished run, and report what is left of its accuracy.
 
     A release's Keras model is attacked through its weights on the test rows that its run left, or on those of
-    --data; what fools it is sent to every artifact, and each TFLite file is attacked itself by asking it
-    --black-box-queries times about each of --black-box-examples rows. Of a workflow, the trained model is
-    attacked on its test rows, with the settings of [evaluate.attack] where no option says otherwise.
+    --data; what fools it is sent to every artifact, and each TFLite and ONNX file is attacked itself by
+    asking it --black-box-queries times about each of --black-box-examples rows. Of a workflow, the trained
+    model is attacked on its test rows, with the settings of [evaluate.attack] where no option says otherwise.
 
     The report is report.html, with the figures as JSON beside it. Exit status: 0 measured, 2 bad input or
     settings, 3 interrupted.

@@ -51,7 +51,7 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
     feature_name = "image_bytes"
     tensor_endpoint = "serve_pixels"
     tensor_dtypes: ClassVar[dict[str, str]] = {"pixels": "uint8"}
-    variants = ("saved_model", "keras", "float32", "float16", "dynamic", "int8")
+    variants = ("saved_model", "keras", "float32", "float16", "dynamic", "int8", "onnx")
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
     feature_name = "text"
     tensor_endpoint = "serve_ids"
     tensor_dtypes: ClassVar[dict[str, str]] = {}
-    variants = ("saved_model", "keras", "float32", "float16", "dynamic", "text")
+    variants = ("saved_model", "keras", "float32", "float16", "dynamic", "text", "onnx")
 
     def __init__(
         self,

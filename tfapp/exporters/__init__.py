@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tfapp.exporters._graph import in_float32
 from tfapp.exporters.keras_file import export_keras
+from tfapp.exporters.onnx import export_onnx, onnx_obstacle
 from tfapp.exporters.saved_model import export_saved_model
 from tfapp.exporters.tflite import VARIANTS as TFLITE_VARIANTS
 from tfapp.exporters.tflite import export_tflite
@@ -13,13 +14,16 @@ EXPORTERS: dict[str, Callable[..., Path]] = {
     "saved_model": export_saved_model,
     "keras": export_keras,
     "tflite": export_tflite,
+    "onnx": export_onnx,
 }
 
 __all__ = [
     "EXPORTERS",
     "TFLITE_VARIANTS",
     "export_keras",
+    "export_onnx",
     "export_saved_model",
     "export_tflite",
     "in_float32",
+    "onnx_obstacle",
 ]

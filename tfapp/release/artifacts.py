@@ -14,7 +14,7 @@ import numpy as np
 
 from tfapp.disk import disk_full
 from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
-from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS
+from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS, onnx_obstacle
 from tfapp.release.probe import RawFeatures
 from tfapp.release.publish import SPACE
 
@@ -29,7 +29,9 @@ VARIANTS: dict[str, float] = {
     "dynamic": 0.3,
     "int8": 0.3,
     "text": 0.3,
+    "onnx": 1.0,
 }
+_PLACES = {"saved_model": ".", "keras": "keras/model.keras", "onnx": "onnx/model.onnx"}
 _SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
 _SCRATCH_SHARE = 2.0
 _SPARE_BYTES = 32_000_000
@@ -53,10 +55,13 @@ def choose_variants(
         The names, each once.
 
     Raises:
-        ConfigError: When one is unknown or cannot be made of the model, or there is none.
+        ConfigError: When one is unknown or cannot be made of the model or with the packages installed here,
+            or there is none.
     """
     offered = model.preprocessor.variants
     cannot = dict(model.cannot_export)
+    if "onnx" in offered and (obstacle := onnx_obstacle()):
+        cannot["onnx"] = obstacle
     if not calibrated and "int8" in offered:
         cannot["int8"] = "it is calibrated on training rows, which come with data=..."
     if variants is None:
@@ -69,7 +74,7 @@ def choose_variants(
             raise ConfigError(f"variant {name!r} {what}; {nearest(name, offered)}")
         if name in cannot:
             raise ConfigError(
-                f"variant {name!r} cannot be made of this model: {cannot[name]}. Leave it out; without "
+                f"variant {name!r} cannot be made of this model: {cannot[name]}. Or leave it out; without "
                 "`variants`, all that can be made are exported."
             )
     if not variants:
@@ -113,7 +118,7 @@ def artifact_path(variant: str) -> str:
     Returns:
         The path relative to the version folder; ``"."`` for the SavedModel.
     """
-    return {"saved_model": ".", "keras": "keras/model.keras"}.get(variant, f"edge/model-{variant}.tflite")
+    return _PLACES.get(variant, f"edge/model-{variant}.tflite")
 
 
 def artifact_bytes(directory: Path, variant: str) -> int:

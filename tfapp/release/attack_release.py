@@ -112,12 +112,12 @@ def attack_release_artifacts(
     black_box_queries: int = 200,
     black_box_examples: int = 50,
 ) -> tuple[AttackReport, list[str]]:
-    """Sends adversarial examples to every artifact of a release, and attacks its TFLite files themselves.
+    """Sends adversarial examples to every artifact of a release, and attacks its TFLite and ONNX files.
 
     Args:
         release: The release.
         robustness: The attack on its Keras model.
-        black_box_queries: How often the attack on a TFLite file may ask about a row; 0 leaves it out.
+        black_box_queries: How often the attack on a TFLite or ONNX file may ask about a row; 0 leaves it out.
         black_box_examples: On how many rows it is tried.
 
     Returns:

@@ -1,7 +1,7 @@
 """The robustness of what ships: adversarial examples of the model, sent to every artifact, and more.
 
 The examples are made once on the trained model, through its weights. Each artifact then answers them in its
-own process; and each TFLite file is attacked itself, by an attack that sees its answers only.
+own process; and each TFLite and ONNX file is attacked itself, by an attack that sees its answers only.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _GREY_LEVEL = 1 / 255
 _OTHER_ANSWERS = 0.01
 _FEWEST_OTHERS = 2
 _REVIVED = 0.02
+# What is attacked by its answers: the model, and files that leave for other machines.
+_SEARCHED = (MODEL, *TFLITE_VARIANTS, "onnx")
 
 
 def attack_model(model: Any, split: Any, attack: AttackSettings | Mapping[str, Any]) -> Robustness:
@@ -156,7 +158,7 @@ def attack_artifacts(
     black_box_queries: int,
     black_box_examples: int,
 ) -> AttackReport:
-    """Sends the model's adversarial examples to every artifact, and attacks the TFLite files themselves.
+    """Sends the model's adversarial examples to every artifact, and attacks the TFLite and ONNX files.
 
     A row that the model gets wrong, before the attack or after it, counts as lost for its artifacts too; so
     does one that the model loses to the black box, of the rows that this was tried on.
@@ -166,7 +168,7 @@ def attack_artifacts(
         robustness: The attack on it; see `check_sendable`.
         split: The rows that it was made on.
         runner: Where the artifacts run.
-        black_box_queries: How often the attack on a TFLite file may ask about a row; 0 for no such attack.
+        black_box_queries: How often the attack on a TFLite or ONNX file may ask about a row; 0 for none.
         black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
             model.
 
@@ -205,7 +207,7 @@ def attack_artifacts(
         # The same rows on every artifact, but for those that it has lost already.
         rows = drawn[standing[drawn]]
         box = None
-        if black_box_queries and len(rows) and (variant == MODEL or variant in TFLITE_VARIANTS):
+        if black_box_queries and len(rows) and variant in _SEARCHED:
             some: Any = originals[rows] if kind == "pixels" else [originals[row] for row in rows.tolist()]
             box = attack(ask, make, some, labels[rows], rows, robustness, num_queries=black_box_queries)
         found[variant] = Attacked(float(transferred.mean()), standing, box, found.get(MODEL))

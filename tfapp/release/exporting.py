@@ -129,10 +129,10 @@ def export(
             training rows ``int8`` is calibrated; just ``check_with`` and no ``int8`` if None.
         attack: The attack under which the robust accuracy of every artifact is measured: an attack's settings
             (see `AttackSettings`), made on rows of ``check_with``, or what `evaluate_robustness`
-            found on them. Its examples are sent to every artifact, and each TFLite file is attacked itself by
-            asking for its answers. Pixels are rounded to whole grey levels within the budget first, as
-            devices and servers take them. None measures no robustness.
-        black_box_queries: How often that attack on a TFLite file itself may ask about a row; 0 leaves it out.
+            found on them. Its examples are sent to every artifact, and each TFLite and ONNX file is attacked
+            itself by asking for its answers. Pixels are rounded to whole grey levels within the budget first,
+            as devices and servers take them. None measures no robustness.
+        black_box_queries: How often that attack on such a file itself may ask about a row; 0 leaves it out.
         black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
             model.
         seed: The seed that the model was made with, for the manifest.

@@ -18,7 +18,7 @@ from tfapp.release.answers import (
     telling_classes,
 )
 
-EXACT_VARIANTS = ("saved_model", "keras", "float32")
+EXACT_VARIANTS = ("saved_model", "keras", "float32", "onnx")
 ROUNDING = 1e-9
 """Room for the rounding of shares: 0.98 - 0.97 is a little more than 0.01."""
 
@@ -33,7 +33,7 @@ class Budget:
         max_abs_difference: Largest difference of a probability on any row, from 0 to 1; None for no limit
             beyond ``max_exact_difference``.
         max_exact_difference: The same for artifacts that promise the trained model's own arithmetic: the
-            SavedModel, the Keras file and the float32 TFLite file.
+            SavedModel, the Keras file, the float32 TFLite file and the ONNX file.
         max_scale_error: Most by which the scale of an artifact's log-probabilities may be off the trained
             model's, from 0 to 1; another temperature shows there and nowhere else. Where no row tells the
             scale, as with integers of a model that is always sure, it limits nothing, and the manifest

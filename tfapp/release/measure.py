@@ -66,7 +66,7 @@ def measure(
         stage: Where they are written.
         calibration: Features by which integer artifacts are calibrated.
         robustness: Adversarial examples of some of these rows, made on the model; None for no attack.
-        black_box: Queries a row and rows of the attack on each TFLite file itself.
+        black_box: Queries a row and rows of the attack on each TFLite and ONNX file itself.
 
     Returns:
         The measures and the reasons against a release.

@@ -33,16 +33,15 @@ _LATENCY_CALLS = 25
 _SECONDS_TO_START = 600.0
 _SECONDS_A_ROW = 5.0
 
+_FOREIGN = ("tfapp", "tensorflow", "tensorflow_text", "keras", "keras_hub")
 # What runs a variant, and what must not be loaded beside it. tensorflow_text itself imports keras.
 _RUNTIMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "saved_model": ("saved_model", ("tfapp", "keras_hub", "ai_edge_litert")),
     "keras": ("keras", ("tfapp", "ai_edge_litert")),
     "text": ("litert_text", ("tfapp", "keras_hub")),
+    "onnx": ("onnx", (*_FOREIGN, "ai_edge_litert")),
 }
-_LITERT: tuple[str, tuple[str, ...]] = (
-    "litert",
-    ("tfapp", "tensorflow", "tensorflow_text", "keras", "keras_hub"),
-)
+_LITERT: tuple[str, tuple[str, ...]] = ("litert", _FOREIGN)
 
 
 class ArtifactProcess:

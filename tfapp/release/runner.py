@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ANSWERED = "tfapp-runner: answered"
 ASK = "ask "
@@ -146,6 +146,18 @@ class _Inputs:
 
     def row(self, index: int) -> dict[str, Any]:
         return {name: values[index : index + 1] for name, values in self.tensors.items()}
+
+    @property
+    def lengths(self) -> Any:
+        """Tokens of each row; None where rows are no tokens."""
+        mask = self.tensors.get("padding_mask")
+        return None if mask is None else mask.sum(axis=1)
+
+    def trimmed(self, rows: Any) -> dict[str, Any]:
+        """Some rows, without the padding that none of them needs."""
+        mask = self.tensors.get("padding_mask")
+        stop = None if mask is None else int(mask[rows].sum(axis=1).max())
+        return {name: values[rows, :stop] for name, values in self.tensors.items()}
 
 
 class _SavedModel:
@@ -290,6 +302,15 @@ class _LiteRTText(_LiteRT):
         return self._run(**{self._feature: text})["probabilities"]
 
 
+def _in_batches(inputs: _Inputs, answer: Callable[[dict[str, Any]], Any]) -> Any:
+    """Answers all rows, those of similar length together."""
+    np, lengths = _np(), inputs.lengths
+    rows = np.arange(inputs.num_rows) if lengths is None else np.argsort(lengths, kind="stable")
+    starts = range(0, len(rows), _BATCH)
+    answers = [answer(inputs.trimmed(rows[start : start + _BATCH])) for start in starts]
+    return np.concatenate(answers)[np.argsort(rows)]
+
+
 class _Keras:
     """Keras and keras-hub; the temperature comes with the request, as the file does not hold it."""
 
@@ -313,22 +334,43 @@ class _Keras:
         return self._run({name: self._tf.constant(values) for name, values in tensors.items()}).numpy()
 
     def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-        np, tensors = _np(), inputs.tensors
-        rows = np.arange(inputs.num_rows)
-        lengths = None
-        if "padding_mask" in tensors:
-            # Rows of similar length together, without the padding that none of them needs.
-            lengths = tensors["padding_mask"].sum(axis=1)
-            rows = np.argsort(lengths, kind="stable")
-        answers = []
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            stop = None if lengths is None else int(lengths[batch].max())
-            answers.append(self._answer({name: values[batch, :stop] for name, values in tensors.items()}))
-        return {"probabilities": inputs.average(np.concatenate(answers)[np.argsort(rows)])}, {}
+        return {"probabilities": inputs.average(_in_batches(inputs, self._answer))}, {}
 
     def call(self, inputs: _Inputs, row: int) -> None:
         self._answer(inputs.row(row))
+
+
+class _ONNX:
+    """ONNX Runtime alone. Rows and lengths are open: a text needs no padding beyond its own batch."""
+
+    libraries = ("onnxruntime",)
+    _TYPES: ClassVar[dict[str, str]] = {"tensor(int32)": "int32", "tensor(float)": "float32"}
+
+    def __init__(self, request: dict[str, Any], threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            request["artifact"], options, providers=["CPUExecutionProvider"]
+        )
+        self._types = {given.name: self._TYPES[given.type] for given in self._session.get_inputs()}
+        self._labels = self._session.get_modelmeta().custom_metadata_map["labels.txt"].splitlines()
+
+    def _answer(self, tensors: dict[str, Any]) -> Any:
+        given = {name: values.astype(self._types[name]) for name, values in tensors.items()}
+        return self._session.run(["probabilities"], given)[0]
+
+    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        probabilities = inputs.average(_in_batches(inputs, self._answer))
+        if len(self._labels) != probabilities.shape[1]:
+            raise ValueError(f"{len(self._labels)} labels for {probabilities.shape[1]} classes")
+        labels = [self._labels[index] for index in probabilities.argmax(axis=1)]
+        return {"probabilities": probabilities}, {"labels": labels}
+
+    def call(self, inputs: _Inputs, row: int) -> None:
+        self._answer(inputs.trimmed([row]))
 
 
 _RUNTIMES: dict[str, Callable[[dict[str, Any], int], Any]] = {
@@ -336,6 +378,7 @@ _RUNTIMES: dict[str, Callable[[dict[str, Any], int], Any]] = {
     "litert": _LiteRT,
     "litert_text": _LiteRTText,
     "keras": _Keras,
+    "onnx": _ONNX,
 }
 
 

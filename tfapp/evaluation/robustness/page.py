@@ -22,8 +22,8 @@ from tfapp.evaluation.robustness.wording import plain_settings
 REPORT = "report.html"
 _SENT = (
     "Each artifact answered the adversarial examples that were made on the Keras model, in its own process. "
-    "Each TFLite file was then attacked itself, by asking it for answers. A row that the model loses counts "
-    "as lost for all."
+    "Each TFLite and ONNX file was then attacked itself, by asking it for answers. A row that the model "
+    "loses counts as lost for all."
 )
 _IN_LEVELS = " Pixels were rounded to whole grey levels within the budget first."
 _STYLE = """
