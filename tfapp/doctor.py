@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tfapp
 from tfapp.assets import ASSETS, cache_dir, is_cached
+from tfapp.machine import processor_name, usable_cores
 
 _PYTHONS = ((3, 11), (3, 13))
 _LIBRARIES = (
@@ -105,7 +106,7 @@ def _machine() -> Section:
         ("tfapp", tfapp.__version__),
         ("Python", f"{platform.python_version()} ({sys.executable})"),
         ("system", platform.platform()),
-        ("processor", f"{_processor() or platform.machine()}, {_usable_cores()} usable cores"),
+        ("processor", f"{processor_name()}, {usable_cores()} usable cores"),
     ]
     return Section("This machine", rows)
 
@@ -221,19 +222,3 @@ def _environment_warnings() -> list[str]:
     if data and not Path(data).is_dir():
         warnings.append(f"TFAPP_DATA={data} is not a folder.")
     return warnings
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    """Returns the processor's name; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    found = re.search(r"^model name\s*:\s*(.*)$", text, flags=re.MULTILINE)
-    return found[1].strip() if found else ""

@@ -161,7 +161,7 @@ def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypa
         def answer(self, inputs):
             return {"probabilities": np.eye(2)}, {}
 
-    monkeypatch.setattr(runner, "_RUNTIMES", {"litert": Artifact})
+    monkeypatch.setattr(runner, "RUNTIMES", {"litert": Artifact})
     probe.save(tmp_path / "inputs")
     request = {"runtime": "litert", "inputs": str(tmp_path / "inputs"), "paths": [], "threads": 1}
     (tmp_path / "request.json").write_text(json.dumps(request))
@@ -185,7 +185,7 @@ def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tm
     saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
     saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
     saved_model._example = lambda feature, value: value
-    inputs = runner._Inputs(str(tmp_path / "inputs"))
+    inputs = runner.Inputs(str(tmp_path / "inputs"))
     found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
     wrong = (0, 0, 0) if near_tie else (0, 2, 1)
     assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))

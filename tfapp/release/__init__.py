@@ -5,22 +5,24 @@ Verifying needs no TensorFlow in this process, so `export`, which does, is impor
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tfapp.release.gate import Budget
 from tfapp.release.verifying import VerifyReport, verify
 
 if TYPE_CHECKING:
+    from tfapp.release.benchmark import bench as bench
     from tfapp.release.exporting import Release as Release
     from tfapp.release.exporting import export as export
 
-__all__ = ["Budget", "Release", "VerifyReport", "export", "verify"]
+_LAZY = {"Release": "exporting", "bench": "benchmark", "export": "exporting"}
+
+__all__ = ["Budget", "Release", "VerifyReport", "bench", "export", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `export` and `Release` on first use."""
-    if name not in ("export", "Release"):
+    """Imports what is in `_LAZY` on first use."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'tfapp.release' has no attribute {name!r}")
-    from tfapp.release import exporting
-
-    return getattr(exporting, name)
+    return getattr(importlib.import_module(f"tfapp.release.{_LAZY[name]}"), name)

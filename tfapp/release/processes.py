@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from tfapp.disk import disk_full
+from tfapp.machine import usable_cores
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray
 from tfapp.release.probe import Probe
-from tfapp.release.runner import ANSWERED, ASK, DISK_FULL
+from tfapp.release.runner import ANSWERED, ASK
+from tfapp.release.script_process import ScriptProcess
 
 _logger = logging.getLogger("tfapp")
 _RUNNER = Path(__file__).with_name("runner.py")
@@ -41,53 +36,36 @@ _RUNTIMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "text": ("litert_text", ("tfapp", "keras_hub")),
     "onnx": ("onnx", (*_FOREIGN, "ai_edge_litert")),
 }
-_LITERT: tuple[str, tuple[str, ...]] = ("litert", _FOREIGN)
 
 
-class ArtifactProcess:
+def runtime_of(variant: str) -> dict[str, Any]:
+    """Tells what runs a variant.
+
+    Args:
+        variant: Its name.
+
+    Returns:
+        ``runtime``, its name in `runner.py`, and ``forbidden``, modules that must not be loaded beside.
+    """
+    runtime, forbidden = _RUNTIMES.get(variant, ("litert", _FOREIGN))
+    return {"runtime": runtime, "forbidden": forbidden}
+
+
+class ArtifactProcess(ScriptProcess):
     """One artifact in its own process: it answers all rows, then waits to be timed."""
 
     def __init__(self, variant: str, folder: Path, rows: int) -> None:
+        super().__init__(_RUNNER, folder, _SECONDS_TO_START + _SECONDS_A_ROW * rows)
         self.variant = variant
-        self._folder = folder
-        self._timeout = _SECONDS_TO_START + _SECONDS_A_ROW * rows
-        self._timed_out = False
-        self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
         self._answered = False
 
     def answer(self) -> None:
         """Starts the process and waits until it has answered all rows, or has ended."""
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "KERAS_BACKEND": "tensorflow",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
         started = time.monotonic()
-        if self._stopped:
-            return
-        with (self._folder / "stderr.txt").open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-I", str(_RUNNER), str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-                start_new_session=True,
-            )
-        self._process = process
-        if self._stopped:
-            self.stop()
-        with self._watched():
-            for line in process.stdout or ():
-                if line.strip() == ANSWERED:
-                    self._answered = True
-                    _logger.info(
-                        "verify: %s has answered in %.1f s", self.variant, time.monotonic() - started
-                    )
-                    return
+        self.start()
+        self._answered = self.says(ANSWERED)
+        if self._answered:
+            _logger.info("verify: %s has answered in %.1f s", self.variant, time.monotonic() - started)
 
     def ask(self, folder: Path) -> FloatArray | None:
         """Asks the waiting process about further rows.
@@ -98,18 +76,8 @@ class ArtifactProcess:
         Returns:
             Probabilities ``(rows, num_classes)``; None when the process has ended or cannot answer.
         """
-        process = self._process
-        if process is None or process.stdin is None or process.poll() is not None:
-            return None
-        with self._watched():
-            try:
-                process.stdin.write(f"{ASK}{folder}\n")
-                process.stdin.flush()
-            except BrokenPipeError:
-                return None
-            for line in process.stdout or ():
-                if line.strip() == ANSWERED:
-                    return _probabilities(folder / "outputs.npz")
+        if self.tell(f"{ASK}{folder}") and self.says(ANSWERED):
+            return _probabilities(folder / "outputs.npz")
         return None
 
     def finish(self) -> Answers:
@@ -121,56 +89,9 @@ class ArtifactProcess:
         Raises:
             OutputError: When it has filled the disk.
         """
-        process = self._process
-        if process is None:
-            return Answers(error="its process was not started")
-        with self._watched(), contextlib.suppress(BrokenPipeError):
-            process.communicate("go\n")
-        return self._read(process.returncode)
-
-    @property
-    def waits(self) -> bool:
-        """Whether the process is there, and has not ended with an error."""
-        return self._answered and self._process is not None and self._process.poll() is None
-
-    def stop(self) -> None:
-        """Ends the process if it is still there."""
-        self._stopped = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        def end() -> None:
-            self._timed_out = True
-            self.stop()
-
-        timer = threading.Timer(self._timeout, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _read(self, status: int) -> Answers:
-        try:
-            facts = json.loads((self._folder / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            facts = {}
-        if self._timed_out:
-            return Answers(error=f"did not answer within {self._timeout:.0f} s")
-        if status == DISK_FULL:
-            raise disk_full(self._folder)
-        if "error" in facts:
-            return Answers(error=f"cannot be run: {facts['error']}")
-        if status < 0:
-            return Answers(
-                error=f"its process was ended by {signal.Signals(-status).name}{self._last_words()}"
-            )
-        if status or not facts:
-            return Answers(error=f"its process ended with status {status}{self._last_words()}")
+        facts, problem = self.end("go\n")
+        if problem is not None:
+            return Answers(error=problem)
         try:
             with np.load(self._folder / "outputs.npz", allow_pickle=False) as arrays:
                 probabilities = arrays["probabilities"]
@@ -189,9 +110,10 @@ class ArtifactProcess:
             libraries=facts["libraries"],
         )
 
-    def _last_words(self) -> str:
-        text = (self._folder / "stderr.txt").read_bytes().decode("utf-8", "replace").strip()
-        return f" ({text.splitlines()[-1][:300]})" if text else ""
+    @property
+    def waits(self) -> bool:
+        """Whether the process is there, and has not ended with an error."""
+        return self._answered and self.runs
 
 
 def _probabilities(path: Path) -> FloatArray | None:
@@ -225,7 +147,7 @@ class ArtifactRunner:
         temperature: float,
         time_calls: bool = True,
     ) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         workers = min(2, cores)
         self._folder = folder
         self._rows = probe.num_rows
@@ -251,8 +173,7 @@ class ArtifactRunner:
         """
         folder = self._folder / variant
         folder.mkdir()
-        runtime, forbidden = _RUNTIMES.get(variant, _LITERT)
-        request = {**self._request, "runtime": runtime, "forbidden": forbidden, "artifact": str(artifact)}
+        request = {**self._request, **runtime_of(variant), "artifact": str(artifact)}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         process = ArtifactProcess(variant, folder, self._rows)
         self._started.append((process, self._pool.submit(process.answer)))

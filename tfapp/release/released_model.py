@@ -78,11 +78,7 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
     if wrong:
         raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
     golden = Golden.load(directory / GOLDEN_FILE)
-    settings = golden.inputs.preprocessor
-    if golden.feature == "text":
-        preprocessor: Any = _tokenizer(directory, settings)
-    else:
-        preprocessor = ImageDecoder.from_config(settings)
+    preprocessor = load_released_preprocessor(directory, golden)
     try:
         network = keras.saving.load_model(directory / KERAS_FILE, compile=False)
     except Exception as error:
@@ -93,12 +89,31 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
     return ReleasedModel(network, golden, preprocessor)
 
 
+def load_released_preprocessor(directory: Path, golden: Golden) -> Any:
+    """Makes the preprocessor of a release anew.
+
+    Args:
+        directory: A version folder.
+        golden: Its golden vectors, which say how.
+
+    Returns:
+        A tokenizer or a decoder of images.
+
+    Raises:
+        ReleaseError: When the release lacks the vocabulary, or has another one.
+    """
+    settings = golden.inputs.preprocessor
+    if golden.feature == "text":
+        return _tokenizer(directory, settings)
+    return ImageDecoder.from_config(settings)
+
+
 def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> WordPieceTokenizer:
     path = directory / _VOCABULARY
     if not path.is_file():
         raise ReleaseError(
             f"{directory} has no {_VOCABULARY}, without which texts cannot be tokenized here: export again "
-            "with a TFLite variant such as 'float32', or attack the workflow that made it."
+            "with a TFLite variant such as 'float32'."
         )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != settings["vocabulary_sha256"]:

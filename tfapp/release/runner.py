@@ -44,14 +44,12 @@ def main(folder: Path, *, only_latency: bool) -> int:
     result_file = folder / "result.json"
     try:
         threads = 1 if only_latency else request["threads"]
-        artifact = _RUNTIMES[request["runtime"]](request, threads)
-        inputs = _Inputs(request["inputs"])
+        artifact = RUNTIMES[request["runtime"]](request, threads)
+        inputs = Inputs(request["inputs"])
         if not only_latency:
             outputs, facts = artifact.answer(inputs)
             _np().savez(folder / "outputs.npz", **outputs)
-            loaded = sorted(set(request["forbidden"]) & set(sys.modules))
-            if loaded:
-                raise ImportError(f"this runtime must do without {', '.join(loaded)}, but has loaded it")
+            check_alone(request)
             facts["libraries"] = {name: importlib.metadata.version(name) for name in artifact.libraries}
             result_file.write_text(json.dumps(facts), encoding="utf-8")
             print(ANSWERED, flush=True)  # noqa: T201
@@ -74,9 +72,23 @@ def main(folder: Path, *, only_latency: bool) -> int:
     return 0
 
 
+def check_alone(request: dict[str, Any]) -> None:
+    """Refuses a process that has loaded what its artifact's user need not have.
+
+    Args:
+        request: What this process was started with.
+
+    Raises:
+        ImportError: When a module is there that the request forbids.
+    """
+    loaded = sorted(set(request["forbidden"]) & set(sys.modules))
+    if loaded:
+        raise ImportError(f"this runtime must do without {', '.join(loaded)}, but has loaded it")
+
+
 def _answer_more(artifact: Any, folder: Path) -> None:
     """Answers further rows, which have come since the process started."""
-    inputs = _Inputs(str(folder))
+    inputs = Inputs(str(folder))
     outputs, _ = artifact.answer(inputs)
     inputs.close()
     _np().savez(folder / "outputs.npz", **outputs)
@@ -107,7 +119,7 @@ class _Features:
         os.close(self._file)
 
 
-class _Inputs:
+class Inputs:
     """The rows of a request: raw features as bytes, and input tensors of fixed length."""
 
     def __init__(self, folder: str) -> None:
@@ -120,6 +132,7 @@ class _Inputs:
         self._owners = None if index["owners"] is None else np.array(index["owners"])
 
     def close(self) -> None:
+        """Closes the file of the raw features."""
         self.features.close()
 
     @property
@@ -145,6 +158,7 @@ class _Inputs:
         return powers / powers.sum(axis=1, keepdims=True)
 
     def row(self, index: int) -> dict[str, Any]:
+        """One row, of fixed length."""
         return {name: values[index : index + 1] for name, values in self.tensors.items()}
 
     @property
@@ -164,6 +178,7 @@ class _SavedModel:
     """TensorFlow and TF.Text, as TF Serving links them."""
 
     libraries = ("tensorflow", "tensorflow-text")
+    takes_features, most_rows = True, None
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         tf = _tensorflow(threads)
@@ -179,7 +194,7 @@ class _SavedModel:
         )
         return {name: value.numpy() for name, value in answers.items()}
 
-    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         np, feature = _np(), self._request["feature"]
         order = sorted(range(len(inputs.features)), key=lambda row: len(inputs.features[row]))
         gathered: dict[str, list[Any]] = {"logits": [], "probabilities": [], "label": []}
@@ -194,7 +209,7 @@ class _SavedModel:
         facts = {"labels": labels, **self._compare_endpoints(inputs, stacked["probabilities"], labels)}
         return stacked, facts
 
-    def _compare_endpoints(self, inputs: _Inputs, served: Any, labels: list[str]) -> dict[str, Any]:
+    def _compare_endpoints(self, inputs: Inputs, served: Any, labels: list[str]) -> dict[str, Any]:
         """Compares other endpoints with ``serving_default``: probabilities, and labels where no two tie."""
         np, feature, tensors = _np(), self._request["feature"], self._request["tensor_endpoint"]
         count = min(_ENDPOINT_ROWS, len(inputs.features))
@@ -227,8 +242,9 @@ class _SavedModel:
         features = {feature: train.Feature(bytes_list=train.BytesList(value=[value]))}
         return bytes(train.Example(features=train.Features(feature=features)).SerializeToString())
 
-    def call(self, inputs: _Inputs, row: int) -> None:
-        self._serve("serving_default", **{self._request["feature"]: [inputs.features[row]]})
+    def call(self, inputs: Inputs, rows: list[int]) -> Any:
+        features = [inputs.features[row] for row in rows]
+        return _names(self._serve("serving_default", **{self._request["feature"]: features})["label"])
 
 
 def _names(labels: Any) -> Any:
@@ -239,6 +255,7 @@ class _LiteRT:
     """LiteRT alone, as on a phone."""
 
     libraries: tuple[str, ...] = ("ai-edge-litert",)
+    takes_features = False
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         self._run = self._interpreter(request["artifact"], threads).get_signature_runner("serving_default")
@@ -248,6 +265,7 @@ class _LiteRT:
             name: [_np().dtype(details["dtype"]).name, *map(float, details["quantization"])]
             for name, details in given.items()
         }
+        self.most_rows = min(int(details["shape"][0]) for details in given.values())
         output = self._run.get_output_details()["probabilities"]
         # A file with integers in and out: what one step of its answer is worth, and which integer is 0.
         exact = output["dtype"] == _np().float32
@@ -260,16 +278,16 @@ class _LiteRT:
         self._kept = Interpreter(model_path=path, num_threads=threads)
         return self._kept
 
-    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = _np().concatenate([self._one(inputs, row) for row in range(inputs.num_rows)])
         if self._step:
             rows = (rows.astype(float) - self._zero) * self._step
         return {"probabilities": inputs.average(rows)}, {"step": self._step, "inputs": self._given}
 
-    def call(self, inputs: _Inputs, row: int) -> None:
-        self._one(inputs, row)
+    def call(self, inputs: Inputs, rows: list[int]) -> Any:
+        return self._one(inputs, rows[0])
 
-    def _one(self, inputs: _Inputs, row: int) -> Any:
+    def _one(self, inputs: Inputs, row: int) -> Any:
         tensors = {name: values.astype(self._types[name]) for name, values in inputs.row(row).items()}
         return self._run(**tensors)["probabilities"]
 
@@ -278,6 +296,7 @@ class _LiteRTText(_LiteRT):
     """LiteRT with the operators of TF.Text, whose registrar needs TensorFlow's libraries."""
 
     libraries = ("ai-edge-litert", "tensorflow", "tensorflow-text")
+    takes_features = True
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         self._feature = request["feature"]
@@ -293,16 +312,16 @@ class _LiteRTText(_LiteRT):
         )
         return self._kept
 
-    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = [self._one(inputs, row) for row in range(len(inputs.features))]
         return {"probabilities": _np().concatenate(rows)}, {}
 
-    def _one(self, inputs: _Inputs, row: int) -> Any:
+    def _one(self, inputs: Inputs, row: int) -> Any:
         text = _np().array([inputs.features[row]], dtype=object)
         return self._run(**{self._feature: text})["probabilities"]
 
 
-def _in_batches(inputs: _Inputs, answer: Callable[[dict[str, Any]], Any]) -> Any:
+def _in_batches(inputs: Inputs, answer: Callable[[dict[str, Any]], Any]) -> Any:
     """Answers all rows, those of similar length together."""
     np, lengths = _np(), inputs.lengths
     rows = np.arange(inputs.num_rows) if lengths is None else np.argsort(lengths, kind="stable")
@@ -315,6 +334,7 @@ class _Keras:
     """Keras and keras-hub; the temperature comes with the request, as the file does not hold it."""
 
     libraries = ("keras", "keras-hub", "tensorflow")
+    takes_features, most_rows = False, None
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
         tf = _tensorflow(threads)
@@ -333,21 +353,25 @@ class _Keras:
     def _answer(self, tensors: dict[str, Any]) -> Any:
         return self._run({name: self._tf.constant(values) for name, values in tensors.items()}).numpy()
 
-    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"probabilities": inputs.average(_in_batches(inputs, self._answer))}, {}
 
-    def call(self, inputs: _Inputs, row: int) -> None:
-        self._answer(inputs.row(row))
+    def call(self, inputs: Inputs, rows: list[int]) -> Any:
+        return self._answer(inputs.trimmed(rows))
 
 
 class _ONNX:
     """ONNX Runtime alone. Rows and lengths are open: a text needs no padding beyond its own batch."""
 
     libraries = ("onnxruntime",)
+    takes_features, most_rows = False, None
     _TYPES: ClassVar[dict[str, str]] = {"tensor(int32)": "int32", "tensor(float)": "float32"}
 
     def __init__(self, request: dict[str, Any], threads: int) -> None:
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise ImportError('onnxruntime is not installed here: pip install "tfapp[onnx]"') from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -362,18 +386,18 @@ class _ONNX:
         given = {name: values.astype(self._types[name]) for name, values in tensors.items()}
         return self._session.run(["probabilities"], given)[0]
 
-    def answer(self, inputs: _Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         probabilities = inputs.average(_in_batches(inputs, self._answer))
         if len(self._labels) != probabilities.shape[1]:
             raise ValueError(f"{len(self._labels)} labels for {probabilities.shape[1]} classes")
         labels = [self._labels[index] for index in probabilities.argmax(axis=1)]
         return {"probabilities": probabilities}, {"labels": labels}
 
-    def call(self, inputs: _Inputs, row: int) -> None:
-        self._answer(inputs.trimmed([row]))
+    def call(self, inputs: Inputs, rows: list[int]) -> Any:
+        return self._answer(inputs.trimmed(rows))
 
 
-_RUNTIMES: dict[str, Callable[[dict[str, Any], int], Any]] = {
+RUNTIMES: dict[str, Callable[[dict[str, Any], int], Any]] = {
     "saved_model": _SavedModel,
     "litert": _LiteRT,
     "litert_text": _LiteRTText,
@@ -390,7 +414,7 @@ def _tensorflow(threads: int) -> Any:
     return tf
 
 
-def _latency(call: Callable[[_Inputs, int], None], inputs: _Inputs, request: dict[str, Any]) -> Any:
+def _latency(call: Callable[[Inputs, list[int]], Any], inputs: Inputs, request: dict[str, Any]) -> Any:
     """Times single calls on rows spread over all of them, after two to warm up."""
     calls = request["latency_calls"]
     if not calls:
@@ -399,7 +423,7 @@ def _latency(call: Callable[[_Inputs, int], None], inputs: _Inputs, request: dic
     times: list[float] = []
     for row in [*rows[:2], *rows]:
         start = time.perf_counter()
-        call(inputs, row)
+        call(inputs, [row])
         times.append((time.perf_counter() - start) * 1e3)
     p50, p95 = (float(value) for value in _np().percentile(times[2:], [50, 95]))
     return {"p50": p50, "p95": p95, "threads": 1, "batch": 1}

@@ -1,0 +1,110 @@
+"""Picture of a benchmark: accuracy against latency, and which artifacts nothing else beats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from tfapp.release.bench_report import ArtifactBench, BenchReport
+
+_BEST, _OTHER = "#1f6fb4", "#8a8a8a"
+# Shares of the span of accuracies, left free so that labels fit.
+_ABOVE, _BELOW = 0.3, 0.2
+_LEAST_SPAN = 0.01
+
+
+def draw_front(report: BenchReport, path: Path) -> None:
+    """Draws the accuracy of each artifact against the median time of a single call.
+
+    Args:
+        report: What was measured.
+        path: The file to write, without its ending; it becomes a PNG and an SVG file.
+    """
+    points = [
+        (each, each.single.p50, each.accuracy)
+        for each in report.artifacts
+        if each.single is not None and each.single.p50 is not None and each.accuracy is not None
+    ]
+    best = report.best
+    figure = Figure(figsize=(9.0, 5.6), layout="constrained")
+    axes: Any = figure.subplots()
+    for each, latency, accuracy in points:
+        axes.scatter(
+            latency,
+            accuracy,
+            s=90,
+            marker="o" if each.takes_features else "s",
+            color=_BEST if each.variant in best else "white",
+            edgecolors=_BEST if each.variant in best else _OTHER,
+            linewidths=1.6,
+            zorder=3,
+        )
+    front = sorted((latency, accuracy) for each, latency, accuracy in points if each.variant in best)
+    axes.step(*zip(*front, strict=True), where="post", color=_BEST, linewidth=1.4, zorder=2)
+    _span(axes, [latency for _, latency, _ in points], [accuracy for _, _, accuracy in points])
+    _name(axes, points, best)
+    timing = points[0][0].single
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}" if timing else ""
+    rows = f"{timing.batch} row{'s' if timing.batch > 1 else ''}" if timing else ""
+    axes.set_xlabel(f"median of calls with {rows} on {threads}, ms")
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"{report.title}: accuracy against latency", loc="left", fontweight="bold")
+    axes.grid(which="both", color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, axes, [each for each, _, _ in points])
+    FigureCanvasAgg(figure)
+    for ending in ("png", "svg"):
+        figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=150, metadata=_METADATA[ending])
+
+
+# No dates in the files: the same figures give the same picture.
+_METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}}
+
+
+def _span(axes: Any, latencies: list[float], accuracies: list[float]) -> None:
+    """Chooses what the axes show: latencies by factors, accuracies with room for names."""
+    axes.set_xscale("log")
+    axes.set_xlim(min(latencies) / 1.5, max(latencies) * 1.9)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    span = max(max(accuracies) - min(accuracies), _LEAST_SPAN)
+    axes.set_ylim(min(accuracies) - _BELOW * span, max(accuracies) + _ABOVE * span)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f} %"))
+
+
+def _name(axes: Any, points: list[tuple[ArtifactBench, float, float]], best: tuple[str, ...]) -> None:
+    """Writes names and sizes beside the points, aslant, so that neighbours do not cover each other."""
+    for each, latency, accuracy in points:
+        axes.annotate(
+            f"{each.variant}, {each.bytes / 1e6:.1f} MB",
+            (latency, accuracy),
+            xytext=(6, 7),
+            textcoords="offset points",
+            rotation=28,
+            rotation_mode="anchor",
+            fontsize=9,
+            color=_BEST if each.variant in best else "0.35",
+        )
+
+
+def _legend(figure: Figure, axes: Any, artifacts: list[ArtifactBench]) -> None:
+    marks = []
+    for takes_features, marker in ((True, "o"), (False, "s")):
+        takes = [each.takes for each in artifacts if each.takes_features is takes_features]
+        if takes:
+            words = f"{takes[0]} in" if takes_features else f"{takes[0]} in, made before"
+            marks.append(
+                axes.scatter([], [], s=60, marker=marker, color="white", edgecolors="0.3", label=words)
+            )
+    marks.append(
+        axes.plot(
+            [], [], color=_BEST, marker="o", linewidth=1.4, label="best: none is both faster and more right"
+        )[0]
+    )
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)

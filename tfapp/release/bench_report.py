@@ -1,0 +1,226 @@
+"""What a benchmark of a release found, for people and programs to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Calls with one number of threads and rows.
+
+    Attributes:
+        threads: Threads that the runtime was given.
+        batch: Rows of a call.
+        calls: Calls timed.
+        p50: Milliseconds within which half of them were done; None where there are none.
+        p95: The same of 95 in a hundred.
+        p99: The same of 99 in a hundred.
+        peak_bytes: The most memory that the process had resident until then; None where the system does
+            not tell.
+        reason: Why there are no calls; None when there are.
+    """
+
+    threads: int
+    batch: int
+    calls: int = 0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    peak_bytes: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ArtifactBench:
+    """What was measured of one artifact.
+
+    Attributes:
+        variant: Its variant.
+        path: Where it lies in the release.
+        bytes: Its size.
+        accuracy: Share of right answers, from 0 to 1; None where it was not measured.
+        takes: What it was asked with: ``"text"``, ``"image file"``, ``"token ids"`` or ``"pixels"``.
+        takes_features: Whether that is the raw feature, so that times are from there to a class name.
+        cold_start_s: Seconds from the start of a process to its first answer; the fastest of two or more.
+        timings: A measure for each number of threads and rows.
+        error: Why it could not be measured; None when it could.
+    """
+
+    variant: str
+    path: str
+    bytes: int
+    accuracy: float | None
+    takes: str
+    takes_features: bool
+    cold_start_s: float | None
+    timings: tuple[Timing, ...] = ()
+    error: str | None = None
+
+    @property
+    def single(self) -> Timing | None:
+        """Its calls with the fewest threads and rows; None where there are none."""
+        timed = [timing for timing in self.timings if timing.p50 is not None]
+        return min(timed, key=lambda timing: (timing.threads, timing.batch), default=None)
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A benchmark of a release.
+
+    Attributes:
+        name: The release's name.
+        version: Its version; None when it was refused.
+        tfapp_version: The version that measured.
+        machine: What it was measured on: ``processor``, ``cores``, ``system`` and ``load_before``, the
+            processes that were busy before.
+        asked: What artifacts were asked about.
+        accuracy_on: What accuracies were measured on.
+        artifacts: What was measured of each.
+    """
+
+    name: str
+    version: int | None
+    tfapp_version: str
+    machine: dict[str, Any]
+    asked: str
+    accuracy_on: str
+    artifacts: tuple[ArtifactBench, ...]
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version or '(refused)'}"
+
+    @property
+    def best(self) -> tuple[str, ...]:
+        """The variants that no other beats in both accuracy and the median time of single calls."""
+        points = {
+            each.variant: (each.accuracy, each.single.p50)
+            for each in self.artifacts
+            if each.accuracy is not None and each.single is not None and each.single.p50 is not None
+        }
+        return best_front(points)
+
+    @property
+    def errors(self) -> list[str]:
+        """A sentence for each artifact that could not be measured."""
+        return [f"{each.variant}: {each.error}" for each in self.artifacts if each.error is not None]
+
+    def summary(self) -> list[dict[str, str]]:
+        """Returns a row for each artifact, for people to read."""
+        best = self.best
+        return [
+            {
+                "artifact": each.variant,
+                "asked with": _NONE if each.error else each.takes,
+                "MB": f"{each.bytes / 1e6:.1f}",
+                "accuracy": _number(each.accuracy, ".4f"),
+                "p50 ms": _number(None if each.single is None else each.single.p50, ".2f"),
+                "cold start s": _number(each.cold_start_s, ".2f"),
+                "peak MB": _megabytes(None if each.single is None else each.single.peak_bytes),
+                "best": "*" if each.variant in best else "",
+            }
+            for each in self.artifacts
+        ]
+
+    def latencies(self) -> list[dict[str, str]]:
+        """Returns a row for each artifact and number of rows, for people to read."""
+        rows = []
+        for each in self.artifacts:
+            for batch in dict.fromkeys(timing.batch for timing in each.timings):
+                row = {"artifact": each.variant, "rows": f"{batch}"}
+                for timing in (timing for timing in each.timings if timing.batch == batch):
+                    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
+                    for name in ("p50", "p95", "p99"):
+                        row[f"{threads}: {name}" if name == "p50" else f"{name} ({timing.threads})"] = (
+                            _number(getattr(timing, name), ".2f")
+                        )
+                    row[f"peak MB ({timing.threads})"] = _megabytes(timing.peak_bytes)
+                rows.append(row)
+        return rows
+
+    def notes(self) -> list[str]:
+        """Returns what the tables leave open, a sentence each."""
+        raw = "text" if any(each.takes in ("text", "token ids") for each in self.artifacts) else "image file"
+        tensors = "token ids" if raw == "text" else "pixels"
+        lines = [
+            f"Asked about {self.asked}; accuracy on {self.accuracy_on}.",
+            f"Times are from {raw} to class name where an artifact takes that, and from {tensors} where not: "
+            f"what makes {tensors} of {raw}s is then not in them.",
+        ]
+        reasons: dict[tuple[int, str], list[str]] = {}
+        for each in self.artifacts:
+            for timing in each.timings:
+                if timing.reason is not None:
+                    variants = reasons.setdefault((timing.batch, timing.reason), [])
+                    variants += [each.variant] if each.variant not in variants else []
+        lines += [
+            f"{', '.join(variants)}: no calls with {batch} rows: {reason}."
+            for (batch, reason), variants in reasons.items()
+        ]
+        few = min(
+            (timing.calls for each in self.artifacts for timing in each.timings if timing.calls), default=0
+        )
+        if 0 < few < 100:
+            lines.append(f"Of fewer than 100 calls (here as few as {few}), p99 is little below the slowest.")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything, as JSON takes it."""
+        best = self.best
+        return {
+            "schema_version": 1,
+            **{name: value for name, value in asdict(self).items() if name != "artifacts"},
+            "artifacts": [{**asdict(each), "best": each.variant in best} for each in self.artifacts],
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``bench.json``, and the plot as ``accuracy-latency.png`` and ``.svg``.
+
+        Args:
+            folder: Where to; it is made when it is not there.
+
+        Returns:
+            ``bench.json``.
+        """
+        from tfapp.release.bench_figure import draw_front
+
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        if any(each.single is not None and each.accuracy is not None for each in self.artifacts):
+            draw_front(self, target / "accuracy-latency")
+        path = target / "bench.json"
+        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def best_front(points: dict[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Finds the points that no other beats: the Pareto front.
+
+    Args:
+        points: By name, what should be large and what should be small.
+
+    Returns:
+        The names of those of which no other is as good in both and better in one, the smallest first.
+    """
+
+    def beaten(point: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
+        return any(other[0] >= point[0] and other[1] <= point[1] and other != point for other in others)
+
+    kept = [name for name, point in points.items() if not beaten(point, list(points.values()))]
+    return tuple(sorted(kept, key=lambda name: points[name][1]))
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NONE if value is None else format(value, form)
+
+
+def _megabytes(value: int | None) -> str:
+    return _NONE if value is None else f"{value / 1e6:.0f}"
