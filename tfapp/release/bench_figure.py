@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,8 +12,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from tfapp.release.bench_report import ArtifactBench, BenchReport
 
 _BEST, _OTHER = "#1f6fb4", "#8a8a8a"
+# Names are written at this angle. In points: how far apart two are that do not touch, and from which
+# difference in height on they cannot.
+_SLANT, _APART, _SAME_HEIGHT = 35, 21.0, 75.0
+# How far a name moves before a line leads to it.
+_LEADER_FROM = 12.0
+_LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.6, "shrinkB": 5}
+_Point: TypeAlias = tuple[ArtifactBench, float, float]
 # Shares of the span of accuracies, left free so that labels fit.
-_ABOVE, _BELOW = 0.3, 0.2
+_ABOVE, _BELOW = 0.35, 0.12
 _LEAST_SPAN = 0.01
 
 
@@ -46,18 +53,22 @@ def draw_front(report: BenchReport, path: Path) -> None:
     front = sorted((latency, accuracy) for each, latency, accuracy in points if each.variant in best)
     axes.step(*zip(*front, strict=True), where="post", color=_BEST, linewidth=1.4, zorder=2)
     _span(axes, [latency for _, latency, _ in points], [accuracy for _, _, accuracy in points])
-    _name(axes, points, best)
     timing = points[0][0].single
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}" if timing else ""
     rows = f"{timing.batch} row{'s' if timing.batch > 1 else ''}" if timing else ""
     axes.set_xlabel(f"median of calls with {rows} on {threads}, ms")
-    axes.set_ylabel("accuracy")
-    axes.set_title(f"{report.title}: accuracy against latency", loc="left", fontweight="bold")
+    axes.set_ylabel(f"accuracy on {report.accuracy_on}")
+    figure.suptitle(
+        f"{report.title}: accuracy against latency", x=0.01, ha="left", fontweight="bold", fontsize=12
+    )
+    machine = f"{report.machine['processor']}, {report.machine['cores']} cores"
+    axes.set_title(f"asked about {report.asked}; {machine}", loc="left", fontsize=9, color="0.35")
     axes.grid(which="both", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, axes, [each for each, _, _ in points])
     FigureCanvasAgg(figure)
+    _name(axes, points, best)
     for ending in ("png", "svg"):
         figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=150, metadata=_METADATA[ending])
 
@@ -78,18 +89,31 @@ def _span(axes: Any, latencies: list[float], accuracies: list[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f} %"))
 
 
-def _name(axes: Any, points: list[tuple[ArtifactBench, float, float]], best: tuple[str, ...]) -> None:
-    """Writes names and sizes beside the points, aslant, so that neighbours do not cover each other."""
-    for each, latency, accuracy in points:
+def _name(axes: Any, points: list[_Point], best: tuple[str, ...]) -> None:
+    """Writes names and sizes beside the points, aslant; where two would touch, the right one moves on."""
+    axes.figure.canvas.draw()  # only now is it known where points lie
+    points_an_inch = 72 / axes.figure.dpi
+    taken: list[tuple[float, float]] = []
+    for each, latency, accuracy in sorted(points, key=lambda point: point[1]):
+        across, up = axes.transData.transform((latency, accuracy)) * points_an_inch
+        shift = 0.0
+        while any(
+            abs(across + shift - other) < _APART and abs(up - height) < _SAME_HEIGHT
+            for other, height in taken
+        ):
+            shift += 1.0
+        taken.append((across + shift, up))
+        colour = _BEST if each.variant in best else "0.35"
         axes.annotate(
             f"{each.variant}, {each.bytes / 1e6:.1f} MB",
             (latency, accuracy),
-            xytext=(6, 7),
+            xytext=(5 + shift, 9),
             textcoords="offset points",
-            rotation=28,
+            rotation=_SLANT,
             rotation_mode="anchor",
             fontsize=9,
-            color=_BEST if each.variant in best else "0.35",
+            color=colour,
+            arrowprops={**_LEADER, "color": colour} if shift > _LEADER_FROM else None,
         )
 
 

@@ -131,18 +131,25 @@ class BenchReport:
         ]
 
     def latencies(self) -> list[dict[str, str]]:
-        """Returns a row for each artifact and number of rows, for people to read."""
-        rows = []
+        """Returns a row for each artifact, number of rows and number of threads, for people to read."""
+        rows: list[dict[str, str]] = []
         for each in self.artifacts:
-            for batch in dict.fromkeys(timing.batch for timing in each.timings):
-                row = {"artifact": each.variant, "rows": f"{batch}"}
-                for timing in (timing for timing in each.timings if timing.batch == batch):
-                    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-                    for name in ("p50", "p95", "p99"):
-                        row[f"{threads}: {name}" if name == "p50" else f"{name} ({timing.threads})"] = (
-                            _number(getattr(timing, name), ".2f")
-                        )
-                    row[f"peak MB ({timing.threads})"] = _megabytes(timing.peak_bytes)
+            for timing in sorted(each.timings, key=lambda timing: (timing.batch, timing.threads)):
+                seconds = None if timing.p50 is None else timing.p50 / 1e3
+                row = {
+                    "artifact": each.variant,
+                    "rows": f"{timing.batch}",
+                    "threads": f"{timing.threads}",
+                    "p50 ms": _number(timing.p50, ".2f"),
+                    "p95 ms": _number(timing.p95, ".2f"),
+                    "p99 ms": _number(timing.p99, ".2f"),
+                    "rows/s": _number(seconds and timing.batch / seconds, ",.0f"),
+                    "peak MB": _megabytes(timing.peak_bytes),
+                    "calls": f"{timing.calls or _NONE}",
+                    "": timing.reason or "",
+                }
+                if timing.reason and rows and {**rows[-1], "threads": row["threads"]} == row:
+                    row["threads"] = f"{rows.pop()['threads']}, {row['threads']}"
                 rows.append(row)
         return rows
 
@@ -155,21 +162,12 @@ class BenchReport:
             f"Times are from {raw} to class name where an artifact takes that, and from {tensors} where not: "
             f"what makes {tensors} of {raw}s is then not in them.",
         ]
-        reasons: dict[tuple[int, str], list[str]] = {}
-        for each in self.artifacts:
-            for timing in each.timings:
-                if timing.reason is not None:
-                    variants = reasons.setdefault((timing.batch, timing.reason), [])
-                    variants += [each.variant] if each.variant not in variants else []
-        lines += [
-            f"{', '.join(variants)}: no calls with {batch} rows: {reason}."
-            for (batch, reason), variants in reasons.items()
-        ]
-        few = min(
-            (timing.calls for each in self.artifacts for timing in each.timings if timing.calls), default=0
-        )
-        if 0 < few < 100:
-            lines.append(f"Of fewer than 100 calls (here as few as {few}), p99 is little below the slowest.")
+        calls = [timing.calls for each in self.artifacts for timing in each.timings if timing.calls]
+        few = min(calls, default=100)
+        if few < 100:
+            lines.append(
+                f"Where fewer than 100 calls were made (here {few} or more), p99 is nearly the slowest."
+            )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
