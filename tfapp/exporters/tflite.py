@@ -15,7 +15,9 @@ import tensorflow as tf
 from tfapp.errors import ConfigError, nearest
 from tfapp.exporters._calibration import ready_for_integers
 from tfapp.exporters._graph import InferenceGraph
+from tfapp.exporters._metadata import LABELS, label_file, model_metadata
 from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
+from tfapp.exporters._packing import input_names, pack
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "text")
 _CALIBRATION_ROWS = 200
@@ -28,6 +30,8 @@ def export_tflite(
     variant: str,
     scratch: str | Path | None = None,
     calibration: Sequence[Any] = (),
+    name: str = "",
+    licence: str = "",
 ) -> Path:
     """Writes ``edge/model-<variant>.tflite``, with ``labels.txt`` and the preprocessor's files beside it.
 
@@ -37,6 +41,9 @@ def export_tflite(
     uint8, whose scale and zero point the file says. ``text`` takes one string, ``(1,)``; it is quantised as
     ``dynamic``, works on the text's own length, and needs the operators of TF.Text.
 
+    Each file also carries metadata that MediaPipe Tasks reads, and copies of the files beside it: one that
+    holds its vocabulary in its graph already, those of the classes only.
+
     Args:
         model: A classifier that carries its preprocessor.
         directory: The release's folder.
@@ -45,6 +52,8 @@ def export_tflite(
             made anew and removed.
         calibration: Training features by which the ranges of ``int8`` are found; 200 of them, spread over
             all, are looked at, and the half that is most ordinary decides.
+        name: What the metadata call the model.
+        licence: The terms of the model's parts, for the metadata.
 
     Returns:
         The file.
@@ -69,18 +78,23 @@ def export_tflite(
     )
     count = min(_CALIBRATION_ROWS, len(calibration))
     rows = [number * len(calibration) // count for number in range(count)]
+    labels = {LABELS: label_file(model.classes)}
+    beside = {**labels, **model.preprocessor.asset_files()}
+    converted = model
     with holder as folder:
         if variant == "int8":
-            model, typical = ready_for_integers(model, (_tensors(model, calibration, row) for row in rows))
+            batches = (_tensors(model, calibration, row) for row in rows)
+            converted, typical = ready_for_integers(model, batches)
             rows = [rows[number] for number in typical]
-        graph = _converted_graph(model, Path(folder), variant)
-        content = _convert(graph, variant, lambda: _representative(model, calibration, rows))
+        graph = _converted_graph(converted, Path(folder), variant)
+        content = _convert(graph, variant, lambda: _representative(converted, calibration, rows))
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
+    inside = labels if variant == "text" else beside
+    metadata = model_metadata(model, input_names(content), inside, name=name, licence=licence)
     path = edge / f"model-{variant}.tflite"
-    path.write_bytes(content)
-    (edge / "labels.txt").write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
-    for name, data in model.preprocessor.asset_files().items():
-        (edge / name).write_bytes(data)
+    path.write_bytes(pack(content, metadata, inside))
+    for file, data in beside.items():
+        (edge / file).write_bytes(data)
     return path
 
 

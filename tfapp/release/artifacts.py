@@ -131,7 +131,14 @@ def artifact_bytes(directory: Path, variant: str) -> int:
 
 
 def write_artifact(
-    model: Any, variant: str, directory: Path, scratch: Path, calibration: Sequence[Any] = ()
+    model: Any,
+    variant: str,
+    directory: Path,
+    scratch: Path,
+    calibration: Sequence[Any] = (),
+    *,
+    name: str = "",
+    licence: str = "",
 ) -> str | None:
     """Writes one artifact.
 
@@ -141,6 +148,8 @@ def write_artifact(
         directory: The version folder in the making.
         scratch: A folder for intermediate files.
         calibration: Features by which integer artifacts are calibrated.
+        name: What files that say so call the model.
+        licence: The terms of its parts.
 
     Returns:
         Why it could not be made from this model, or None.
@@ -152,7 +161,15 @@ def write_artifact(
     started = time.monotonic()
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
+            EXPORTERS["tflite"](
+                model,
+                directory,
+                variant=variant,
+                scratch=scratch,
+                calibration=calibration,
+                name=name,
+                licence=licence,
+            )
         else:
             EXPORTERS[variant](model, directory)
     except (ConfigError, DataError, OutputError):
