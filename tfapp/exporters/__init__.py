@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfapp.exporters._graph import in_float32
+from tfapp.exporters._metadata import LABELS, VOCABULARY, label_file
+from tfapp.exporters._packing import Packed, unpack
 from tfapp.exporters.keras_file import export_keras
 from tfapp.exporters.onnx import export_onnx, onnx_obstacle
 from tfapp.exporters.saved_model import export_saved_model
@@ -19,11 +21,16 @@ EXPORTERS: dict[str, Callable[..., Path]] = {
 
 __all__ = [
     "EXPORTERS",
+    "LABELS",
     "TFLITE_VARIANTS",
+    "VOCABULARY",
+    "Packed",
     "export_keras",
     "export_onnx",
     "export_saved_model",
     "export_tflite",
     "in_float32",
+    "label_file",
     "onnx_obstacle",
+    "unpack",
 ]
