@@ -12,7 +12,7 @@ from tfapp import exporters
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError, ReleaseRefused
 from tfapp.release import Budget, export, verify
-from tfapp.release.manifest import hash_files
+from tfapp.release.integrity import hash_files
 from tfapp.serving import load_release
 
 

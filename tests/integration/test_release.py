@@ -16,7 +16,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
 from tfapp.release import Budget, Release, export, verify
-from tfapp.release.manifest import listing
+from tfapp.release.integrity import listing
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from tfapp.data.labelled_rows import load_labelled_rows
 from tfapp.disk import writing
-from tfapp.errors import DataError, ReleaseError
+from tfapp.errors import DataError
 from tfapp.evaluation.robustness import Robustness
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, read_manifest, version_folder
+from tfapp.release.manifest import read_manifest
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.released_model import GOLDEN_FILE, ReleasedModel, load_released_model
+from tfapp.release.versions import version_folder
 
 _logger = logging.getLogger("tfapp")
 
@@ -124,14 +125,9 @@ def attack_release_artifacts(
         What is left of each, and what kept artifacts from answering.
 
     Raises:
-        ReleaseError: When files of the release are damaged.
         OutputError: When the disk for temporary files is full.
     """
-    directory, files = release.directory, release.manifest["files"]
-    present = [name for name in files if (directory / name).is_file()]
-    wrong = check_files(directory, files, present=present)
-    if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    directory = release.directory
     golden = Golden.load(directory / GOLDEN_FILE)
     with (
         writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),

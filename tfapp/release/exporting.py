@@ -17,10 +17,12 @@ from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
 from tfapp.release.gate import Budget
-from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
+from tfapp.release.integrity import hash_files
+from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name
-from tfapp.release.publish import check_name, publish, refuse, staging
+from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.versions import check_name
 
 _logger = logging.getLogger("tfapp")
 
@@ -33,11 +35,14 @@ class Release:
         path: The version folder, ``saved_models/<name>/<version>``.
         version: Its number.
         manifest: What `manifest.json` says.
+        manifest_sha256: The checksum of that file, which stands for the whole release: keep it elsewhere and
+            give it to `verify` and `load_release`, which then take no other.
     """
 
     path: Path
     version: int
     manifest: dict[str, Any]
+    manifest_sha256: str
 
     @classmethod
     def load(cls, path: str | Path) -> Release:
@@ -52,8 +57,10 @@ class Release:
         Raises:
             ReleaseError: When it is no version folder.
         """
-        manifest = read_manifest(Path(path))
-        return cls(Path(path).absolute(), int(manifest["version"] or 0), manifest)
+        directory = Path(path).absolute()
+        checksum = manifest_checksum(directory)
+        manifest = read_manifest(directory, manifest_sha256=checksum)
+        return cls(directory, int(manifest["version"] or 0), manifest, checksum)
 
     def table(self) -> list[dict[str, str]]:
         """Returns a row for each artifact, for people to read."""
@@ -211,7 +218,7 @@ def export(
             stage, lambda number: write_manifest(stage.release, {**content, "version": number})
         )
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
-        return Release(path, version, read_manifest(path))
+        return Release.load(path)
 
 
 def _check_rows(model: Any, split: Any) -> None:
