@@ -208,6 +208,7 @@ def test_verify_finds_nothing_wrong(release):
     assert report.reasons == []
     assert report.ok
     assert [row["part"] for row in report.table()] == [
+        "origin",
         "manifest",
         "files",
         "labels.txt",

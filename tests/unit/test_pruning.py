@@ -103,7 +103,7 @@ def test_a_config_that_cannot_be_read_keeps_everything(models):
     (models / "serving").mkdir()
     (models / "serving" / "models.config").write_bytes(b"\xff\xfe")
     before = names(models)
-    with pytest.raises(OutputError, match="nobody knows which versions are served"):
+    with pytest.raises(OutputError, match="nobody knows what is served"):
         prune(models, keep=1)
     assert names(models) == before
 

@@ -7,6 +7,7 @@ from tfapp.commands.attack import attack
 from tfapp.commands.doctor import doctor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
+from tfapp.commands.prune import prune
 from tfapp.commands.run import run
 from tfapp.commands.verify import verify
 
@@ -15,6 +16,7 @@ COMMANDS = {
     "predict": predict,
     "presets": presets,
     "verify": verify,
+    "prune": prune,
     "attack": attack,
     "doctor": doctor,
 }

@@ -172,10 +172,10 @@ class Manifest(_Part):
                 shown = FILE_NAME if folded == FILE_NAME else other
                 raise PydanticCustomError("files", message, {"name": name, "other": shown})
         for folded, name in taken.items():
-            inside = next((str(above) for above in PurePosixPath(folded).parents if str(above) in taken), None)
-            if inside is not None:
-                message = "files: {name!r} cannot lie inside the file {inside!r}"
-                raise PydanticCustomError("files", message, {"name": name, "inside": taken[inside]})
+            for above in map(str, PurePosixPath(folded).parents):
+                if above in taken:
+                    message = "files: {name!r} cannot lie inside the file {above!r}"
+                    raise PydanticCustomError("files", message, {"name": name, "above": taken[above]})
         return self
 
     @model_validator(mode="after")

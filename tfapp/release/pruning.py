@@ -126,7 +126,7 @@ def prune(
         left = leftovers(directory)
         folders += [PrunedFolder(path, True, "left by a killed process", _bytes(path)) for path in left]
         if not folders:
-            raise OutputError(f"{directory} holds no version; give the folder of a model, saved_models/<name>.")
+            raise OutputError(f"{directory} holds no version; give saved_models/<name>.")
         if not dry_run:
             for folder in folders:
                 if folder.removed and folder.path not in left:
@@ -177,7 +177,7 @@ def _served(path: Path) -> tuple[frozenset[int], int]:
         return frozenset(), 0
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{path} cannot be read ({error}), so nobody knows which versions are served; repair or remove it."
+            f"{path} cannot be read ({error}), so nobody knows what is served; repair or remove it."
         ) from error
     bare = _COMMENT_OR_WORD.sub(" ", text)
     newest = max((int(number) for number in _SERVED_NEWEST.findall(bare)), default=0)

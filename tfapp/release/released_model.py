@@ -63,7 +63,7 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
         The model.
 
     Raises:
-        ReleaseError: When there is no release, it lacks the Keras file or the vocabulary, or a file is damaged.
+        ReleaseError: When there is no release, it lacks the Keras file or vocabulary, or a file is damaged.
     """
     directory = version_folder(release_dir)
     files = check_release(directory)["files"]
