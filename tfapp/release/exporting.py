@@ -16,12 +16,15 @@ from tfapp.exporters import in_float32
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
+from tfapp.release.class_figures import ClassFigures
 from tfapp.release.gate import Budget
-from tfapp.release.integrity import hash_files
+from tfapp.release.integrity import hash_files, sha256
 from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name
 from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.report_page import FILE_NAME as REPORT
+from tfapp.release.report_page import release_page
 from tfapp.release.versions import check_name
 
 _logger = logging.getLogger("tfapp")
@@ -202,21 +205,28 @@ def export(
             },
             "artifacts": measured.rows,
         }
-        card = model_card(
-            plain(content),
-            preset=getattr(model, "preset", ""),
-            table=artifact_table(content),
-            sources=() if data is None else tuple(data.report.sources.values()),
-            feature=model.preprocessor.feature_name,
-        )
+        preset, rows = getattr(model, "preset", ""), artifact_table(content)
+        sources = () if data is None else tuple(data.report.sources.values())
+        feature = model.preprocessor.feature_name
+        card = model_card(plain(content), preset=preset, table=rows, sources=sources, feature=feature)
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
+        classes = ClassFigures.of(given, measured.reference)
+
+        def finish(version: int | None) -> None:
+            # The page tells the version and the other files' checksums, so it is written last but one.
+            numbered = {**content, "version": version}
+            page = release_page(
+                plain(numbered), classes=classes, preset=preset, rows=rows, sources=sources, feature=feature
+            )
+            (stage.release / REPORT).write_text(page, encoding="utf-8")
+            files = {**content["files"], REPORT: sha256(stage.release / REPORT)}
+            write_manifest(stage.release, {**numbered, "files": dict(sorted(files.items()))})
+
         if reasons:
-            write_manifest(stage.release, content)
+            finish(None)
             raise ReleaseRefused(reasons, refuse(stage))
-        path, version = publish(
-            stage, lambda number: write_manifest(stage.release, {**content, "version": number})
-        )
+        path, version = publish(stage, finish)
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
         return Release.load(path)
 
