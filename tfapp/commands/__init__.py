@@ -4,6 +4,7 @@ Heavy libraries are imported inside the commands, so that ``tfapp --help`` answe
 """
 
 from tfapp.commands.attack import attack
+from tfapp.commands.diff import diff
 from tfapp.commands.doctor import doctor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
@@ -16,6 +17,7 @@ COMMANDS = {
     "predict": predict,
     "presets": presets,
     "verify": verify,
+    "diff": diff,
     "prune": prune,
     "attack": attack,
     "doctor": doctor,

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfapp.release.comparison import compare_releases as compare_releases
+    from tfapp.release.comparison_report import ReleaseComparison as ReleaseComparison
     from tfapp.release.exporting import Release as Release
     from tfapp.release.exporting import export as export
     from tfapp.release.gate import Budget as Budget
@@ -21,7 +23,9 @@ _MODULES = {
     "Budget": "gate",
     "PruneReport": "pruning",
     "Release": "exporting",
+    "ReleaseComparison": "comparison_report",
     "VerifyReport": "verifying",
+    "compare_releases": "comparison",
     "export": "exporting",
     "prune": "pruning",
     "verify": "verifying",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfapp.data.labelled_rows import load_labelled_rows
 from tfapp.disk import writing
 from tfapp.errors import DataError
 from tfapp.evaluation.robustness import Robustness
@@ -19,6 +17,7 @@ from tfapp.release.golden import Golden
 from tfapp.release.manifest import read_manifest
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.released_model import GOLDEN_FILE, ReleasedModel, load_released_model
+from tfapp.release.rows_at_hand import are_rows, read_rows, run_rows
 from tfapp.release.versions import version_folder
 
 _logger = logging.getLogger("tfapp")
@@ -74,25 +73,21 @@ def open_release(
     directory = version_folder(release_dir)
     manifest = read_manifest(directory)
     model = load_released_model(directory)
-    kind = "text" if model.preprocessor.feature_name == "text" else "image"
     expected = manifest["data"].get("test", {}).get("sha256")
-    if data is None:
-        source = directory.parents[2] / "runs" / manifest["name"] / "prepare" / "data"
-        if not (source / "report.json").is_file():
-            raise DataError(
-                f"{directory}: the rows to attack are not at hand: there is no {source}, which a run leaves. "
-                "Give labelled rows with --data."
-            )
-    else:
-        source = Path(data)
-    section = manifest["config"].get("data")
-    columns: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
-    options = {name: columns[name] for name in ("text", "image", "label", "encoding") if name in columns}
-    if feature_column is not None:
-        options["text" if kind == "text" else "image"] = feature_column
-    if label_column is not None:
-        options["label"] = label_column
-    split = load_labelled_rows(source if data is None else str(data), model.classes, kind=kind, **options)
+    source = run_rows(directory, manifest) if data is None else data
+    if source is None or (data is None and not are_rows(Path(source))):
+        raise DataError(
+            f"{directory}: the rows to attack are not at hand: there is no {source or 'folder of its run'}, "
+            "which a run leaves. Give labelled rows with --data."
+        )
+    split = read_rows(
+        source,
+        model.classes,
+        manifest,
+        feature=model.preprocessor.feature_name,
+        feature_column=feature_column,
+        label_column=label_column,
+    )
     own = split.sha256 == expected
     if data is None and not own:
         raise DataError(

@@ -74,11 +74,7 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
                 f"variant {variant}, or attack the workflow that made it."
             )
     golden = Golden.load(directory / GOLDEN_FILE)
-    settings = golden.inputs.preprocessor
-    if golden.feature == "text":
-        preprocessor: Any = _tokenizer(directory, settings)
-    else:
-        preprocessor = ImageDecoder.from_config(settings)
+    preprocessor = load_preprocessor(directory, golden)
     try:
         network = keras.saving.load_model(directory / KERAS_FILE, compile=False)
     except Exception as error:
@@ -87,6 +83,23 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
             f"{directory / KERAS_FILE} cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
     return ReleasedModel(network, golden, preprocessor)
+
+
+def load_preprocessor(directory: Path, golden: Golden) -> Any:
+    """Loads what makes a release's tensors from raw features.
+
+    Args:
+        directory: The version folder, whose files were checked.
+        golden: Its golden vectors, which have the settings.
+
+    Returns:
+        A tokenizer or an image decoder.
+
+    Raises:
+        ReleaseError: When it lacks the vocabulary, or has another one.
+    """
+    settings = golden.inputs.preprocessor
+    return _tokenizer(directory, settings) if golden.feature == "text" else ImageDecoder.from_config(settings)
 
 
 def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> WordPieceTokenizer:
