@@ -24,11 +24,14 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     Returns:
         A line for each row, after that of the names.
     """
+    return "".join(f"{_line(cells)}\n" for cells in (header, *rows))
+
+
+def _line(cells: Iterable[Any]) -> str:
+    # The writer puts only the signs of its own line ends between quotes, and readers know both.
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_safe(name) for name in header])
-    writer.writerows([_safe(cell) for cell in row] for row in rows)
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\r\n").writerow([_safe(cell) for cell in cells])
+    return buffer.getvalue().removesuffix("\r\n")
 
 
 def _safe(cell: Any) -> Any:

@@ -238,7 +238,7 @@ def test_the_page_knows_day_and_night_and_narrow_screens():
     shown = page("title", [table(["a"], [["1"]])])
     assert "prefers-color-scheme: dark" in shown
     assert "width=device-width" in shown
-    assert '<div class="scroll"><table>' in shown
+    assert '<div class="scroll" tabindex="0"><table>' in shown
 
 
 def test_plots_are_drawn_in_proportion():

@@ -210,7 +210,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int | 
 
     head = element("thead", line(header, "th"))
     body = element("tbody", *(line(row, "td") for row in rows))
-    return element("div", element("table", head, body), class_="scroll")
+    return element("div", element("table", head, body), class_="scroll", tabindex="0")
 
 
 def records(rows: Sequence[Mapping[str, str]], *, words: int | None = None) -> Markup:

@@ -78,7 +78,7 @@ def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) 
             cells.append(element("td", f"{count:,}", style=style, title=title))
         lines.append(element("tr", element("th", name(label), title=label, scope="row"), *cells))
     table = element("table", element("thead", head), element("tbody", *lines), class_="confusion")
-    return element("div", table, class_="scroll")
+    return element("div", table, class_="scroll", tabindex="0")
 
 
 def reliability_plot(bins: Mapping[str, Sequence[float]], caption: str) -> Markup:
