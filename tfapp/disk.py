@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tfapp.errors import OutputError, TfappError, writing_problem
 
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+# Of Linux's renameat2: paths relative to the current folder, and not over another.
+_HERE, _NOREPLACE = -100, 1
 _FREE = "free some space or choose another folder"
 
 
@@ -47,6 +54,75 @@ def try_lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Opens a file for reading, but no link, which may lead anywhere, and no pipe, which would be waited for.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The open file.
+
+    Raises:
+        OSError: When it is no plain file, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return file
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, has reached the disk.
+
+    Args:
+        path: A file or a folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network folders cannot do this.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def rename_new(source: Path, target: Path) -> bool:
+    """Renames a folder if nothing has the new name; a plain rename would replace an empty folder.
+
+    Args:
+        source: The folder.
+        target: Its new path, on the same file system.
+
+    Returns:
+        Whether the name was free.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        names = os.fsencode(source), os.fsencode(target)
+        if rename(_HERE, names[0], _HERE, names[1], _NOREPLACE) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in _TAKEN:
+            return False
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+    # Other systems, and file systems that know no such flag, leave a moment in between.
+    if target.exists():
+        return False
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager

@@ -227,7 +227,7 @@ def _export(
     """Writes, verifies and releases the artifacts."""
     from tfapp.evaluation import Robustness
     from tfapp.release import Budget, Release, export
-    from tfapp.release.manifest import find_damage
+    from tfapp.release.integrity import find_damage
 
     inputs = {
         "upstream": evaluated.key,
@@ -240,7 +240,7 @@ def _export(
     stage = run.stage("export", inputs)
     if stage.finished:
         released = target / stage.result["version"]
-        damage = find_damage(released)
+        damage = find_damage(released, manifest_sha256=stage.result.get("manifest_sha256"))
         if not damage:
             say_skipped(stage)
             return Release.load(released)
@@ -259,5 +259,8 @@ def _export(
         seed=config.seed,
         **config.export.model_dump(),
     )
-    stage.finish({"version": str(release.version)}, outputs=[str(release.path / "manifest.json")])
+    stage.finish(
+        {"version": str(release.version), "manifest_sha256": release.manifest_sha256},
+        outputs=[str(release.path / "manifest.json")],
+    )
     return release

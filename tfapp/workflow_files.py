@@ -28,7 +28,7 @@ def backbone_files(config: WorkflowConfig) -> dict[str, Any]:
     Raises:
         ConfigError: When there is no file of the weights.
     """
-    from tfapp.release.manifest import sha256
+    from tfapp.release.integrity import sha256
 
     weights = config.resolve_weights()
     setting = augment_setting(config)

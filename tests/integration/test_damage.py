@@ -1,12 +1,12 @@
 """Damaged, exchanged and missing parts: refused at export, found by `verify`, never served."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -14,7 +14,8 @@ from tfapp import exporters
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError, ReleaseRefused
 from tfapp.release import Budget, export, verify
-from tfapp.release.manifest import hash_files
+from tfapp.release.integrity import hash_files, listing
+from tfapp.release.released_model import load_released_model
 from tfapp.serving import load_release
 
 
@@ -337,6 +338,7 @@ def only(directory, variant):
         (lambda folder: (folder / "edge/labels.txt").unlink(), "edge/labels.txt is missing"),
         (lambda folder: (folder / "assets").mkdir(exist_ok=True), None),
         (lambda folder: (folder / "edge/more.bin").write_bytes(b""), "edge/more.bin is not listed"),
+        (lambda folder: (folder / "edge/more").mkdir(), "edge/more/ is a folder that no listed file is in"),
     ],
 )
 def test_verify_compares_every_file(copied, monkeypatch, damage, reason):
@@ -386,13 +388,13 @@ def test_verify_finds_other_labels_inside_a_file_behind_fitting_checksums(copied
     assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["metadata"]
 
 
-def test_verify_runs_nothing_outside_the_release(copied, tmp_path):
+@pytest.mark.parametrize("path", ["../../../outside.tflite", "edge/../../../../outside.tflite", "/outside"])
+def test_verify_runs_nothing_outside_the_release(copied, tmp_path, path):
     (row,) = only(copied, "float32")
     shutil.copy(copied / row["path"], tmp_path / "outside.tflite")
-    rewrite(copied, artifacts=[{**row, "path": "../../../outside.tflite"}])
-    report = verify(copied)
-    assert "no file of the release" in report.reasons[0]
-    assert "float32" not in {row["part"] for row in report.rows}
+    rewrite(copied, artifacts=[{**row, "path": path}])
+    with pytest.raises(ReleaseError, match=r"artifacts\.0\.path"):
+        verify(copied)
 
 
 def test_verify_needs_golden_vectors(copied):
@@ -430,10 +432,90 @@ def test_a_release_without_saved_model_is_not_served(copied):
         load_release(copied)
 
 
-def test_damage_elsewhere_does_not_stop_serving(copied):
-    flip(copied / "edge/model-float32.tflite", 0.5, 1)
-    (prediction,) = load_release(copied).predict(["good film"])
-    assert np.isclose(sum(prediction.probabilities.values()), 1.0, atol=1e-5)
+def flipped(folder, path):
+    flip(path, 0.5, 1)
+
+
+def cut(folder, path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def swapped(folder, path):
+    other = folder / ("edge/golden.json" if path.name != "golden.json" else "model_card.md")
+    path.write_bytes(other.read_bytes())
+
+
+def removed(folder, path):
+    path.unlink()
+
+
+def linked(folder, path):
+    outside = folder.parent / "outside"
+    shutil.copy(path, outside)
+    path.unlink()
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize("damage", [flipped, cut, swapped, removed, linked])
+def test_every_kind_of_file_that_is_not_as_released_is_refused_everywhere(copied, damage):
+    files = listing(copied)
+    kinds = {"saved_model.pb", "variables/variables.index", "keras/model.keras", "model_card.md"}
+    assert {*kinds, *(f"edge/{name}" for name in ("labels.txt", "vocab.txt", "golden.json"))} <= set(files)
+    for name in files:
+        path, content = copied / name, (copied / name).read_bytes()
+        damage(copied, path)
+        for refuse in (load_release, load_released_model):
+            with pytest.raises(ReleaseError, match=re.escape(name)):
+                refuse(copied)
+        report = verify(copied)
+        assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["files"]
+        assert all(name in reason for reason in report.reasons)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+    assert verify(copied, files_only=True).ok
+
+
+def test_a_manifest_that_is_not_the_one_that_is_meant_is_refused_before_it_is_read(copied, release):
+    meant = release.manifest_sha256
+    assert load_release(copied, manifest_sha256=meant).classes == ("business", "sport", "tech")
+    report = verify(copied, manifest_sha256=meant, files_only=True)
+    assert report.ok
+    assert report.proven
+    assert report.rows[0]["verdict"] == "ok"
+    assert report.summary == "verified, and the release that is meant"
+    # The whole release made anew, with checksums that fit.
+    (copied / "edge" / "labels.txt").write_text("tech\nsport\nbusiness\n")
+    rewrite(copied)
+    assert verify(copied, files_only=True).summary == "self-consistent, origin not proven"
+    (copied / "manifest.json").write_text((copied / "manifest.json").read_text() + " {")
+    with pytest.raises(ReleaseError, match="not the manifest that is meant"):
+        load_release(copied, manifest_sha256=meant)
+    report = verify(copied, manifest_sha256=meant)
+    assert [row["part"] for row in report.rows] == ["origin"]
+    assert "it is another release" in report.reasons[0]
+    assert not report.proven
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        verify(copied)
+
+
+def test_a_folder_with_another_number_and_files_with_a_second_name_are_noted(copied, tmp_path):
+    assert verify(copied, files_only=True).notes == []
+    moved = copied.rename(copied.parent / "7")
+    for path in moved.rglob("*.tflite"):
+        os.link(path, tmp_path / path.name)
+    linked, called = verify(moved, files_only=True).notes
+    count = len(list(moved.rglob("*.tflite")))
+    assert linked.startswith(f"{count} of the files have a second name")
+    assert called == "The folder is called 7, but was released as version 1."
+
+
+def test_files_only_runs_nothing(copied, monkeypatch):
+    from tfapp.release import verifying
+
+    monkeypatch.setattr(verifying, "_check_answers", lambda *arguments: pytest.fail("it was run"))
+    report = verify(copied, files_only=True)
+    assert [row["part"] for row in report.rows] == ["origin", "manifest", "files"]
+    assert report.to_dict()["origin_proven"] is False
 
 
 def test_the_newest_version_is_served(copied):

@@ -16,7 +16,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
 from tfapp.release import Budget, Release, export, verify
-from tfapp.release.manifest import listing
+from tfapp.release.integrity import listing
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
 
@@ -233,6 +233,7 @@ def test_verify_finds_nothing_wrong(release):
     assert report.reasons == []
     assert report.ok
     assert [row["part"] for row in report.table()] == [
+        "origin",
         "manifest",
         "files",
         "labels.txt",

@@ -14,7 +14,8 @@ import pytest
 from tfapp.data.image_store import ArrayImages
 from tfapp.errors import OutputError, ReleaseRefused
 from tfapp.release.probe import RawFeatures
-from tfapp.release.publish import check_name, publish, refuse, staging
+from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.versions import check_name
 
 LEAVE_STAGING = """
 import os, sys
@@ -65,6 +66,103 @@ def test_concurrent_exports_get_different_versions_whole(tmp_path):
     for index, version in enumerate(versions):
         assert (directory / str(version) / "manifest.json").read_text() == f"{version} from {index}"
         assert (directory / str(version) / "file").read_text() == f"from {index}"
+
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from tfapp.release.publish import publish, staging
+for number in range(8):
+    with staging(Path(sys.argv[1])) as stage:
+        text = f"{sys.argv[2]}-{number}"
+        (stage.release / "folder").mkdir()
+        (stage.release / "folder" / "file").write_text(text)
+        _, version = publish(
+            stage, lambda number: (stage.release / "manifest.json").write_text(f"{number} {text}")
+        )
+        print(version, text)
+"""
+
+
+def test_concurrent_processes_get_different_versions_whole(tmp_path):
+    directory = tmp_path / "reviews"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PUBLISH, str(directory), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in range(6)
+    ]
+    said = [line for process in processes for line in process.communicate(timeout=120)[0].splitlines()]
+    assert sorted(int(line.split()[0]) for line in said) == list(range(1, 49))
+    assert len({line.split()[1] for line in said}) == 48
+    for line in said:
+        version, text = line.split()
+        assert (directory / version / "manifest.json").read_text() == line
+        assert (directory / version / "folder" / "file").read_text() == text
+    assert len(list(directory.iterdir())) == 48
+
+
+def test_everything_is_on_the_disk_before_the_version_has_its_name(tmp_path, monkeypatch):
+    from tfapp import disk
+    from tfapp.release import publish as module
+
+    directory, done = tmp_path / "saved_models" / "reviews", []
+    real = disk.rename_new
+
+    def sync(path):
+        done.append(str(path.relative_to(tmp_path)))
+
+    def rename(source, target):
+        done.append("rename")
+        return real(source, target)
+
+    monkeypatch.setattr(module, "sync", sync)
+    monkeypatch.setattr(module, "rename_new", rename)
+    with staging(directory) as stage:
+        folder = stage.release.relative_to(tmp_path)
+        (stage.release / "variables").mkdir()
+        (stage.release / "variables" / "data").write_text("numbers")
+        publish(stage, lambda number: (stage.release / "manifest.json").write_text("{}"))
+    before, after = done[: done.index("rename")], done[done.index("rename") + 1 :]
+    # The new folders' names, the files, the folders that name them; then the name of the version.
+    assert {".", "saved_models"} <= set(before)
+    inside = [path for path in before if path.startswith(str(folder))]
+    assert set(inside) == {
+        str(folder / path) for path in ("", "variables", "variables/data", "manifest.json")
+    }
+    assert inside[-1] == str(folder)
+    assert after == ["saved_models/reviews", str(folder.parent)]
+
+
+def test_a_file_with_a_second_name_is_copied_so_that_nobody_changes_it_later(tmp_path):
+    outside = tmp_path / "cache"
+    outside.write_text("weights")
+    outside.chmod(0o640)
+    with staging(tmp_path / "reviews") as stage:
+        os.link(outside, stage.release / "weights")
+        path, _ = publish(stage, lambda number: None)
+    outside.write_text("others!")
+    assert (path / "weights").read_text() == "weights"
+    assert (path / "weights").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("system_call", [True, False])
+def test_no_folder_is_replaced_by_a_rename(tmp_path, monkeypatch, system_call):
+    from tfapp import disk
+
+    if not system_call:
+        monkeypatch.setattr(disk.ctypes, "CDLL", lambda *arguments, **options: SimpleNamespace())
+    (tmp_path / "new").mkdir()
+    (tmp_path / "taken").mkdir()
+    assert not disk.rename_new(tmp_path / "new", tmp_path / "taken")
+    assert disk.rename_new(tmp_path / "new", tmp_path / "free")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["free", "taken"]
+    with pytest.raises(FileNotFoundError):
+        disk.rename_new(tmp_path / "new", tmp_path / "other")
 
 
 def test_exports_that_fail_do_not_disturb_those_beside_them(tmp_path):

@@ -118,7 +118,8 @@ def test_the_page_loads_nothing(page):
     for source in sources:
         content = base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True)
         assert content.startswith(b"\x89PNG")
-    assert "default-src 'none'" in page
+    policies = [attributes.get("content", "") for tag, attributes in Page(page).tags if tag == "meta"]
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policies
     assert not re.search(r"(href|url\(|@import)", page)
 
 

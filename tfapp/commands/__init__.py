@@ -5,9 +5,11 @@ Heavy libraries are imported inside the commands, so that ``tfapp --help`` answe
 
 from tfapp.commands.attack import attack
 from tfapp.commands.bench import bench
+from tfapp.commands.diff import diff
 from tfapp.commands.doctor import doctor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
+from tfapp.commands.prune import prune
 from tfapp.commands.run import run
 from tfapp.commands.verify import verify
 
@@ -16,6 +18,8 @@ COMMANDS = {
     "predict": predict,
     "presets": presets,
     "verify": verify,
+    "diff": diff,
+    "prune": prune,
     "attack": attack,
     "bench": bench,
     "doctor": doctor,

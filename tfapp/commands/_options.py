@@ -32,3 +32,8 @@ EPSILON = _Epsilon()
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
 )
+manifest_option = click.option(
+    "--manifest-sha256",
+    metavar="HEX",
+    help="What the manifest's sha256 must be, as `tfapp run` printed it; another release is refused.",
+)

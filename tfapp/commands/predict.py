@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import debug_option
+from tfapp.commands._options import debug_option, manifest_option
 from tfapp.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     help="File of texts or of paths of images, one a line, blank lines left out; '-' is standard input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as when piped.")
+@manifest_option
 @debug_option
-def predict(release: Path, features: Sequence[str], source: Any, as_json: bool) -> None:
+def predict(
+    release: Path, features: Sequence[str], source: Any, as_json: bool, manifest_sha256: str | None
+) -> None:
     """Classify texts or images with a release: the arguments, a file, or standard input.
 
     A file and standard input hold one text, or one path of an image, a line; blank lines are left out. What
@@ -50,7 +53,7 @@ def predict(release: Path, features: Sequence[str], source: Any, as_json: bool) 
 
     from tfapp.serving import load_release
 
-    predictor = load_release(release)
+    predictor = load_release(release, manifest_sha256=manifest_sha256)
     what = "text" if predictor.feature == "text" else "image"
     as_lines = as_json or not sys.stdout.isatty()
     rows: list[dict[str, str]] = []

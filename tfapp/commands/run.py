@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,4 +55,8 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
     columns = [*ARTIFACT_COLUMNS[:-1], *(["robust"] if attacked else []), ARTIFACT_COLUMNS[-1]]
     rows = [{column: row[column] for column in columns} for row in table]
     terminal.print_table(f"release {config.name} {result.release.version}", rows)
-    click.echo(f"Released: {terminal.shorten(result.release.path)}")
+    path = terminal.shorten(result.release.path)
+    click.echo(f"Released: {path}")
+    checksum = result.release.manifest_sha256
+    click.echo(f"Manifest sha256: {checksum}. Keep it elsewhere; with it no other release passes:")
+    click.echo(f"  tfapp verify {shlex.quote(path)} --manifest-sha256 {checksum}")

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from tfapp.disk import writing
-from tfapp.errors import DataError, ReleaseError
+from tfapp.errors import DataError
 from tfapp.evaluation.robustness import Robustness
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, read_manifest, version_folder
+from tfapp.release.manifest import read_manifest
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.released_model import GOLDEN_FILE, ReleasedModel, load_released_model
-from tfapp.release.released_rows import checked_rows, load_rows_for
+from tfapp.release.rows_at_hand import are_checked, are_rows, describe_rows, read_rows, run_rows
+from tfapp.release.versions import version_folder
 
 _logger = logging.getLogger("tfapp")
 
@@ -72,25 +73,25 @@ def open_release(
     directory = version_folder(release_dir)
     manifest = read_manifest(directory)
     model = load_released_model(directory)
-    if data is None:
-        source = directory.parents[2] / "runs" / manifest["name"] / "prepare" / "data"
-        if not (source / "report.json").is_file():
-            raise DataError(
-                f"{directory}: the rows to attack are not at hand: there is no {source}, which a run leaves. "
-                "Give labelled rows with --data."
-            )
-    split, rows = load_rows_for(
-        manifest,
-        source if data is None else str(data),
+    source = run_rows(directory, manifest) if data is None else data
+    if source is None or (data is None and not are_rows(Path(source))):
+        raise DataError(
+            f"{directory}: the rows to attack are not at hand: there is no {source or 'folder of its run'}, "
+            "which a run leaves. Give labelled rows with --data."
+        )
+    split = read_rows(
+        source,
         model.classes,
+        manifest,
         feature=model.preprocessor.feature_name,
         feature_column=feature_column,
         label_column=label_column,
     )
-    if data is None and split.sha256 != checked_rows(manifest):
+    if data is None and not are_checked(split, manifest):
         raise DataError(
             f"{source} holds other test rows than the release was checked with; give those with --data."
         )
+    rows = describe_rows(split, source, manifest)
     return ReleaseUnderAttack(
         directory, manifest, model, split, [f"Model: the Keras file of the release. Rows: {rows}."]
     )
@@ -115,14 +116,9 @@ def attack_release_artifacts(
         What is left of each, and what kept artifacts from answering.
 
     Raises:
-        ReleaseError: When files of the release are damaged.
         OutputError: When the disk for temporary files is full.
     """
-    directory, files = release.directory, release.manifest["files"]
-    present = [name for name in files if (directory / name).is_file()]
-    wrong = check_files(directory, files, present=present)
-    if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    directory = release.directory
     golden = Golden.load(directory / GOLDEN_FILE)
     with (
         writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),

@@ -17,16 +17,17 @@ import numpy as np
 
 from tfapp import __version__
 from tfapp.disk import writing
-from tfapp.errors import ConfigError, ReleaseError
+from tfapp.errors import ConfigError
 from tfapp.machine import processor_name, usable_cores
 from tfapp.progress import track
 from tfapp.release.bench_report import ArtifactBench, BenchReport, Timing
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
+from tfapp.release.integrity import check_release
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner, runtime_of
 from tfapp.release.script_process import ScriptProcess
 from tfapp.release.stopwatch import FIRST_ANSWER
+from tfapp.release.versions import version_folder
 
 _logger = logging.getLogger("tfapp")
 _STOPWATCH = Path(__file__).with_name("stopwatch.py")
@@ -79,10 +80,7 @@ def bench(
     _checked("calls", [calls])
     busy = _load()
     directory = version_folder(release_dir)
-    manifest = read_manifest(directory)
-    wrong = check_files(directory, manifest["files"], present=listing(directory))
-    if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    manifest = check_release(directory)
     golden = Golden.load(directory / "edge" / "golden.json")
     artifacts = {row["variant"]: row for row in manifest["artifacts"]}
     with (
@@ -162,27 +160,22 @@ def _load() -> float | None:
 def _split(
     manifest: Mapping[str, Any], golden: Golden, data: str | Path, feature: str | None, label: str | None
 ) -> tuple[Any, str]:
-    from tfapp.release.released_rows import load_rows_for
+    from tfapp.release.rows_at_hand import describe_rows, read_rows
 
-    return load_rows_for(
-        manifest,
-        str(data),
-        golden.classes,
-        feature=golden.feature,
-        feature_column=feature,
-        label_column=label,
-    )
+    columns = {"feature_column": feature, "label_column": label}
+    split = read_rows(data, golden.classes, manifest, feature=golden.feature, **columns)
+    return split, describe_rows(split, data, manifest)
 
 
 def _accuracies(
     directory: Path, artifacts: Mapping[str, Any], golden: Golden, split: Any, folder: Path
 ) -> dict[str, float | None]:
     """Lets every artifact answer all rows, which stay in the folder ``inputs``."""
-    from tfapp.release.released_model import load_released_preprocessor
+    from tfapp.release.released_model import load_preprocessor
 
     tensors = folder / "tensors"
     tensors.mkdir()
-    preprocessor = load_released_preprocessor(directory, golden)
+    preprocessor = load_preprocessor(directory, golden)
     probe = Probe.from_features(
         preprocessor, RawFeatures(split.features), inputs=golden.tensors, folder=tensors
     )

@@ -16,11 +16,16 @@ from tfapp.exporters import in_float32
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
+from tfapp.release.class_figures import ClassFigures
 from tfapp.release.gate import Budget
-from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
+from tfapp.release.integrity import hash_files, sha256
+from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name, terms
-from tfapp.release.publish import check_name, publish, refuse, staging
+from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.report_page import FILE_NAME as REPORT
+from tfapp.release.report_page import release_page
+from tfapp.release.versions import check_name
 
 _logger = logging.getLogger("tfapp")
 
@@ -33,11 +38,14 @@ class Release:
         path: The version folder, ``saved_models/<name>/<version>``.
         version: Its number.
         manifest: What `manifest.json` says.
+        manifest_sha256: The checksum of that file, which stands for the whole release: keep it elsewhere and
+            give it to `verify` and `load_release`, which then take no other.
     """
 
     path: Path
     version: int
     manifest: dict[str, Any]
+    manifest_sha256: str
 
     @classmethod
     def load(cls, path: str | Path) -> Release:
@@ -52,8 +60,10 @@ class Release:
         Raises:
             ReleaseError: When it is no version folder.
         """
-        manifest = read_manifest(Path(path))
-        return cls(Path(path).absolute(), int(manifest["version"] or 0), manifest)
+        directory = Path(path).absolute()
+        checksum = manifest_checksum(directory)
+        manifest = read_manifest(directory, manifest_sha256=checksum)
+        return cls(directory, int(manifest["version"] or 0), manifest, checksum)
 
     def table(self) -> list[dict[str, str]]:
         """Returns a row for each artifact, for people to read."""
@@ -199,23 +209,28 @@ def export(
             },
             "artifacts": measured.rows,
         }
-        card = model_card(
-            plain(content),
-            preset=preset,
-            table=artifact_table(content),
-            sources=sources,
-            feature=model.preprocessor.feature_name,
-        )
+        rows, feature = artifact_table(content), model.preprocessor.feature_name
+        card = model_card(plain(content), preset=preset, table=rows, sources=sources, feature=feature)
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
+        classes = ClassFigures.of(given, measured.reference)
+
+        def finish(version: int | None) -> None:
+            # The page tells the version and the other files' checksums, so it is written last but one.
+            numbered = {**content, "version": version}
+            page = release_page(
+                plain(numbered), classes=classes, preset=preset, rows=rows, sources=sources, feature=feature
+            )
+            (stage.release / REPORT).write_text(page, encoding="utf-8")
+            files = {**content["files"], REPORT: sha256(stage.release / REPORT)}
+            write_manifest(stage.release, {**numbered, "files": dict(sorted(files.items()))})
+
         if reasons:
-            write_manifest(stage.release, content)
+            finish(None)
             raise ReleaseRefused(reasons, refuse(stage))
-        path, version = publish(
-            stage, lambda number: write_manifest(stage.release, {**content, "version": number})
-        )
+        path, version = publish(stage, finish)
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
-        return Release(path, version, read_manifest(path))
+        return Release.load(path)
 
 
 def _check_rows(model: Any, split: Any) -> None:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from tfapp.errors import ReleaseError
+from tfapp.disk import open_plain
+from tfapp.errors import ConfigError, ReleaseError
 
 FILE_NAME = "manifest.json"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-_CHUNK = 1 << 20
+_MOST_BYTES = 1 << 26
+# No part of a path may be "." or "..", nor hold what another system takes for a separator or a drive.
+_PATH_PART = r"\.{0,2}[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*"
+
+_SAVED_MODEL = "saved_model.pb"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=rf"^{_PATH_PART}(/{_PATH_PART})*$", max_length=400)]
 Verdict = Literal["released", "refused"]
 
 
@@ -74,7 +83,7 @@ class Artifact(_Part):
     """One artifact and its measures against the trained model."""
 
     variant: Literal["saved_model", "keras", "float32", "float16", "dynamic", "int8", "text", "onnx"]
-    path: str
+    path: Literal["."] | RelativePath
     bytes: Annotated[int, Field(ge=0)]
     examples: Annotated[int, Field(ge=1)]
     agreement: Fraction | None
@@ -144,10 +153,30 @@ class Manifest(_Part):
     data: dict[str, Split]
     metrics: dict[str, Any]
     release: ReleaseState
-    files: Annotated[dict[str, Sha256], Field(min_length=1)]
+    files: Annotated[
+        dict[RelativePath, Sha256], Field(min_length=1, json_schema_extra={"additionalProperties": False})
+    ]
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
 
     model_config = ConfigDict(json_schema_extra=_RELEASED_WHOLE)
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Manifest:
+        taken: dict[str, str] = {}
+        for name in self.files:
+            # Names that some file systems take for one.
+            folded = unicodedata.normalize("NFC", name).casefold()
+            other = taken.setdefault(folded, name)
+            if other != name or folded == FILE_NAME:
+                message = "files: {name!r} and {other!r} are one file on some systems"
+                shown = FILE_NAME if folded == FILE_NAME else other
+                raise PydanticCustomError("files", message, {"name": name, "other": shown})
+        for folded, name in taken.items():
+            for above in map(str, PurePosixPath(folded).parents):
+                if above in taken:
+                    message = "files: {name!r} cannot lie inside the file {above!r}"
+                    raise PydanticCustomError("files", message, {"name": name, "above": taken[above]})
+        return self
 
     @model_validator(mode="after")
     def _check_released(self) -> Manifest:
@@ -161,6 +190,11 @@ class Manifest(_Part):
             raise PydanticCustomError(
                 "released", "release.verdict is 'released', but {named} says otherwise", {"named": named}
             )
+        for artifact in self.artifacts:
+            if (artifact.path if artifact.path != "." else _SAVED_MODEL) not in self.files:
+                raise PydanticCustomError(
+                    "released", "artifact {path!r} is no file of the release", {"path": artifact.path}
+                )
         return self
 
 
@@ -208,135 +242,101 @@ def write_manifest(directory: Path, content: Mapping[str, Any]) -> dict[str, Any
     return checked
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path, *, manifest_sha256: str | None = None) -> dict[str, Any]:
     """Reads and checks `manifest.json`.
 
     Args:
         directory: A release's folder.
+        manifest_sha256: What its sha256 must be, in hexadecimal; any if None. Of a file with another one
+            nothing is read.
 
     Returns:
         The manifest.
 
     Raises:
-        ReleaseError: When there is none, or it breaks the schema.
+        ReleaseError: When there is none, it is not the one that is meant, or it breaks the schema.
+        ConfigError: When ``manifest_sha256`` is no sha256.
     """
     path = directory / FILE_NAME
+    content = _bytes(directory)
+    if manifest_sha256 is not None:
+        found = hashlib.sha256(content).hexdigest()
+        if not hmac.compare_digest(found, check_sha256(manifest_sha256)):
+            raise ReleaseError(
+                f"{path} is not the manifest that is meant: its sha256 is {found}, not {manifest_sha256}. "
+                "This is another release, or somebody has changed it; nothing of it was used."
+            )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{path} cannot be read ({error}); copy or export the release again.") from error
+    return _checked(read, path)
+
+
+def manifest_checksum(directory: Path) -> str:
+    """Computes the checksum of `manifest.json`, which stands for the whole release.
+
+    Args:
+        directory: A release's folder.
+
+    Returns:
+        sha256 in hexadecimal.
+
+    Raises:
+        ReleaseError: When there is no manifest.
+    """
+    return hashlib.sha256(_bytes(directory)).hexdigest()
+
+
+def check_sha256(given: str) -> str:
+    """Refuses what is no sha256.
+
+    Args:
+        given: 64 hexadecimal digits, small or capital.
+
+    Returns:
+        The same with small letters.
+
+    Raises:
+        ConfigError: When it is something else.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
+        raise ConfigError(
+            f"manifest_sha256 = {given!r}: it must be the 64 hexadecimal digits that `tfapp run` printed, or "
+            "`release.manifest_sha256` in Python."
+        )
+    return given.lower()
+
+
+def _bytes(directory: Path) -> bytes:
+    path = directory / FILE_NAME
+    try:
+        with open_plain(path) as file:
+            content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError as error:
         raise ReleaseError(
             f"{directory} has no {FILE_NAME}: it is not a release. Give a version folder, such as "
             "saved_models/<name>/1."
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ReleaseError(f"{path} cannot be read ({error}); copy or export the release again.") from error
-    return _checked(content, path)
+    if len(content) > _MOST_BYTES:
+        raise ReleaseError(f"{path} cannot be read (more than {_MOST_BYTES:,} bytes); it is no manifest.")
+    return content
 
 
-def version_folder(path: str | Path) -> Path:
-    """Finds the release that a path means.
-
-    Args:
-        path: A version folder, or ``saved_models/<name>`` for its newest version.
-
-    Returns:
-        The absolute path of the version folder.
-
-    Raises:
-        ReleaseError: When it is neither.
-    """
-    directory = Path(path).expanduser().absolute()
-    if not directory.is_dir():
-        raise ReleaseError(f"{directory} is not a folder; give a release such as saved_models/<name>/1.")
-    if (directory / FILE_NAME).is_file():
-        return directory
-    versions = [child for child in directory.iterdir() if child.name.isdecimal() and child.is_dir()]
-    if not versions:
-        raise ReleaseError(
-            f"{directory} is not a release and has no released version: it holds neither {FILE_NAME} nor a "
-            "folder with a number for a name."
-        )
-    return max(versions, key=lambda child: int(child.name))
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses a key that stands twice, of which one reader takes the first and another the last."""
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return read
 
 
-def hash_files(directory: Path) -> dict[str, str]:
-    """Computes the checksum of every file but the manifest.
-
-    Args:
-        directory: A release's folder.
-
-    Returns:
-        sha256 in hexadecimal by path, relative to the folder, with ``/`` and in order.
-    """
-    return {name: sha256(directory / name) for name in listing(directory)}
-
-
-def listing(directory: Path) -> list[str]:
-    """Lists every file but the manifest.
-
-    Args:
-        directory: A release's folder.
-
-    Returns:
-        Paths relative to the folder, with ``/`` and in order.
-    """
-    paths = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted(name for path in paths if (name := path.relative_to(directory).as_posix()) != FILE_NAME)
-
-
-def sha256(path: Path) -> str:
-    """Computes the checksum of a file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        sha256 in hexadecimal.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def check_files(directory: Path, files: Mapping[str, str], *, present: Iterable[str]) -> list[str]:
-    """Compares files with their checksums.
-
-    Args:
-        directory: A release's folder.
-        files: Checksums of the files that must be there, by relative path.
-        present: The relative paths that are there and in question.
-
-    Returns:
-        What is wrong, a sentence each.
-    """
-    found = set(present)
-    reasons = [f"{name} is missing" for name in sorted(set(files) - found)]
-    reasons += [f"{name} is not listed in the manifest" for name in sorted(found - set(files))]
-    for name in sorted(found & set(files)):
-        path = directory / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or path.is_symlink():
-            reasons.append(f"{name} is not a plain file inside the release")
-        elif sha256(path) != files[name]:
-            reasons.append(f"{name} is damaged: its sha256 is not the manifest's")
-    return reasons
-
-
-def find_damage(directory: Path) -> list[str]:
-    """Says what is wrong with the files of a release.
-
-    Args:
-        directory: A version folder.
-
-    Returns:
-        What is wrong, a sentence each; empty when every file is that of the manifest.
-    """
-    try:
-        manifest = read_manifest(directory)
-    except ReleaseError as error:
-        return [str(error)]
-    return check_files(directory, manifest["files"], present=listing(directory))
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tfapp.data.datasets import DATASETS
 from tfapp.evaluation.robustness.wording import settings_text
 from tfapp.models.presets import BACKBONES
 
-_KINDS = {
+KINDS = {
     "text": (
         "A text classifier",
         "The scores hold for texts like those of the data above; other topics, languages and styles were "
@@ -24,6 +25,7 @@ _KINDS = {
         "their pixels.",
     ),
 }
+"""For each name of a raw feature, what its classifier is called, and the limits of what was measured."""
 
 
 def model_card(
@@ -46,19 +48,19 @@ def model_card(
     Returns:
         Markdown.
     """
-    what, limits = _KINDS[feature]
+    what, limits = KINDS[feature]
     parts = [
         f"# {manifest['name']}",
         f"{what}, exported and measured by tfapp "
         f"{manifest['tfapp_version']}. Verdict: **{manifest['release']['verdict']}**.",
-        "\n".join(f"* {reason}" for reason in manifest["release"]["reasons"]),
+        "\n".join(f"* {_escaped(reason)}" for reason in manifest["release"]["reasons"]),
         "## Model",
-        "\n".join(_model_lines(preset, manifest["config"], sources)),
+        html.escape("\n".join(_model_lines(preset, manifest["config"], sources)), quote=False),
         "## Scores of the trained model",
         _scores(manifest["metrics"]),
         *_robustness(manifest["metrics"].get("robustness"), manifest["artifacts"]),
         "## Artifacts",
-        f"{_measured(manifest['artifacts'])} "
+        f"{measured_words(manifest['artifacts'])} "
         "Agreement and differences (of probabilities) are against the trained Keras model; latencies are of "
         "single calls on one thread of the exporting machine. The scale is that of the logarithms of "
         "probabilities, 1 where the temperature is the model's, on the rows that tell it; it is not "
@@ -77,7 +79,12 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _measured(artifacts: Sequence[Mapping[str, Any]]) -> str:
+def measured_words(artifacts: Sequence[Mapping[str, Any]]) -> str:
+    """Words which artifacts were measured, and on how many rows.
+
+    Args:
+        artifacts: Entries of a manifest.
+    """
     rows = artifacts[0]["examples"]
     failed = [row["variant"] for row in artifacts if row["agreement"] is None]
     if len(failed) == len(artifacts):
@@ -101,7 +108,7 @@ def _robustness(figures: Mapping[str, Any] | None, artifacts: Sequence[Mapping[s
     ]
     settings = f"Measured by: {settings_text(figures)}."
     alarms = [
-        f"* **{alarm['name']}** undermines the figure of {alarm['undermines']}: {alarm['message']}"
+        f"* **{alarm['name']}** undermines the figure of {alarm['undermines']}: {_escaped(alarm['message'])}"
         for alarm in figures["alarms"]
     ]
     rows = robustness_table(artifacts)
@@ -160,7 +167,7 @@ def preset_name(preset: str) -> str:
 
 
 def terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    """Says under which terms the parts of a model may be used.
+    """Words where backbone and data come from, and under which licences.
 
     Args:
         preset: Name of the backbone's preset; may be empty.
@@ -195,13 +202,18 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     for name, value in metrics.items():
         if isinstance(value, Mapping) and isinstance(value.get("value"), float):
             interval = f"{value['low']:.4f} to {value['high']:.4f}"
-            lines.append(f"* {name}: {value['value']:.4f} (95 % interval {interval})")
+            lines.append(f"* {_escaped(name)}: {value['value']:.4f} (95 % interval {interval})")
         elif isinstance(value, float):
-            lines.append(f"* {name}: {value:.4f}")
+            lines.append(f"* {_escaped(name)}: {value:.4f}")
     return "\n".join(lines) or "None were given."
 
 
 def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
     header = list(rows[0])
-    lines = [header, ["---"] * len(header), *([row[name] for name in header] for row in rows)]
+    lines = [header, ["---"] * len(header), *([_escaped(row[name]) for name in header] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Takes from a text that comes from data what Markdown would read as HTML or as the end of a cell."""
+    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())

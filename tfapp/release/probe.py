@@ -75,7 +75,8 @@ class Probe:
 
     Attributes:
         features: Raw features, such as UTF-8 texts or image files.
-        tensors: The model's input tensors by name, ``(rows, ...)`` of fixed length.
+        tensors: The model's input tensors by name, ``(rows, ...)`` of fixed length; empty for artifacts that
+            take raw features.
         owners: The number of the feature that each row of the tensors belongs to, ascending, int64
             ``(rows,)``; None where there is a row for each.
     """
@@ -89,8 +90,8 @@ class Probe:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the tensors."""
-        return len(next(iter(self.tensors.values())))
+        """Rows of the tensors, or of the features where there are no tensors."""
+        return len(next(iter(self.tensors.values()), self.features))
 
     @classmethod
     def from_features(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tfapp.disk import locked, try_lock, writing
-from tfapp.errors import OutputError
-from tfapp.release.manifest import NAME_PATTERN
+from tfapp.disk import locked, rename_new, sync, try_lock, writing
+from tfapp.release.integrity import linked_files
+from tfapp.release.versions import version_number
 
-_PREFIX = ".staging-"
-_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+_STAGING = ".staging-"
+_REMOVED = ".removed-"
 SPACE = "free some space or choose another folder; an export with fewer variants needs less"
 """What to do on a disk that cannot hold a release."""
 
@@ -37,27 +35,6 @@ class Staging:
     directory: Path
     release: Path
     scratch: Path
-
-
-def check_name(directory: Path) -> str:
-    """Refuses a release name that is no safe path and model name.
-
-    Args:
-        directory: ``saved_models/<name>``.
-
-    Returns:
-        The name.
-
-    Raises:
-        OutputError: When the name may not be used.
-    """
-    name = directory.name
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise OutputError(
-            f"release name {name!r}: use 1 to 64 of the characters a-z, 0-9, _ and -, starting with a letter "
-            "or a digit; it becomes a folder and the model's name on a server."
-        )
-    return name
 
 
 @contextlib.contextmanager
@@ -107,14 +84,17 @@ def publish(stage: Staging, finish: Callable[[int], object]) -> tuple[Path, int]
     Raises:
         OutputError: When the folder cannot be written.
     """
+    _own_files(stage)
     _sync_tree(stage.release)
     while True:
-        taken = [int(path.name) for path in stage.directory.iterdir() if path.name.isdecimal()]
-        version = max(taken, default=0) + 1
-        finish(version)
-        _sync_tree(stage.release, deep=False)
-        if _moved(stage.release, stage.directory / str(version)):
-            return stage.directory / str(version), version
+        with locked(stage.directory):
+            numbers = (version_number(path) for path in stage.directory.iterdir())
+            version = max((number for number in numbers if number is not None), default=0) + 1
+            finish(version)
+            # The release must be on the disk before its name is.
+            _sync_tree(stage.release, deep=False)
+            if _moved(stage.release, stage.directory / str(version)):
+                return stage.directory / str(version), version
 
 
 def refuse(stage: Staging) -> Path:
@@ -134,56 +114,86 @@ def refuse(stage: Staging) -> Path:
     return target
 
 
-def _moved(source: Path, target: Path) -> bool:
-    # A rename would replace an empty folder that somebody has just made.
-    if target.exists():
-        return False
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            return False
-        raise
-    _sync(target.parent)
-    return True
+def discard(path: Path) -> None:
+    """Removes a folder in one step: it loses its name first, so that nobody ever sees half of it.
+
+    What a killed process leaves of it is hidden, and the next export or `discard_leftovers` removes it.
+
+    Args:
+        path: An entry of ``saved_models/<name>``.
+
+    Raises:
+        OSError: When it cannot be renamed.
+    """
+    hidden = path.with_name(f"{_REMOVED}{path.name}-{secrets.token_hex(4)}")
+    path.rename(hidden)
+    sync(path.parent)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _sync_tree(directory: Path, *, deep: bool = True) -> None:
-    for path in directory.rglob("*") if deep else directory.iterdir():
-        _sync(path)
-    _sync(directory)
+def leftovers(directory: Path) -> list[Path]:
+    """Lists what killed processes have left: half-made releases, and half-removed ones.
 
+    Args:
+        directory: ``saved_models/<name>``.
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network folders cannot do this.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _staging_folder(directory: Path) -> tuple[Path, int | None]:
-    while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        # A failing export takes the folder away that it made, perhaps at this very moment.
-        # The lock keeps others from cleaning while a staging folder is made and not yet locked.
-        with contextlib.suppress(FileNotFoundError), locked(directory):
-            _remove_stale(directory)
-            root = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-            root.mkdir()
-            # The system releases the lock when the process ends, however it ends.
-            return root, try_lock(root)
-
-
-def _remove_stale(directory: Path) -> None:
-    for path in directory.glob(f"{_PREFIX}*"):
+    Returns:
+        Hidden folders that no living process works in.
+    """
+    found = list(directory.glob(f"{_REMOVED}*"))
+    for path in directory.glob(f"{_STAGING}*"):
         # An export that has just ended removes its own folder.
         with contextlib.suppress(FileNotFoundError):
             lock = try_lock(path)
             if lock is not None:
-                shutil.rmtree(path, ignore_errors=True)
+                found.append(path)
                 os.close(lock)
+    return sorted(found)
+
+
+def discard_leftovers(directory: Path) -> None:
+    """Removes what killed processes have left; the caller has `locked` the folder.
+
+    Args:
+        directory: ``saved_models/<name>``.
+    """
+    for path in leftovers(directory):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    if not rename_new(source, target):
+        return False
+    sync(target.parent)
+    sync(source.parent)
+    return True
+
+
+def _own_files(stage: Staging) -> None:
+    """Copies files that have a second name elsewhere, through which a release could be changed."""
+    for name in linked_files(stage.release):
+        copy = stage.scratch / "own-copy"
+        shutil.copy(stage.release / name, copy)
+        copy.replace(stage.release / name)
+
+
+def _sync_tree(directory: Path, *, deep: bool = True) -> None:
+    for path in directory.rglob("*") if deep else directory.iterdir():
+        sync(path)
+    sync(directory)
+
+
+def _staging_folder(directory: Path) -> tuple[Path, int | None]:
+    while True:
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        # A failing export takes the folder away that it made, perhaps at this very moment.
+        # The lock keeps others from cleaning while a staging folder is made and not yet locked.
+        with contextlib.suppress(FileNotFoundError), locked(directory):
+            for path in missing:
+                sync(path.parent)
+            discard_leftovers(directory)
+            root = directory / f"{_STAGING}{os.getpid()}-{secrets.token_hex(4)}"
+            root.mkdir()
+            # The system releases the lock when the process ends, however it ends.
+            return root, try_lock(root)

@@ -15,7 +15,8 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError
 from tfapp.models.encoders import split_at_embeddings
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, read_manifest, version_folder
+from tfapp.release.integrity import check_release
+from tfapp.release.versions import version_folder
 
 KERAS_FILE = "keras/model.keras"
 GOLDEN_FILE = "edge/golden.json"
@@ -53,7 +54,7 @@ class ReleasedModel:
 
 
 def load_released_model(release_dir: str | Path) -> ReleasedModel:
-    """Loads the Keras model of a release, after a look at the checksums of the files that are read.
+    """Loads the Keras model of a release, after a look at the checksums of its files.
 
     Args:
         release_dir: A version folder, or ``saved_models/<name>`` for its newest version.
@@ -62,23 +63,18 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
         The model.
 
     Raises:
-        ReleaseError: When there is no release, it lacks the Keras file or the vocabulary, or one is damaged.
+        ReleaseError: When there is no release, it lacks the Keras file or vocabulary, or a file is damaged.
     """
     directory = version_folder(release_dir)
-    files = read_manifest(directory)["files"]
+    files = check_release(directory)["files"]
     for name, variant in ((KERAS_FILE, "'keras'"), (GOLDEN_FILE, "any")):
         if name not in files:
             raise ReleaseError(
                 f"{directory} has no {name}, which gradients are taken through: export again with the "
                 f"variant {variant}, or attack the workflow that made it."
             )
-    needed = {name: files[name] for name in (KERAS_FILE, GOLDEN_FILE, _VOCABULARY) if name in files}
-    present = [name for name in needed if (directory / name).is_file()]
-    wrong = check_files(directory, needed, present=present)
-    if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
     golden = Golden.load(directory / GOLDEN_FILE)
-    preprocessor = load_released_preprocessor(directory, golden)
+    preprocessor = load_preprocessor(directory, golden)
     try:
         network = keras.saving.load_model(directory / KERAS_FILE, compile=False)
     except Exception as error:
@@ -89,23 +85,21 @@ def load_released_model(release_dir: str | Path) -> ReleasedModel:
     return ReleasedModel(network, golden, preprocessor)
 
 
-def load_released_preprocessor(directory: Path, golden: Golden) -> Any:
-    """Makes the preprocessor of a release anew.
+def load_preprocessor(directory: Path, golden: Golden) -> Any:
+    """Loads what makes a release's tensors from raw features.
 
     Args:
-        directory: A version folder.
-        golden: Its golden vectors, which say how.
+        directory: The version folder, whose files were checked.
+        golden: Its golden vectors, which have the settings.
 
     Returns:
-        A tokenizer or a decoder of images.
+        A tokenizer or an image decoder.
 
     Raises:
-        ReleaseError: When the release lacks the vocabulary, or has another one.
+        ReleaseError: When it lacks the vocabulary, or has another one.
     """
     settings = golden.inputs.preprocessor
-    if golden.feature == "text":
-        return _tokenizer(directory, settings)
-    return ImageDecoder.from_config(settings)
+    return _tokenizer(directory, settings) if golden.feature == "text" else ImageDecoder.from_config(settings)
 
 
 def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> WordPieceTokenizer:

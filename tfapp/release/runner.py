@@ -206,7 +206,9 @@ class _SavedModel:
         back = np.argsort(order)
         stacked = {name: np.concatenate(parts)[back] for name, parts in gathered.items()}
         labels = _names(stacked.pop("label")).tolist()
-        facts = {"labels": labels, **self._compare_endpoints(inputs, stacked["probabilities"], labels)}
+        facts: dict[str, Any] = {"labels": labels}
+        if inputs.tensors:
+            facts |= self._compare_endpoints(inputs, stacked["probabilities"], labels)
         return stacked, facts
 
     def _compare_endpoints(self, inputs: Inputs, served: Any, labels: list[str]) -> dict[str, Any]:

@@ -17,12 +17,21 @@ from tfapp.release.gate import Budget, check_label_file, judge
 from tfapp.release.golden import Golden
 from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
-from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
+from tfapp.release.integrity import check_files, linked_files
+from tfapp.release.manifest import check_sha256, manifest_checksum, read_manifest
 from tfapp.release.packed_files import check_packed
 from tfapp.release.processes import ArtifactRunner
+from tfapp.release.versions import version_folder, version_number
 from tfapp.release.vocabulary import check_vocabulary
 
 _logger = logging.getLogger("tfapp")
+
+
+NOT_PROVEN = "self-consistent, origin not proven"
+_CURE = (
+    "whoever can change the files can change the manifest with them; give the sha256 of the manifest that "
+    "was printed at the release (--manifest-sha256, or manifest_sha256=... in Python)"
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +39,30 @@ class VerifyReport:
     """What a verification found.
 
     Attributes:
+        manifest_sha256: The sha256 of the manifest that was looked at.
+        proven: Whether that is what was asked for, so that this is the release that is meant.
         rows: One for each part of the release: ``part``, ``verdict`` and ``details``.
         reasons: What is wrong, a sentence each; empty when nothing is.
+        notes: What is not wrong, but worth knowing, a sentence each.
     """
 
+    manifest_sha256: str
+    proven: bool
     rows: list[dict[str, str]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.reasons
+
+    @property
+    def summary(self) -> str:
+        """The outcome in a line."""
+        if not self.ok:
+            return f"refused: {len(self.reasons)} {'reason' if len(self.reasons) == 1 else 'reasons'}"
+        return "verified, and the release that is meant" if self.proven else NOT_PROVEN
 
     def table(self) -> list[dict[str, str]]:
         """Returns a row for each part, for people to read."""
@@ -49,6 +71,18 @@ class VerifyReport:
     def lines(self) -> list[str]:
         """Returns the report as lines of text."""
         return [f"{row['part']}: {row['verdict']} ({row['details']})" for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report, ready for JSON."""
+        return {
+            "ok": self.ok,
+            "origin_proven": self.proven,
+            "manifest_sha256": self.manifest_sha256,
+            "summary": self.summary,
+            "parts": self.table(),
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+        }
 
     def add(self, part: str, reasons: list[str], details: str) -> None:
         """Notes one part.
@@ -63,33 +97,46 @@ class VerifyReport:
         self.reasons.extend(reasons)
 
 
-def verify(release_dir: str | Path) -> VerifyReport:
-    """Checks a release again: schema, files, then the answers to its golden vectors in fresh processes.
+def verify(
+    release_dir: str | Path, *, manifest_sha256: str | None = None, files_only: bool = False
+) -> VerifyReport:
+    """Checks a release again: origin, schema, files, then the answers to its golden vectors.
+
+    Each artifact answers in a fresh process. Nothing is run from a release whose files are not those of its
+    manifest, nor from one whose manifest is not the one that is meant.
 
     Args:
         release_dir: A version folder, or ``saved_models/<name>`` for its newest version.
+        manifest_sha256: The sha256 of its ``manifest.json``, printed when it was released. Without it a
+            release that somebody has replaced as a whole cannot be told from the true one.
+        files_only: Leaves the answers out, so that nothing of the release is run.
 
     Returns:
-        The report. Nothing is run from a release whose files are not those of its manifest.
+        The report.
 
     Raises:
         ReleaseError: When there is no release, or its manifest cannot be read.
+        ConfigError: When ``manifest_sha256`` is no sha256.
         OutputError: When the disk for temporary files is full.
         DataError: When a golden image cannot be decoded here.
     """
     directory = version_folder(release_dir)
-    manifest = read_manifest(directory)
-    report = VerifyReport()
-    state = manifest["release"]
-    refused = [f"the release was refused: {reason}" for reason in state["reasons"] or ["no reason is given"]]
-    report.add("manifest", refused if state["verdict"] == "refused" else [], f"version {manifest['version']}")
-    present = listing(directory)
-    wrong = check_files(directory, manifest["files"], present=present)
-    paths = [row["path"] for row in manifest["artifacts"]]
-    wrong += [f"artifact {path} is no file of the release" for path in paths if path not in {".", *present}]
-    report.add("files", wrong, f"{len(present)} files as listed")
-    _logger.info("verify: %d files compared with their checksums", len(present))
-    if not report.ok:
+    found = manifest_checksum(directory)
+    proven = manifest_sha256 is not None and check_sha256(manifest_sha256) == found
+    report = VerifyReport(found, proven)
+    if manifest_sha256 is not None and not proven:
+        wrong = f"the sha256 of its manifest is {found}, not {manifest_sha256}: it is another release"
+        report.add("origin", [wrong], "")
+        return report
+    # The bytes that are read are those of this checksum, whoever writes into the folder meanwhile.
+    manifest = read_manifest(directory, manifest_sha256=found)
+    if proven:
+        report.add("origin", [], f"the manifest has the sha256 {found}")
+    else:
+        report.rows.append({"part": "origin", "verdict": "not proven", "details": _CURE})
+    _check_folder(directory, manifest, report)
+    _logger.info("verify: %d files compared with their checksums", len(manifest["files"]))
+    if not report.ok or files_only:
         return report
     try:
         golden = Golden.load(directory / "edge" / "golden.json")
@@ -100,6 +147,25 @@ def verify(release_dir: str | Path) -> VerifyReport:
     _check_packed(directory, manifest, golden, report)
     _check_answers(directory, manifest, golden, report)
     return report
+
+
+def _check_folder(directory: Path, manifest: Mapping[str, Any], report: VerifyReport) -> None:
+    state, version = manifest["release"], manifest["version"]
+    refused = [f"the release was refused: {reason}" for reason in state["reasons"] or ["no reason is given"]]
+    report.add("manifest", refused if state["verdict"] == "refused" else [], f"version {version}")
+    wrong = check_files(directory, manifest["files"])
+    report.add("files", wrong, f"{len(manifest['files'])} files as listed")
+    if wrong:
+        return
+    linked = linked_files(directory)
+    if linked:
+        report.notes.append(
+            f"{len(linked)} of the files have a second name elsewhere (hard links), through which they can "
+            f"be changed, such as {linked[0]}."
+        )
+    number = version_number(directory)
+    if version is not None and number not in (None, version):
+        report.notes.append(f"The folder is called {number}, but was released as version {version}.")
 
 
 def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:

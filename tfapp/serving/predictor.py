@@ -13,12 +13,12 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
 from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
+from tfapp.release.integrity import check_release
+from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 
 _GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
-_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
 
 
 @dataclass(frozen=True)
@@ -143,33 +143,32 @@ class Predictor:
         }
 
 
-def load_release(path: str | Path) -> Predictor:
-    """Loads a release for prediction, after checking the files that it loads.
+def load_release(path: str | Path, *, manifest_sha256: str | None = None) -> Predictor:
+    """Loads a release for prediction, after comparing every file with its checksum.
+
+    Without ``manifest_sha256`` that finds damage, but not a release that somebody has replaced as a whole:
+    a SavedModel is a program, so load releases that you trust.
 
     Args:
         path: A version folder, ``saved_models/<name>/<version>``, or ``saved_models/<name>`` for its newest
             version.
+        manifest_sha256: The sha256 of the release's ``manifest.json``, printed when it was released; with
+            it, no other release is loaded.
 
     Returns:
         The predictor.
 
     Raises:
-        ReleaseError: When there is no release, it was refused, it has no SavedModel, or a file is damaged.
+        ReleaseError: When there is no release, it was refused, it is not the one that is meant, it has no
+            SavedModel, or a file is damaged, missing or not listed.
+        ConfigError: When ``manifest_sha256`` is no sha256.
     """
     directory = version_folder(path)
-    manifest = read_manifest(directory)
+    manifest = check_release(directory, manifest_sha256=manifest_sha256)
     if manifest["release"]["verdict"] != "released":
         reasons = "; ".join(manifest["release"]["reasons"])
         raise ReleaseError(f"{directory} was refused ({reasons}); use a released version.")
-    files = manifest["files"]
-    if "saved_model.pb" not in files:
+    if "saved_model.pb" not in manifest["files"]:
         raise ReleaseError(f"{directory} has no SavedModel; export again with the variant 'saved_model'.")
-    needed = {
-        name: value for name, value in files.items() if name == _GOLDEN or name.startswith(_SAVED_MODEL)
-    }
-    present = [name for name in listing(directory) if name == _GOLDEN or name.startswith(_SAVED_MODEL)]
-    wrong = check_files(directory, needed, present=present)
-    if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
     golden = Golden.load(directory / _GOLDEN)
     return Predictor(directory, golden.classes, feature=golden.feature)

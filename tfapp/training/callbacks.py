@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import os
@@ -16,6 +14,7 @@ from typing import Any
 import keras
 import numpy.typing as npt
 
+from tfapp.csv_text import csv_text
 from tfapp.errors import OutputError, TrainingError
 from tfapp.training.checkpoints import Progress, read_values
 
@@ -178,15 +177,13 @@ def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
     Raises:
         OutputError: When it cannot be written.
     """
-    buffer = io.StringIO()
     probed = [name for name in PROBED if any(name in row for row in history)]
-    writer = csv.DictWriter(buffer, (*COLUMNS, *probed), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
+    columns = (*COLUMNS, *probed)
+    text = csv_text(columns, [[row.get(name) for name in columns] for row in history])
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(buffer.getvalue(), encoding="utf-8")
+        staging.write_text(text, encoding="utf-8")
         os.replace(staging, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

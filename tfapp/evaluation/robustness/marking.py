@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import html
 import re
+
+from tfapp.evaluation.page_frame import Markup, element, join, text
 
 # Words of letters and digits, runs of white space, and any other sign by itself; Chinese has no spaces, so
 # each of its characters stands by itself.
@@ -31,7 +32,7 @@ def changed_words(original: str, adversarial: str) -> list[tuple[str, str]]:
     ]
 
 
-def marked_html(original: str, adversarial: str) -> tuple[str, str]:
+def marked_html(original: str, adversarial: str) -> tuple[Markup, Markup]:
     """Writes both texts as HTML with the changed words marked; everything in them is escaped.
 
     Args:
@@ -43,11 +44,10 @@ def marked_html(original: str, adversarial: str) -> tuple[str, str]:
     """
     pairs = changed_words(original, adversarial)
     return (
-        "".join(_marked(one, "del", changed=one != other) for one, other in pairs),
-        "".join(_marked(other, "ins", changed=one != other) for one, other in pairs),
+        join(_marked(one, "del", changed=one != other) for one, other in pairs),
+        join(_marked(other, "ins", changed=one != other) for one, other in pairs),
     )
 
 
-def _marked(text: str, tag: str, *, changed: bool) -> str:
-    escaped = html.escape(text)
-    return f"<{tag}>{escaped}</{tag}>" if changed and text else escaped
+def _marked(words: str, tag: str, *, changed: bool) -> Markup:
+    return element(tag, words) if changed and words else text(words)

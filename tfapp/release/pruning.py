@@ -1,0 +1,196 @@
+"""Removing old versions: the last ones stay, and so does every version that a server is told to serve."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfapp.disk import locked, writing
+from tfapp.errors import ConfigError, OutputError
+from tfapp.release.manifest import FILE_NAME
+from tfapp.release.publish import discard, discard_leftovers, leftovers
+from tfapp.release.versions import check_name, version_number
+
+MODELS_CONFIG = Path("serving") / "models.config"
+_REFUSED = re.compile(r"refused-\d{8}T\d{6}Z(-\d+)?")
+# Of the text form of a protocol buffer: comments, quoted words, and numbers with the field before them.
+_COMMENT_OR_WORD = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
+_SERVED_NEWEST = re.compile(r"\bnum_versions\s*:\s*(\d+)")
+_NUMBER = re.compile(r"(?<![\w.+-])\d+(?![\w.])")
+
+
+@dataclass(frozen=True)
+class PrunedFolder:
+    """A folder below ``saved_models/<name>``, and what becomes of it.
+
+    Attributes:
+        path: The folder.
+        removed: Whether it goes; in a dry run, whether it would.
+        reason: Why it goes or stays.
+        bytes: What its files take.
+    """
+
+    path: Path
+    removed: bool
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What was removed and what was kept.
+
+    Attributes:
+        directory: ``saved_models/<name>``.
+        dry_run: Whether nothing was removed after all.
+        folders: Versions, refused releases and what killed exports left, in this order.
+    """
+
+    directory: Path
+    dry_run: bool
+    folders: tuple[PrunedFolder, ...]
+
+    @property
+    def freed(self) -> int:
+        """Bytes of all files that were removed, or would be."""
+        return sum(folder.bytes for folder in self.folders if folder.removed)
+
+    def table(self) -> list[dict[str, str]]:
+        """Returns a row for each folder, for people to read."""
+        goes = "would go" if self.dry_run else "removed"
+        return [
+            {
+                "folder": folder.path.name,
+                "MB": f"{folder.bytes / 1e6:.1f}",
+                "": goes if folder.removed else "kept",
+                "why": folder.reason,
+            }
+            for folder in self.folders
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report, ready for JSON."""
+        return {
+            "directory": str(self.directory),
+            "dry_run": self.dry_run,
+            "freed_bytes": self.freed,
+            "folders": [
+                {
+                    "folder": folder.path.name,
+                    "removed": folder.removed and not self.dry_run,
+                    "would_go": folder.removed,
+                    "reason": folder.reason,
+                    "bytes": folder.bytes,
+                }
+                for folder in self.folders
+            ],
+        }
+
+
+def prune(
+    directory: str | Path, *, keep: int = 3, refused: bool = False, dry_run: bool = False
+) -> PruneReport:
+    """Removes all but the last versions of a model.
+
+    A version that ``serving/models.config`` names stays, whatever its number; so does a numbered folder that
+    is no release. A folder is renamed to a hidden name before its files go, so that a killed `prune` leaves
+    no half version; what it left, and what killed exports left, goes with the next one.
+
+    Args:
+        directory: ``saved_models/<name>``.
+        keep: How many versions stay at least, 1 or more, the newest.
+        refused: Whether refused releases go, too.
+        dry_run: Only tells what would go.
+
+    Returns:
+        What went and what stayed, with the reasons.
+
+    Raises:
+        OutputError: When it is no such folder, a folder cannot be removed, or ``models.config`` is there but
+            cannot be read.
+        ConfigError: When ``keep`` is less than 1.
+    """
+    directory = Path(directory).expanduser().absolute()
+    if keep < 1:
+        raise ConfigError(f"keep = {keep}: it must be 1 or more, so that a version is left.")
+    _check_directory(directory)
+    with writing(directory), locked(directory):
+        served, newest = _served(directory / MODELS_CONFIG)
+        folders = [*_versions(directory, max(keep, newest), served)]
+        for path in sorted(path for path in directory.iterdir() if _REFUSED.fullmatch(path.name)):
+            reason = "refused" if refused else "refused; goes with --refused"
+            folders.append(PrunedFolder(path, refused, reason, _bytes(path)))
+        left = leftovers(directory)
+        folders += [PrunedFolder(path, True, "left by a killed process", _bytes(path)) for path in left]
+        if not folders:
+            raise OutputError(f"{directory} holds no version; give saved_models/<name>.")
+        if not dry_run:
+            for folder in folders:
+                if folder.removed and folder.path not in left:
+                    discard(folder.path)
+            discard_leftovers(directory)
+    return PruneReport(directory, dry_run, tuple(folders))
+
+
+def _check_directory(directory: Path) -> None:
+    check_name(directory)
+    if not directory.is_dir():
+        raise OutputError(f"{directory} is not a folder; give saved_models/<name>.")
+    if (directory / FILE_NAME).is_file() and not any(version_number(path) for path in directory.iterdir()):
+        raise OutputError(
+            f"{directory} is one version; give the folder of all versions, {directory.parent.name}."
+        )
+
+
+def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[PrunedFolder]:
+    numbered = ((version_number(path), path) for path in directory.iterdir())
+    found = sorted((number, path) for number, path in numbered if number is not None and path.is_dir())
+    ours = [number for number, path in found if (path / FILE_NAME).is_file() and not path.is_symlink()]
+    newest = set(ours[-keep:])
+    folders = []
+    for number, path in found:
+        if number in newest:
+            reason = f"one of the last {keep}" if keep > 1 else "the last"
+        elif number in served:
+            reason = f"named in {MODELS_CONFIG.as_posix()}"
+        elif number not in ours:
+            reason = f"not a release of tfapp: it has no {FILE_NAME}, or is a link"
+        else:
+            folders.append(PrunedFolder(path, True, f"older than the last {keep}", _bytes(path)))
+            continue
+        folders.append(PrunedFolder(path, False, reason, _bytes(path)))
+    return folders
+
+
+def _served(path: Path) -> tuple[frozenset[int], int]:
+    """Finds what a server is told to serve: version numbers, and how many of the newest.
+
+    Every number in the file counts as a version, of whatever model: one too many is kept rather than one
+    that is served removed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return frozenset(), 0
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path} cannot be read ({error}), so nobody knows what is served; repair or remove it."
+        ) from error
+    bare = _COMMENT_OR_WORD.sub(" ", text)
+    newest = max((int(number) for number in _SERVED_NEWEST.findall(bare)), default=0)
+    numbers = _NUMBER.findall(_SERVED_NEWEST.sub(" ", bare))
+    return frozenset(map(int, numbers)), newest
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(inside, name)).st_size
+            except FileNotFoundError:  # a leftover that another process removes, too
+                continue
+    return total
