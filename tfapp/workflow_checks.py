@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfapp.config import WorkflowConfig
@@ -20,15 +20,27 @@ def check_stages(config: WorkflowConfig) -> None:
     Raises:
         ConfigError: When the file of weights or a model to attack is missing, when settings of the
             augmentation, the objective or the attack are unknown, out of range or of no effect, or when a
-            package that an edit needs is missing.
+            package that an edit or an artifact needs is missing.
         AssetError: When the table of an edit cannot be fetched.
     """
     config.resolve_weights()
+    _check_variants(config.export.variants or ())
     _check_augmentation(config)
     if config.harden is not None:
         harden_options(config, config.harden)
     if config.evaluate.attack is not None:
         _check_attack(config.evaluate.attack, config.data.holds)
+
+
+def _check_variants(variants: Sequence[str]) -> None:
+    if "onnx" not in variants:
+        return
+
+    from tfapp.exporters import onnx_obstacle
+
+    obstacle = onnx_obstacle()
+    if obstacle:
+        raise ConfigError(f"[export] variants: 'onnx' cannot be made: {obstacle}, or leave it out.")
 
 
 def _check_augmentation(config: WorkflowConfig) -> None:

@@ -235,7 +235,7 @@ def test_files_of_texts_are_attacked_by_their_letters(decided_classifier, test_s
         decided_classifier,
         tmp_path / "tiny",
         check_with=test_split,
-        variants=["float32", "text"],
+        variants=["onnx", "text"],
         budget=Budget(max_robust_accuracy_drop=0.1),
         attack={"attack": "character_edits", "epsilon": 0.5, "examples": 30},
         black_box_queries=15,

@@ -150,6 +150,17 @@ def test_what_the_stages_can_do_passes(tmp_path, kind, overrides):
     check_stages(load_config(write_workflow(tmp_path, "rows"), [f"data.kind={kind}", *overrides]))
 
 
+def test_an_artifact_whose_packages_are_missing_is_refused_before_the_work(tmp_path, monkeypatch):
+    from tfapp import exporters
+
+    config = load_config(write_workflow(tmp_path, "rows"), ["export.variants=['keras', 'onnx']"])
+    check_stages(config)
+    monkeypatch.setattr(exporters, "onnx_obstacle", lambda: "it needs tf2onnx: run `pip install`")
+    with pytest.raises(ConfigError, match="'onnx' cannot be made: it needs tf2onnx: run `pip install`, or"):
+        run_workflow(config, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_that_cannot_be_read_are_refused_before_the_work(tmp_path, image_workflow):
     (tmp_path / "own.weights.h5").mkdir()
     with pytest.raises(ConfigError, match=r"own\.weights\.h5 cannot be read \(Is a directory\); name a file"):
