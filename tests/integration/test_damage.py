@@ -296,7 +296,11 @@ def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
     (copied / "edge" / "vocab.txt").write_text("\n".join([*pieces[:5], *pieces[:4:-1]]) + "\n")
     rewrite(copied, artifacts=only(copied, "float32"))
     report = verify(copied)
-    assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["labels.txt", "vocab.txt"]
+    assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == [
+        "labels.txt",
+        "vocab.txt",
+        "metadata",
+    ]
 
 
 def test_verify_runs_nothing_outside_the_release(copied, tmp_path):

@@ -18,7 +18,9 @@ from tfapp.errors import ConfigError, nearest
 from tfapp.exporters._calibration import ready_for_integers
 from tfapp.exporters._graph import InferenceGraph
 from tfapp.exporters._integers import Check, convert_to_integers
+from tfapp.exporters._metadata import LABELS, label_file, model_metadata
 from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
+from tfapp.exporters._packing import input_names, pack
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "text")
 _CALIBRATION_ROWS = 200
@@ -35,6 +37,8 @@ def export_tflite(
     scratch: str | Path | None = None,
     calibration: Sequence[Any] = (),
     min_agreement: float = 0.0,
+    name: str = "",
+    licence: str = "",
 ) -> Path:
     """Writes ``edge/model-<variant>.tflite``, with ``labels.txt`` and the preprocessor's files beside it.
 
@@ -43,6 +47,9 @@ def export_tflite(
     one row and fixed lengths. ``int8`` computes in integers: it takes pixels and gives probabilities as
     uint8, whose scale and zero point the file says. ``text`` takes one string, ``(1,)``; it is quantised as
     ``dynamic``, works on the text's own length, and needs the operators of TF.Text.
+
+    Each file also carries metadata that MediaPipe Tasks reads, and copies of the files beside it: one that
+    holds its vocabulary in its graph already, those of the classes only.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -55,6 +62,8 @@ def export_tflite(
         min_agreement: Least share of 400 of these features that should keep their class in ``int8``, from 0
             to 1. Where fewer do, its head and then the layers to which integers cost most are kept in
             floating point, and ``int8-layers.json`` beside the file says which, and what each layer loses.
+        name: What the metadata call the model.
+        licence: The terms of the model's parts, for the metadata.
 
     Returns:
         The file.
@@ -77,6 +86,8 @@ def export_tflite(
     holder = (
         nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
     )
+    labels = {LABELS: label_file(model.classes)}
+    beside = {**labels, **model.preprocessor.asset_files()}
     with holder as folder:
         if variant == "int8":
             content, report = _integers(model, Path(folder), calibration, min_agreement)
@@ -86,11 +97,12 @@ def export_tflite(
         else:
             content = _convert(_converted_graph(model, Path(folder), variant), variant)
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
+    inside = labels if variant == "text" else beside
+    metadata = model_metadata(model, input_names(content), inside, name=name, licence=licence)
     path = edge / f"model-{variant}.tflite"
-    path.write_bytes(content)
-    (edge / "labels.txt").write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
-    for name, data in model.preprocessor.asset_files().items():
-        (edge / name).write_bytes(data)
+    path.write_bytes(pack(content, metadata, inside))
+    for file, data in beside.items():
+        (edge / file).write_bytes(data)
     return path
 
 

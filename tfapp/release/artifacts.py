@@ -138,6 +138,8 @@ def write_artifact(
     calibration: Sequence[Any] = (),
     *,
     min_agreement: float = 0.0,
+    name: str = "",
+    licence: str = "",
 ) -> str | None:
     """Writes one artifact.
 
@@ -148,6 +150,8 @@ def write_artifact(
         scratch: A folder for intermediate files.
         calibration: Features by which integer artifacts are calibrated.
         min_agreement: Share of them that should keep their class in integers, from 0 to 1.
+        name: What files that say so call the model.
+        licence: The terms of its parts.
 
     Returns:
         Why it could not be made from this model, or None.
@@ -166,6 +170,8 @@ def write_artifact(
                 scratch=scratch,
                 calibration=calibration,
                 min_agreement=min_agreement,
+                name=name,
+                licence=licence,
             )
         else:
             EXPORTERS[variant](model, directory)

@@ -19,7 +19,7 @@ from tfapp.release.attacked import attack_model, check_sendable
 from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
-from tfapp.release.model_card import model_card, preset_name
+from tfapp.release.model_card import model_card, preset_name, terms
 from tfapp.release.publish import check_name, publish, refuse, staging
 
 _logger = logging.getLogger("tfapp")
@@ -164,6 +164,9 @@ def export(
         if value < 0:
             raise ConfigError(f"{limit} = {value}: it must be 0 or more.")
     attacked = None if attack is None else _attacked(attack, model, check_with)
+    settings = dict(config) if config is not None else _own_config(model)
+    preset = getattr(model, "preset", "")
+    sources = () if data is None else tuple(data.report.sources.values())
     with staging(directory) as stage:
         _logger.info("export: %s", ", ".join(variants))
         calibration = () if data is None else data.train.features
@@ -176,6 +179,7 @@ def export(
             calibration=calibration,
             robustness=attacked,
             black_box=(black_box_queries, black_box_examples),
+            licence=" ".join(terms(preset, settings, sources)),
         )
         reasons = measured.reasons
         content: dict[str, Any] = {
@@ -185,7 +189,7 @@ def export(
             "tfapp_version": __version__,
             "libraries": measured.libraries,
             "seed": seed,
-            "config": dict(config) if config is not None else _own_config(model),
+            "config": settings,
             "data": _splits(data, check_with),
             "metrics": _metrics(given, measured.reference, attacked),
             "release": {
@@ -197,9 +201,9 @@ def export(
         }
         card = model_card(
             plain(content),
-            preset=getattr(model, "preset", ""),
+            preset=preset,
             table=artifact_table(content),
-            sources=() if data is None else tuple(data.report.sources.values()),
+            sources=sources,
             feature=model.preprocessor.feature_name,
         )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp.evaluation.robustness import Robustness
-from tfapp.exporters import TFLITE_VARIANTS, in_float32
+from tfapp.exporters import LABELS, TFLITE_VARIANTS, in_float32, label_file
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
 from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
@@ -19,6 +19,7 @@ from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden
 from tfapp.release.golden_texts import TextInputs, token_ids
+from tfapp.release.packed_files import check_packed
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.publish import Staging
@@ -55,6 +56,7 @@ def measure(
     calibration: Sequence[Any] = (),
     robustness: Robustness | None = None,
     black_box: tuple[int, int] = (0, 0),
+    licence: str = "",
 ) -> Measured:
     """Writes artifacts and golden vectors into a staged release and measures them.
 
@@ -67,6 +69,7 @@ def measure(
         calibration: Features by which integer artifacts are calibrated.
         robustness: Adversarial examples of some of these rows, made on the model; None for no attack.
         black_box: Queries a row and rows of the attack on each TFLite file itself.
+        licence: The terms of the model's parts.
 
     Returns:
         The measures and the reasons against a release.
@@ -90,7 +93,16 @@ def measure(
             black_box_queries=black_box[0],
             black_box_examples=black_box[1],
         )
-    write = partial(write_artifact, model, calibration=calibration, min_agreement=budget.min_agreement)
+    write = partial(
+        write_artifact,
+        model,
+        directory=stage.release,
+        scratch=stage.scratch,
+        calibration=calibration,
+        min_agreement=budget.min_agreement,
+        name=stage.directory.name,
+        licence=licence,
+    )
     answers, probabilities, attacked = _run(model, probe, variants, stage, write, send)
 
     rows, total = len(split), len(features)
@@ -126,6 +138,8 @@ def measure(
     reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
     if set(variants) & set(TFLITE_VARIANTS):
         reasons += _edge_reasons(model, probe, golden, stage.release / "edge")
+        inside = {LABELS: label_file(model.classes), **preprocessor.asset_files()}
+        reasons += check_packed(stage.release, variants, inside)
     libraries = {key: value for name in variants for key, value in answers[name].libraries.items()}
     entries = [_entry(stage.release, name, judgements[name], answers[name], attacked) for name in variants]
     return Measured(entries, reasons, dict(sorted(libraries.items())), reference)
@@ -136,7 +150,7 @@ def _run(
     probe: Probe,
     variants: Sequence[str],
     stage: Staging,
-    write: Callable[[str, Path, Path], str | None],
+    write: Callable[[str], str | None],
     attack: Callable[[ArtifactRunner], AttackReport] | None,
 ) -> tuple[dict[str, Answers], FloatArray, AttackReport | None]:
     """Writes the artifacts while finished ones already answer, asks the model itself, and attacks."""
@@ -149,7 +163,7 @@ def _run(
         temperature=float(model.temperature),
     ) as runner:
         for variant in track(variants, len(variants), "write artifacts"):
-            error = write(variant, stage.release, stage.scratch)
+            error = write(variant)
             if error is None:
                 runner.start(variant, stage.release / artifact_path(variant))
             else:

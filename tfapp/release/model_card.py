@@ -53,7 +53,7 @@ def model_card(
         f"{manifest['tfapp_version']}. Verdict: **{manifest['release']['verdict']}**.",
         "\n".join(f"* {reason}" for reason in manifest["release"]["reasons"]),
         "## Model",
-        "\n".join(_terms(preset, manifest["config"], sources)),
+        "\n".join(_model_lines(preset, manifest["config"], sources)),
         "## Scores of the trained model",
         _scores(manifest["metrics"]),
         *_robustness(manifest["metrics"].get("robustness"), manifest["artifacts"]),
@@ -159,22 +159,35 @@ def preset_name(preset: str) -> str:
     return preset if "://" in preset else Path(preset).name
 
 
-def _terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    lines = []
+def terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
+    """Says under which terms the parts of a model may be used.
+
+    Args:
+        preset: Name of the backbone's preset; may be empty.
+        config: The settings that the model was made with.
+        sources: What the data was read from; packaged sets are known by name.
+
+    Returns:
+        A sentence on the backbone, and one on each packaged data set.
+    """
     if preset in BACKBONES:
         known = BACKBONES[preset]
-        lines.append(f"* Backbone: {preset}, {known.origin}; licence {known.licence}.")
-        if known.description:
-            lines.append(f"  {known.description}.")
+        lines = [f"Backbone: {preset}, {known.origin}; licence {known.licence}."]
     elif preset:
-        lines.append(f"* Backbone: {preset_name(preset)}; see its publisher for the licence.")
+        lines = [f"Backbone: {preset_name(preset)}; see its publisher for the licence."]
     else:
-        lines.append("* Backbone: built by hand.")
+        lines = ["Backbone: built by hand."]
     section = config.get("data")
     named = section.get("dataset") if isinstance(section, Mapping) else None
-    for name in (name for name in DATASETS if name == named or name in sources):
-        lines.append(f"* Data: {name}; {DATASETS[name].licence}")
-    return lines
+    used = (name for name in DATASETS if name == named or name in sources)
+    return lines + [f"Data: {name}; {DATASETS[name].licence}" for name in used]
+
+
+def _model_lines(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
+    backbone, *data = (f"* {line}" for line in terms(preset, config, sources))
+    known = BACKBONES.get(preset)
+    described = [f"  {known.description}."] if known is not None and known.description else []
+    return [backbone, *described, *data]
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

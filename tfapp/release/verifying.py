@@ -11,12 +11,14 @@ from typing import Any
 
 from tfapp.disk import writing
 from tfapp.errors import ReleaseError
+from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, label_file
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
 from tfapp.release.golden import Golden
 from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
+from tfapp.release.packed_files import check_packed
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.vocabulary import check_vocabulary
 
@@ -95,6 +97,7 @@ def verify(release_dir: str | Path) -> VerifyReport:
         report.add("golden.json", [str(error)], "")
         return report
     _check_edge(directory, golden, report)
+    _check_packed(directory, manifest, golden, report)
     _check_answers(directory, manifest, golden, report)
     return report
 
@@ -118,6 +121,17 @@ def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
             golden.inputs.preprocessor,
         )
         report.add("vocab.txt", [wrong] if wrong else [], f"the ids of {len(golden.inputs)} texts")
+
+
+def _check_packed(directory: Path, manifest: Mapping[str, Any], golden: Golden, report: VerifyReport) -> None:
+    files = {LABELS: label_file(golden.classes)}
+    vocabulary = directory / "edge" / VOCABULARY
+    if vocabulary.is_file():
+        files[VOCABULARY] = vocabulary.read_bytes()
+    variants = [row["variant"] for row in manifest["artifacts"]]
+    if set(variants) & set(TFLITE_VARIANTS):
+        wrong = check_packed(directory, variants, files)
+        report.add("metadata", wrong, f"{' and '.join(files)} inside the TFLite files")
 
 
 def _check_answers(
