@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,45 @@ def test_swapped_labels_beside_a_tflite_file(refuses):
     (reason,) = refuses("float32", swap)
     assert "labels.txt" in reason
     assert "order" in reason
+
+
+def exchange_inside(path, **contents):
+    """Exchanges files inside a .tflite file, with checksums that fit."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+        start = min(entry.header_offset for entry in archive.infolist())
+    path.write_bytes(content[:start])
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, data in files.items():
+            archive.writestr(name, contents.get(name.partition(".")[0], data))
+
+
+@pytest.mark.parametrize("variant", ["float32", "text"])
+def test_swapped_labels_inside_a_tflite_file(refuses, variant):
+    def swap(folder):
+        exchange_inside(folder / "edge" / f"model-{variant}.tflite", labels=b"sport\nbusiness\ntech\n")
+
+    (reason,) = refuses(variant, swap)
+    assert reason == f"{variant}: labels.txt inside the file is another than edge/labels.txt"
+
+
+def test_a_wrong_vocabulary_inside_a_tflite_file(refuses, tiny_vocab):
+    def exchange(folder):
+        pieces = "\n".join(reversed(tiny_vocab)) + "\n"
+        exchange_inside(folder / "edge" / "model-dynamic.tflite", vocab=pieces.encode())
+
+    (reason,) = refuses("dynamic", exchange)
+    assert reason == "dynamic: vocab.txt inside the file is another than edge/vocab.txt"
+
+
+def test_a_tflite_file_without_its_metadata(refuses):
+    def strip(folder):
+        path = folder / "edge" / "model-float16.tflite"
+        path.write_bytes(path.read_bytes().replace(b"TFLITE_METADATA", b"TFLITE_NOTHING!"))
+
+    (reason,) = refuses("float16", strip)
+    assert "there is no metadata in it" in reason
 
 
 def test_a_wrong_vocabulary_beside_a_tflite_file(refuses, tiny_vocab):
@@ -301,6 +341,21 @@ def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
         "vocab.txt",
         "metadata",
     ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: exchange_inside(path, labels=b"tech\nsport\nbusiness\n"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\nsport\ntech\n", b"\ntech\nsport\n")),
+        lambda path: path.write_bytes(path.read_bytes()[:-5]),
+    ],
+)
+def test_verify_finds_other_labels_inside_a_file_behind_fitting_checksums(copied, damage):
+    damage(copied / "edge" / "model-dynamic.tflite")
+    rewrite(copied, artifacts=only(copied, "dynamic"))
+    report = verify(copied)
+    assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["metadata"]
 
 
 def test_verify_runs_nothing_outside_the_release(copied, tmp_path):

@@ -16,6 +16,7 @@ from tfapp.data.image import load_image_data
 from tfapp.data.image_store import bmp_file, file_images
 from tfapp.errors import ConfigError, DataError
 from tfapp.evaluation import evaluate
+from tfapp.exporters import unpack as unpack_file
 from tfapp.models import build_image_classifier
 from tfapp.release import Budget, export, verify
 from tfapp.release.artifacts import write_artifact
@@ -137,6 +138,30 @@ def test_the_gate_learns_that_the_integer_file_takes_raw_pixels(release, tmp_pat
         (answers,) = runner.answers().values()
     assert answers.inputs == {"pixels": ("uint8", 1.0, 0.0)}
     assert answers.step == pytest.approx(1 / 256)
+
+
+def test_files_say_how_their_pixels_are_made(release):
+    for variant in ("float32", "int8"):
+        packed = unpack_file((release.path / "edge" / f"model-{variant}.tflite").read_bytes())
+        assert packed.files == {"labels.txt": b"lying\nstanding\n"}
+        assert packed.labels_name == "labels.txt"
+        assert packed.vocabulary_name is None
+        assert packed.metadata["name"] == "stripes"
+        assert packed.metadata["min_parser_version"] == "1.0.0"
+        assert "built by hand" in packed.metadata["license"]
+        (subgraph,) = packed.metadata["subgraph_metadata"]
+        (pixels,) = subgraph["input_tensor_metadata"]
+        size = {"width": SIZE, "height": SIZE}
+        image = {"ImageProperties": {"color_space": "RGB", "default_size": size}}
+        assert pixels["content"] == {"content_properties": image}
+        assert pixels["process_units"] == [
+            {"options": {"NormalizationOptions": {"mean": [0.0], "std": [1.0]}}}
+        ]
+    versions = {
+        unpack_file(path.read_bytes()).metadata["version"]
+        for path in (release.path / "edge").glob("*.tflite")
+    }
+    assert len(versions) == 1
 
 
 def test_golden_vectors_hold_images_and_the_checksums_of_their_pixels(release):

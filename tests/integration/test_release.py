@@ -212,6 +212,7 @@ def test_verify_finds_nothing_wrong(release):
         "files",
         "labels.txt",
         "vocab.txt",
+        "metadata",
         *VARIANTS,
     ]
     assert len(report.lines()) == len(report.rows)

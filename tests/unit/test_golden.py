@@ -33,12 +33,26 @@ def golden():
     )
 
 
+def of_words_alone(text, vocabulary):
+    return set(text.split(" ")) <= {"", *vocabulary}
+
+
 def test_texts_are_the_same_every_time_and_made_of_the_vocabulary(tiny_vocab):
     texts = make_golden_texts(tiny_vocab, max_length=32)
     assert texts == make_golden_texts(tiny_vocab, max_length=32)
     assert texts != make_golden_texts(tiny_vocab, max_length=32, seed=1)
     assert len(texts) == 50
-    assert set(" ".join(texts).split()) <= set(tiny_vocab)
+    assert len([text for text in texts if of_words_alone(text, tiny_vocab)]) == 38
+
+
+def test_every_fourth_text_shows_what_tokenizers_differ_on(tiny_vocab):
+    texts = make_golden_texts(tiny_vocab, max_length=32)
+    dressed = [text for text in texts if not of_words_alone(text, tiny_vocab)]
+    together = "".join(dressed)
+    assert any(text.istitle() for text in dressed)
+    assert any(text.isupper() for text in dressed)
+    assert {"é", "\u0301", "\u00a0", "好", "ß", "\u200b", "$", "“"} <= set(together)
+    assert max(len(word) for text in dressed for word in text.split()) == 101
 
 
 def test_texts_include_the_empty_one_and_one_that_is_cut(tiny_vocab):
@@ -47,7 +61,8 @@ def test_texts_include_the_empty_one_and_one_that_is_cut(tiny_vocab):
     lengths = [len(ids) for ids in tokenize(content, texts, lowercase=True, max_length=10_000)]
     assert lengths[0] == 2
     assert lengths[1] > 32
-    assert max(lengths[2:]) <= 32
+    plain = [length for text, length in zip(texts, lengths, strict=True) if of_words_alone(text, tiny_vocab)]
+    assert max(plain[2:]) <= 32
 
 
 def test_the_shortest_max_length_still_has_texts(tiny_vocab):
@@ -63,6 +78,11 @@ def test_of_golden_gifs_the_first_frame_is_decoded():
         assert np.abs(first.astype(int) - second).max() > 50
         decoder = ImageDecoder(first.shape[:2])
         np.testing.assert_array_equal(decoder.fixed([gif])[0]["pixels"][0], first)
+
+
+def test_every_fifth_golden_image_has_the_models_size():
+    sizes = [Image.open(io.BytesIO(content)).size for content in make_golden_images((40, 57))]
+    assert [number for number, size in enumerate(sizes) if size == (57, 40)] == list(range(2, 50, 5))
 
 
 def test_golden_images_of_every_format_have_blocks_and_gradients():

@@ -29,7 +29,8 @@ def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: in
 
     They are PNG in colour, grey and 16 bits, JPEG, also turned by its EXIF entry and large enough to be
     decoded at a fraction of its size, BMP and GIF of two frames, of which the first counts: every way that
-    a decoder goes.
+    a decoder goes. Every fifth has the size of the model's pixels, so that a device with another way of
+    resizing can be compared, too.
 
     Args:
         image_size: Height and width of the model's pixels.
@@ -46,7 +47,7 @@ def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: in
 def _draw(generator: np.random.Generator, number: int, image_size: tuple[int, int]) -> bytes:
     scale = _SCALES[number % len(_SCALES)]
     sides = [max(_SMALLEST, round(side * scale * generator.uniform(0.8, 1.2))) for side in image_size]
-    height, width = sides
+    height, width = image_size if scale == 1 else sides
     cells = generator.integers(0, 256, (4, 4, 3))
     if (number + number // len(_ENCODERS)) % 2:
         rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -14,10 +15,39 @@ from tfapp.data.encoded import MAX_WINDOWS, window_stride
 from tfapp.release.probe import Probe
 
 
+def _accented(words: Sequence[str], form: Literal["NFC", "NFD"]) -> str:
+    marked = "".join(f"{letter}\u0301" if letter in "aeiou" else letter for letter in " ".join(words))
+    return unicodedata.normalize(form, marked)
+
+
+# What tokenizers differ on, each put on drawn words: letters, marks, spaces and scripts.
+_DRESSES: tuple[Callable[[Sequence[str]], str], ...] = (
+    lambda words: " ".join(words).title(),
+    lambda words: " ".join(words).upper(),
+    lambda words: f"({', '.join(words)})! it's $3.50, 20% off: #1 of a@b.c?",
+    lambda words: _accented(words, "NFC"),
+    lambda words: _accented(words, "NFD").upper(),
+    lambda words: "\u201c" + " \u2014 ".join(words) + "\u2026\u201d",
+    lambda words: "\t\u00a0\n\u3000".join(words),
+    lambda words: "\u597d".join(words) + "\u7535\u5f71",
+    lambda words: f"{words[0]} {(words[-1] * 101)[:101]}",
+    lambda words: " \U0001f642 \u2122 \u00bd ".join(words),
+    lambda words: (
+        " ".join(words) + " Stra\u00dfe \ufb01n \u039f\u0394\u039f\u03a3 \u0130stanbul \u041f\u0440\u0418"
+    ),
+    lambda words: "\u200b".join(words) + "\u00ad \u0007 " + words[0],
+)
+_DRESSED = 4
+"""Of so many texts one is dressed, and it has at most so many words."""
+
+
 def make_golden_texts(
     vocabulary: Sequence[str], *, max_length: int, count: int = 50, seed: int = 0
 ) -> list[str]:
     """Draws texts from a vocabulary: the empty one, one that is too long, and others of all lengths.
+
+    Most are words alone, which every tokenizer splits alike. Every fourth shows something on which tokenizers
+    differ: capitals, punctuation, accents, spaces, a word of more than 100 bytes, other scripts.
 
     Args:
         vocabulary: WordPieces.
@@ -34,8 +64,14 @@ def make_golden_texts(
     words = (plain if len(plain) >= 100 else whole) or list(vocabulary)
     draw = random.Random(seed)
     longest = min(64, max_length - 2)
-    lengths = [0, max_length + 8, *(draw.randint(1, longest) for _ in range(count - 2))]
-    return [" ".join(draw.choices(words, k=length)) for length in lengths]
+    texts = ["", " ".join(draw.choices(words, k=max_length + 8))]
+    for number in range(1, count - 1):
+        dressed = number % _DRESSED == 0
+        length = draw.randint(2, _DRESSED) if dressed else draw.randint(1, longest)
+        drawn = draw.choices(words, k=min(length, longest))
+        dress = _DRESSES[number // _DRESSED % len(_DRESSES)] if dressed else " ".join
+        texts.append(dress(drawn))
+    return texts
 
 
 @dataclass(frozen=True)
