@@ -86,6 +86,8 @@ def export_tflite(
     holder = (
         nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
     )
+    labels = {LABELS: label_file(model.classes)}
+    beside = {**labels, **model.preprocessor.asset_files()}
     with holder as folder:
         if variant == "int8":
             content, report = _integers(model, Path(folder), calibration, min_agreement)

@@ -167,7 +167,7 @@ def preset_name(preset: str) -> str:
 
 
 def terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    """Words where backbone and data come from, and under which licences.
+    """Says under which terms the parts of a model may be used.
 
     Args:
         preset: Name of the backbone's preset; may be empty.
