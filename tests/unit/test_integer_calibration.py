@@ -1,5 +1,7 @@
 """Before integers: channels of like ranges, the same answers, typical rows."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -106,3 +108,51 @@ def test_integers_answer_closer_to_the_floats_than_without(tmp_path, monkeypatch
     with_care = distance("ours")
     monkeypatch.setattr(tflite, "ready_for_integers", lambda model, _: (model, range(ROWS)))
     assert with_care < 0.5 * distance("plain")
+
+
+def far_apart():
+    """A classifier with one logit far from the others: 8 bits for all leave little to tell those apart."""
+    model = build_image_classifier(network(), classes=["a", "b", "c"], dropout_rate=0.0)
+    dense = next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense))
+    kernel, _ = dense.get_weights()
+    kernel[:, 2] = 0.0
+    dense.set_weights([kernel, np.zeros(3, np.float32)])
+    # The first two are as often the more probable one, and half a unit apart; a step of 8 bits is a quarter.
+    gap = np.diff(model.predict({"pixels": images().astype(np.float32)}, verbose=0)[:, :2])
+    scale = 0.5 / gap.std()
+    dense.set_weights([kernel * scale, np.array([0.0, -np.median(gap) * scale, -60.0], np.float32)])
+    return model
+
+
+def test_layers_stay_in_floating_point_where_integers_change_too_many_answers(tmp_path):
+    model, pixels = far_apart(), images()
+    expected = model.predict({"pixels": pixels.astype(np.float32)}, verbose=0).argmax(axis=1)
+    encoded = [tf.io.encode_png(image).numpy() for image in pixels]
+
+    def file(folder, **options):
+        path = tflite.export_tflite(model, tmp_path / folder, variant="int8", calibration=encoded, **options)
+        runner = Interpreter(str(path)).get_signature_runner()
+        assert runner.get_input_details()["pixels"]["dtype"] == np.uint8
+        assert runner.get_output_details()["probabilities"]["dtype"] == np.uint8
+        answers = [runner(pixels=image[np.newaxis])["probabilities"][0].argmax() for image in pixels]
+        return path, float(np.mean(np.array(answers) == expected))
+
+    whole, before = file("whole")
+    assert not (whole.parent / tflite.INTEGER_REPORT).exists()
+    mixed, after = file("mixed", min_agreement=0.99)
+    report = json.loads((mixed.parent / tflite.INTEGER_REPORT).read_text())
+    first, *others = report["tried"]
+    assert first == {"float_layers": [], "agreement": before, "bytes": whole.stat().st_size}
+    assert after == max(row["agreement"] for row in report["tried"]) > before
+    assert others[0]["float_layers"], "the head comes first"
+    assert {layer["operator"] for layer in report["layers"]} >= {"CONV_2D", "FULLY_CONNECTED", "SOFTMAX"}
+    errors = [layer["error"] for layer in report["layers"]]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0
+
+
+def test_an_integer_file_that_agrees_is_kept_whole(tmp_path):
+    model = classifier()
+    encoded = [tf.io.encode_png(image).numpy() for image in images(20)]
+    path = tflite.export_tflite(model, tmp_path, variant="int8", calibration=encoded, min_agreement=0.01)
+    assert not (path.parent / tflite.INTEGER_REPORT).exists()

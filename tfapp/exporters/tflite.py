@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.errors import ConfigError, nearest
 from tfapp.exporters._calibration import ready_for_integers
 from tfapp.exporters._graph import InferenceGraph
+from tfapp.exporters._integers import Check, convert_to_integers
 from tfapp.exporters._operators import TEXT_OPERATORS, check_operators
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "text")
 _CALIBRATION_ROWS = 200
+_CHECKED_ROWS = 400
+_BATCH = 16
+INTEGER_REPORT = "int8-layers.json"
 
 
 def export_tflite(
@@ -28,6 +34,7 @@ def export_tflite(
     variant: str,
     scratch: str | Path | None = None,
     calibration: Sequence[Any] = (),
+    min_agreement: float = 0.0,
 ) -> Path:
     """Writes ``edge/model-<variant>.tflite``, with ``labels.txt`` and the preprocessor's files beside it.
 
@@ -45,6 +52,9 @@ def export_tflite(
             made anew and removed.
         calibration: Training features by which the ranges of ``int8`` are found; 200 of them, spread over
             all, are looked at, and the half that is most ordinary decides.
+        min_agreement: Least share of 400 of these features that should keep their class in ``int8``, from 0
+            to 1. Where fewer do, its head and then the layers to which integers cost most are kept in
+            floating point, and ``int8-layers.json`` beside the file says which, and what each layer loses.
 
     Returns:
         The file.
@@ -67,14 +77,14 @@ def export_tflite(
     holder = (
         nullcontext(str(scratch)) if scratch else tempfile.TemporaryDirectory(prefix=".convert-", dir=edge)
     )
-    count = min(_CALIBRATION_ROWS, len(calibration))
-    rows = [number * len(calibration) // count for number in range(count)]
     with holder as folder:
         if variant == "int8":
-            model, typical = ready_for_integers(model, (_tensors(model, calibration, row) for row in rows))
-            rows = [rows[number] for number in typical]
-        graph = _converted_graph(model, Path(folder), variant)
-        content = _convert(graph, variant, lambda: _representative(model, calibration, rows))
+            content, report = _integers(model, Path(folder), calibration, min_agreement)
+            if report is not None:
+                text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+                (edge / INTEGER_REPORT).write_text(text, encoding="utf-8")
+        else:
+            content = _convert(_converted_graph(model, Path(folder), variant), variant)
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
     path = edge / f"model-{variant}.tflite"
     path.write_bytes(content)
@@ -126,22 +136,53 @@ def _representative(
         yield tensors
 
 
-def _convert(
-    saved_model: Path, variant: str, representative: Callable[[], Iterator[dict[str, npt.NDArray[Any]]]]
-) -> bytes:
+def _integers(
+    model: Any, folder: Path, features: Sequence[Any], min_agreement: float
+) -> tuple[bytes, dict[str, Any] | None]:
+    """Converts a copy of the model to integers, and checks it on training rows where that is asked for."""
+    rows = _spread(features, _CALIBRATION_ROWS)
+    twin, typical = ready_for_integers(model, (_tensors(model, features, row) for row in rows))
+    rows = [rows[number] for number in typical]
+    graph = _converted_graph(twin, folder, "int8")
+    check = _check(model, features, min_agreement) if min_agreement else None
+    with _quiet():
+        made = convert_to_integers(graph, lambda: _representative(model, features, rows), check)
+    return made.content, made.report
+
+
+def _check(model: Any, features: Sequence[Any], min_agreement: float) -> Check:
+    """Asks the model about training rows, a few at a time."""
+    probabilities = tf.function(InferenceGraph(model).probabilities, reduce_retracing=True, autograph=False)
+    rows, pixels, classes = _spread(features, _CHECKED_ROWS), [], []
+    for start in range(0, len(rows), _BATCH):
+        tensors = [_tensors(model, features, row) for row in rows[start : start + _BATCH]]
+        batch = {name: np.concatenate([row[name] for row in tensors]) for name in tensors[0]}
+        pixels += [values.astype(np.uint8) for values in batch.values()]
+        classes.append(probabilities(batch).numpy().argmax(axis=1))
+    return Check(np.concatenate(pixels), np.concatenate(classes), min_agreement)
+
+
+def _spread(features: Sequence[Any], most: int) -> list[int]:
+    """Numbers of rows, spread over all."""
+    count = min(most, len(features))
+    return [number * len(features) // count for number in range(count)]
+
+
+def _convert(saved_model: Path, variant: str) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if variant != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if variant == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = representative
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
     # TF.Text's operators are custom ones; `check_operators` looks that nothing else has come in.
     converter.allow_custom_ops = variant == "text"
+    return bytes(converter.convert())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what the calibrator's own interpreter tells everybody else to leave."""
     with warnings.catch_warnings():
-        # The calibrator still uses the interpreter that TensorFlow tells everybody else to leave.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
-        return bytes(converter.convert())
+        yield

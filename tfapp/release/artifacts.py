@@ -131,7 +131,13 @@ def artifact_bytes(directory: Path, variant: str) -> int:
 
 
 def write_artifact(
-    model: Any, variant: str, directory: Path, scratch: Path, calibration: Sequence[Any] = ()
+    model: Any,
+    variant: str,
+    directory: Path,
+    scratch: Path,
+    calibration: Sequence[Any] = (),
+    *,
+    min_agreement: float = 0.0,
 ) -> str | None:
     """Writes one artifact.
 
@@ -141,6 +147,7 @@ def write_artifact(
         directory: The version folder in the making.
         scratch: A folder for intermediate files.
         calibration: Features by which integer artifacts are calibrated.
+        min_agreement: Share of them that should keep their class in integers, from 0 to 1.
 
     Returns:
         Why it could not be made from this model, or None.
@@ -152,7 +159,14 @@ def write_artifact(
     started = time.monotonic()
     try:
         if variant in TFLITE_VARIANTS:
-            EXPORTERS["tflite"](model, directory, variant=variant, scratch=scratch, calibration=calibration)
+            EXPORTERS["tflite"](
+                model,
+                directory,
+                variant=variant,
+                scratch=scratch,
+                calibration=calibration,
+                min_agreement=min_agreement,
+            )
         else:
             EXPORTERS[variant](model, directory)
     except (ConfigError, DataError, OutputError):

@@ -90,7 +90,8 @@ def measure(
             black_box_queries=black_box[0],
             black_box_examples=black_box[1],
         )
-    answers, probabilities, attacked = _run(model, probe, variants, stage, calibration, send)
+    write = partial(write_artifact, model, calibration=calibration, min_agreement=budget.min_agreement)
+    answers, probabilities, attacked = _run(model, probe, variants, stage, write, send)
 
     rows, total = len(split), len(features)
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
@@ -135,7 +136,7 @@ def _run(
     probe: Probe,
     variants: Sequence[str],
     stage: Staging,
-    calibration: Sequence[Any],
+    write: Callable[[str, Path, Path], str | None],
     attack: Callable[[ArtifactRunner], AttackReport] | None,
 ) -> tuple[dict[str, Answers], FloatArray, AttackReport | None]:
     """Writes the artifacts while finished ones already answer, asks the model itself, and attacks."""
@@ -148,7 +149,7 @@ def _run(
         temperature=float(model.temperature),
     ) as runner:
         for variant in track(variants, len(variants), "write artifacts"):
-            error = write_artifact(model, variant, stage.release, stage.scratch, calibration)
+            error = write(variant, stage.release, stage.scratch)
             if error is None:
                 runner.start(variant, stage.release / artifact_path(variant))
             else:
