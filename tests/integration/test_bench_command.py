@@ -9,7 +9,7 @@ import pytest
 from tfapp import cli, terminal
 from tfapp.errors import ReleaseError
 from tfapp.release import bench
-from tfapp.release.manifest import hash_files
+from tfapp.release.integrity import hash_files
 
 
 @pytest.fixture(scope="module")

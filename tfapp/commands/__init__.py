@@ -11,6 +11,7 @@ from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
 from tfapp.commands.prune import prune
 from tfapp.commands.run import run
+from tfapp.commands.serve import serve
 from tfapp.commands.verify import verify
 
 COMMANDS = {
@@ -22,6 +23,7 @@ COMMANDS = {
     "prune": prune,
     "attack": attack,
     "bench": bench,
+    "serve": serve,
     "doctor": doctor,
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tfapp.release.gate import Budget as Budget
     from tfapp.release.pruning import PruneReport as PruneReport
     from tfapp.release.pruning import prune as prune
+    from tfapp.release.serving_bundle import write_serving_bundle as write_serving_bundle
     from tfapp.release.verifying import VerifyReport as VerifyReport
     from tfapp.release.verifying import verify as verify
 
@@ -31,6 +32,7 @@ _MODULES = {
     "export": "exporting",
     "prune": "pruning",
     "verify": "verifying",
+    "write_serving_bundle": "serving_bundle",
 }
 
 __all__ = [*sorted(_MODULES)]  # noqa: PLE0604

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.errors import ConfigError, DataError, ReleaseRefused
+from tfapp.errors import ConfigError, DataError, ReleaseRefused, TfappError
 from tfapp.evaluation.robustness import AttackSettings, Robustness
 from tfapp.exporters import in_float32
 from tfapp.release.answers import Reference
@@ -22,10 +22,12 @@ from tfapp.release.integrity import hash_files, sha256
 from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name, terms
-from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.publish import Staging, publish, refuse, staging
 from tfapp.release.report_page import FILE_NAME as REPORT
 from tfapp.release.report_page import release_page
+from tfapp.release.serving_bundle import write_serving_bundle
 from tfapp.release.versions import check_name
+from tfapp.release.warmup import check_warmup, write_warmup
 
 _logger = logging.getLogger("tfapp")
 
@@ -120,6 +122,7 @@ def export(
     attack: Robustness | AttackSettings | Mapping[str, Any] | None = None,
     black_box_queries: int = 200,
     black_box_examples: int = 50,
+    warmup: str = "drawn",
     seed: int | None = None,
 ) -> Release:
     """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
@@ -145,10 +148,13 @@ def export(
         black_box_queries: How often that attack on such a file itself may ask about a row; 0 leaves it out.
         black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
             model.
+        warmup: The requests in the release by which TF Serving warms up: ``"drawn"`` at random, texts with as
+            many tokens as some of ``check_with``, images of their formats and sizes; ``"held_out"`` for
+            copies of these rows, which whoever has the release can read; or ``"none"``.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
-        The release.
+        The release. ``serving/`` beside the versions is brought up to date; see `write_serving_bundle`.
 
     Raises:
         ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
@@ -160,6 +166,7 @@ def export(
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
+    check_warmup(warmup)
     variants = choose_variants(model, variants, calibrated=data is not None)
     budget = budget or Budget()
     given = {} if evaluation is None else _scores(evaluation, model)
@@ -210,7 +217,12 @@ def export(
             "artifacts": measured.rows,
         }
         rows, feature = artifact_table(content), model.preprocessor.feature_name
-        card = model_card(plain(content), preset=preset, table=rows, sources=sources, feature=feature)
+        copied = 0
+        if "saved_model" in variants and not reasons:
+            copied = _warm_up(model, check_with, stage, kind=warmup)
+        card = model_card(
+            plain(content), preset=preset, table=rows, sources=sources, feature=feature, copied=copied
+        )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
         classes = ClassFigures.of(given, measured.reference)
@@ -230,7 +242,27 @@ def export(
             raise ReleaseRefused(reasons, refuse(stage))
         path, version = publish(stage, finish)
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
+        try:
+            write_serving_bundle(directory)
+        except TfappError as error:
+            _logger.warning(
+                "serving: %s The release is whole; tfapp.release.write_serving_bundle(%r)"
+                " writes the configuration of servers then.",
+                error,
+                str(directory),
+            )
         return Release.load(path)
+
+
+def _warm_up(model: Any, split: Any, stage: Staging, *, kind: str) -> int:
+    """Writes the warm-up requests, and counts the rows that are copied for them."""
+    count = write_warmup(
+        model.preprocessor, split.features, stage.release, name=stage.directory.name, kind=kind
+    )
+    if kind != "held_out":
+        return 0
+    _logger.warning("export: the release holds copies of %d rows of %s", count, split.name)
+    return count
 
 
 def _check_rows(model: Any, split: Any) -> None:

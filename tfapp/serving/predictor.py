@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,10 @@ from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_release
 from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
+from tfapp.serving.prediction import Prediction
 
 _GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text or image.
-
-    Attributes:
-        label: Name of the most probable class.
-        probabilities: The probability of each class by name, adding up to 1.
-    """
-
-    label: str
-    probabilities: dict[str, float]
 
 
 class Predictor:
