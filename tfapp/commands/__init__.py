@@ -8,6 +8,7 @@ from tfapp.commands.doctor import doctor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
 from tfapp.commands.run import run
+from tfapp.commands.serve import serve
 from tfapp.commands.verify import verify
 
 COMMANDS = {
@@ -16,6 +17,7 @@ COMMANDS = {
     "presets": presets,
     "verify": verify,
     "attack": attack,
+    "serve": serve,
     "doctor": doctor,
 }
 

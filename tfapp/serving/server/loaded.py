@@ -1,0 +1,167 @@
+"""One version of a release, loaded for serving and proven on its golden vectors."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
+from tensorflow_serving.apis import prediction_log_pb2
+
+from tfapp.errors import ReleaseError
+from tfapp.release.golden import Golden
+from tfapp.release.manifest import check_files, listing, read_manifest
+from tfapp.serving.server.settings import Batching
+from tfapp.serving.server.signatures import Arrays, Signature
+from tfapp.serving.server.status import RequestError
+from tfapp.serving.server.tensors import array_of
+
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+DEFAULT_SIGNATURE = "serving_default"
+_MOST_WARMUPS = 1000
+_keys = itertools.count()
+
+
+class LoadedModel:
+    """A released SavedModel in a session of its own, whose memory goes when it is closed.
+
+    Args:
+        directory: The version folder.
+        version: Its number.
+        batching: How requests are joined.
+        threads: Cores that a batch is computed on; None for all.
+
+    Raises:
+        ReleaseError: When the folder is no release, was refused, is damaged, cannot be loaded, or does not
+            answer its golden vectors as it did.
+    """
+
+    def __init__(
+        self, directory: Path, version: int, *, batching: Batching, threads: int | None = None
+    ) -> None:
+        self.directory = directory
+        self.version = version
+        self.requests = 0
+        """Requests in flight; whoever serves counts them."""
+        check_release(directory)
+        self.golden = Golden.load(directory / "edge" / "golden.json")
+        v1 = tf.compat.v1
+        options = v1.ConfigProto(intra_op_parallelism_threads=threads or 0, use_per_session_threads=True)
+        self._session = v1.Session(graph=tf.Graph(), config=options)
+        try:
+            with self._session.graph.as_default():
+                meta = v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(directory))
+            self.signatures = {
+                name: Signature(
+                    name,
+                    definition,
+                    self._session,
+                    batching=batching,
+                    by_length=self.golden.feature == "text",
+                    key=f"tfapp-{next(_keys)}",
+                )
+                for name, definition in meta.signature_def.items()
+                if not name.startswith("__")
+            }
+            self._warm_up()
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            self.close()
+            raise ReleaseError(
+                f"the SavedModel in {directory} cannot be loaded: {' '.join(str(error).split())[:300]}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def feature(self) -> str:
+        """The name of the raw input: ``"text"`` or ``"image_bytes"``."""
+        return self.golden.feature
+
+    def close(self) -> None:
+        """Frees the memory of the model; nothing may be running."""
+        self._session.close()
+
+    def _warm_up(self) -> None:
+        """Runs recorded requests, then the golden vectors, whose answers must be those of the release."""
+        count = 0
+        for signature, inputs in self._recorded():
+            values = [inputs[alias] for alias in signature.inputs]
+            signature.run(values, 0 if signature.joins else None)
+            count += 1
+        gap, tolerance = self.golden_gap(), self.golden.tolerance.get("saved_model", 0.0)
+        if not gap <= tolerance:
+            raise ReleaseError(
+                f"{self.directory}: a probability of the golden vectors differs by {gap:.5f}, more than "
+                f"{tolerance:.5f}: this machine does not compute what was released. Run `tfapp verify`."
+            )
+        logging.getLogger(__name__).debug("%d recorded requests, golden gap %.2g", count, gap)
+
+    def golden_gap(self) -> float:
+        """Runs the golden vectors as requests would run, joined and alone.
+
+        Returns:
+            The largest difference of a probability from the released one.
+
+        Raises:
+            RequestError: When the model refuses one.
+        """
+        signature = self.signatures[DEFAULT_SIGNATURE]
+        expected = self.golden.reference("saved_model").probabilities
+        place = signature.outputs.index("probabilities")
+        worst = 0.0
+        for row, feature in enumerate(self.golden.probe().features):
+            value = np.array([feature], object)
+            for queue in {None, signature.queue_of(len(feature))} if signature.joins else {None}:
+                answer = signature.run([value], queue)[place]
+                worst = max(worst, float(np.abs(answer[0] - expected[row]).max()))
+        return worst
+
+    def _recorded(self) -> Iterator[tuple[Signature, Arrays]]:
+        path = self.directory / WARMUP_FILE
+        if not path.is_file():
+            return
+        records = tf.data.TFRecordDataset(str(path)).take(_MOST_WARMUPS)
+        for record in records.as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            if log.WhichOneof("log_type") != "predict_log" or name not in self.signatures:
+                raise ReleaseError(
+                    f"{path}: a record is no Predict request to a signature of the model; export again."
+                )
+            try:
+                inputs = {alias: array_of(tensor, alias) for alias, tensor in request.inputs.items()}
+                yield self.signatures[name], inputs
+            except RequestError as error:
+                raise ReleaseError(f"{path}: {error.message}; export again.") from error
+
+
+def check_release(directory: Path) -> dict[str, Any]:
+    """Refuses a folder that is not wholly what was released.
+
+    Args:
+        directory: A version folder.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        ReleaseError: When it is no release, was refused, has no SavedModel, or a file is missing, changed or
+            unlisted.
+    """
+    manifest = read_manifest(directory)
+    if manifest["release"]["verdict"] != "released":
+        reasons = "; ".join(manifest["release"]["reasons"])
+        raise ReleaseError(f"{directory} was refused ({reasons}); serve a released version.")
+    if "saved_model.pb" not in manifest["files"]:
+        raise ReleaseError(f"{directory} has no SavedModel; export again with the variant 'saved_model'.")
+    wrong = check_files(directory, manifest["files"], present=listing(directory))
+    if wrong:
+        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. Copy or export the release again.")
+    return manifest

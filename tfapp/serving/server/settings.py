@@ -1,0 +1,108 @@
+"""What a server can be told: where it listens, what it accepts, and how it joins requests into batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfapp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What requests may ask for; beyond it they are refused before anything is computed.
+
+    Attributes:
+        body_bytes: Bytes of a request's body, or of a gRPC message.
+        rows: Texts or images of a request.
+        text_bytes: UTF-8 bytes of a text; the model reads its first ``max_length`` tokens anyway.
+        pixels: Pixels of an image; the release's own limit, ``max_pixels``, applies as well.
+        waiting_rows: Rows that may wait or be computed at once; further requests are refused as the queue is
+            full (429, RESOURCE_EXHAUSTED).
+        seconds: Seconds until a request that is not answered is given up (504, DEADLINE_EXCEEDED).
+        body_seconds: Seconds a client may take to send a request's body (408).
+    """
+
+    body_bytes: int = 32 << 20
+    rows: int = 1024
+    text_bytes: int = 1 << 18
+    pixels: int = 50_000_000
+    waiting_rows: int = 4096
+    seconds: float = 30.0
+    body_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How TensorFlow's batching operator joins requests.
+
+    The fields are those of TensorFlow Serving's ``batching.config``.
+
+    Attributes:
+        max_batch_size: Rows of a batch, 1 or more. 1 computes each row by itself.
+        batch_timeout_micros: Microseconds that a batch waits for more rows while a thread is free.
+        num_batch_threads: Batches computed at once.
+        max_enqueued_batches: Batches that may wait in TensorFlow's own queue.
+    """
+
+    max_batch_size: int = 16
+    batch_timeout_micros: int = 0
+    num_batch_threads: int = 1
+    max_enqueued_batches: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that the operator does not take."""
+        for name, least in (
+            ("max_batch_size", 1),
+            ("batch_timeout_micros", 0),
+            ("num_batch_threads", 1),
+            ("max_enqueued_batches", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} = {getattr(self, name)}: it must be {least} or more.")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Everything that a server is told.
+
+    Attributes:
+        release: ``saved_models/<name>``, whose newest version is served and replaced as newer ones appear; or
+            a version folder, which is served alone.
+        host: Address to listen at.
+        port: Port of REST; 0 takes a free one.
+        grpc_port: Port of gRPC; 0 takes a free one, None serves REST alone.
+        token: What clients must send as ``Authorization: Bearer <token>``; None for no check.
+        tls_certificate: PEM file of the certificate chain; None for plain connections.
+        tls_key: PEM file of its key.
+        poll_seconds: Seconds between looks for new versions.
+        drain_seconds: Seconds that requests in flight get to end when the server stops.
+        threads: Cores that a batch is computed on; None for all.
+        limits: What requests may ask for.
+        batching: How requests are joined; None takes ``serving/batching.config`` beside the versions, or the
+            defaults.
+    """
+
+    release: Path
+    host: str = "127.0.0.1"
+    port: int = 8501
+    grpc_port: int | None = 8500
+    token: str | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    poll_seconds: float = 2.0
+    drain_seconds: float = 30.0
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    batching: Batching | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError("a certificate and its key belong together: give both, or neither.")
+        for path in (self.tls_certificate, self.tls_key):
+            if path is not None and not os.access(path, os.R_OK):
+                raise ConfigError(f"{path} cannot be read; give the path of a PEM file.")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
+            raise ConfigError("the token must be printable ASCII characters, at least one.")
