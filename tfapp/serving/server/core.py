@@ -21,6 +21,8 @@ from tfapp.serving.server.versions import Versions
 
 _THREADS = 64
 
+Part = tuple[npt.NDArray[np.int64], list[npt.NDArray[Any]]]
+
 
 class Core:
     """Answers requests of any protocol.
@@ -102,8 +104,7 @@ class Core:
         self.waiting += rows
         started = time.perf_counter()
         tasks = [
-            (places, self._submit(signature, values, queue))
-            for places, values, queue in _parts(signature, inputs, rows)
+            (places, self._submit(signature, values)) for places, values in _parts(signature, inputs, rows)
         ]
         try:
             async with asyncio.timeout(min(limits.seconds, seconds or limits.seconds)):
@@ -142,40 +143,31 @@ class Core:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(
-        self, signature: Signature, values: Sequence[npt.NDArray[Any]], queue: int | None
+        self, signature: Signature, values: Sequence[npt.NDArray[Any]]
     ) -> asyncio.Future[list[npt.NDArray[Any]]]:
-        return asyncio.wrap_future(self._pool.submit(signature.run, values, queue))
+        return asyncio.wrap_future(self._pool.submit(signature.run, values))
 
     async def _in_thread(self, call: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
-Part = tuple[npt.NDArray[np.int64] | None, list[npt.NDArray[Any]], int | None]
-
-
 def _parts(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], rows: int) -> list[Part]:
-    """Splits a request into parts that fit a batch, each of rows of one length."""
+    """Splits a request into parts that fit a batch, strings of similar length together."""
     values = [inputs[alias] for alias in signature.inputs]
-    if not signature.joins or rows == 0:
-        return [(None, values, None)]
-    if rows == 1:
-        return [(None, values, signature.queue_of(len(values[0][0]) if signature.of_strings else 0))]
+    size = signature.max_batch_size
+    if not signature.joins or rows <= size:
+        return [(np.arange(rows), values)]
+    order = np.arange(rows)
     if signature.of_strings:
-        queues = np.array([signature.queue_of(len(row)) for row in values[0]])
-    else:
-        queues = np.zeros(rows, np.int64)
-    parts: list[Part] = []
-    for queue in np.unique(queues).tolist():
-        places = np.flatnonzero(queues == queue)
-        for start in range(0, len(places), signature.max_batch_size):
-            chosen = places[start : start + signature.max_batch_size]
-            parts.append((chosen, [value[chosen] for value in values], queue))
-    return parts
+        order = np.argsort([len(row) for row in values[0]], kind="stable")
+    starts = range(0, rows, size)
+    return [
+        (order[start : start + size], [value[order[start : start + size]] for value in values])
+        for start in starts
+    ]
 
 
-def _assembled(
-    answers: Sequence[tuple[npt.NDArray[np.int64] | None, list[npt.NDArray[Any]]]], rows: int
-) -> list[npt.NDArray[Any]]:
+def _assembled(answers: Sequence[Part], rows: int) -> list[npt.NDArray[Any]]:
     outputs = []
     for number, first in enumerate(answers[0][1]):
         output = np.empty((rows, *first.shape[1:]), first.dtype)

@@ -48,7 +48,7 @@ class LoadedModel:
         self.version = version
         self.requests = 0
         """Requests in flight; whoever serves counts them."""
-        check_release(directory)
+        check_servable(directory)
         self.golden = Golden.load(directory / "edge" / "golden.json")
         v1 = tf.compat.v1
         options = v1.ConfigProto(intra_op_parallelism_threads=threads or 0, use_per_session_threads=True)
@@ -92,7 +92,7 @@ class LoadedModel:
         count = 0
         for signature, inputs in self._recorded():
             values = [inputs[alias] for alias in signature.inputs]
-            signature.run(values, 0 if signature.joins else None)
+            signature.run(values)
             count += 1
         gap, tolerance = self.golden_gap(), self.golden.tolerance.get("saved_model", 0.0)
         if not gap <= tolerance:
@@ -117,8 +117,8 @@ class LoadedModel:
         worst = 0.0
         for row, feature in enumerate(self.golden.probe().features):
             value = np.array([feature], object)
-            for queue in {None, signature.queue_of(len(feature))} if signature.joins else {None}:
-                answer = signature.run([value], queue)[place]
+            for join in (True, False):
+                answer = signature.run([value], join=join)[place]
                 worst = max(worst, float(np.abs(answer[0] - expected[row]).max()))
         return worst
 
@@ -142,7 +142,7 @@ class LoadedModel:
                 raise ReleaseError(f"{path}: {error.message}; export again.") from error
 
 
-def check_release(directory: Path) -> dict[str, Any]:
+def check_servable(directory: Path) -> dict[str, Any]:
     """Refuses a folder that is not wholly what was released.
 
     Args:

@@ -116,7 +116,8 @@ def type_name(dtype: tf.DType) -> str:
     Returns:
         Its name, such as ``"float"`` for float32.
     """
-    return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
+    name = str(dtype.name)
+    return {"float32": "float", "float64": "double"}.get(name, name)
 
 
 def as_strings(values: list[bytes]) -> npt.NDArray[Any]:

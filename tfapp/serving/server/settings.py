@@ -46,7 +46,7 @@ class Batching:
         max_enqueued_batches: Batches that may wait in TensorFlow's own queue.
     """
 
-    max_batch_size: int = 16
+    max_batch_size: int = 32
     batch_timeout_micros: int = 0
     num_batch_threads: int = 1
     max_enqueued_batches: int = 1024
