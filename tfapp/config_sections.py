@@ -157,7 +157,8 @@ class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
     The black box goes with ``[evaluate.attack]``. ``warmup`` says what the requests are made of by which a
-    server warms up; with ``"held_out"``, copies of test rows are part of the release.
+    server warms up; with ``"held_out"``, copies of test rows are part of the release. ``web`` is the page for browsers; by default it is written
+    if its runtime is in the cache.
     """
 
     variants: (
@@ -170,6 +171,7 @@ class ExportSection(Section):
     black_box_queries: Annotated[int, Field(ge=0)] = 200
     black_box_examples: Annotated[int, Field(ge=0)] = 50
     warmup: Literal["drawn", "held_out", "none"] = "drawn"
+    web: bool | None = None
 
 
 class VerifySection(Section):

@@ -1,4 +1,4 @@
-"""KServe's Python server as it comes with one SavedModel; `serving_throughput.py` runs it in an own environment."""
+"""KServe's Python server as it comes, with one SavedModel; `serving_throughput.py` runs it elsewhere."""
 
 from __future__ import annotations
 

@@ -11,12 +11,14 @@ from tfapp.exporters.onnx import export_onnx, onnx_obstacle
 from tfapp.exporters.saved_model import export_saved_model
 from tfapp.exporters.tflite import VARIANTS as TFLITE_VARIANTS
 from tfapp.exporters.tflite import export_tflite
+from tfapp.exporters.web_page import export_web_page
 
 EXPORTERS: dict[str, Callable[..., Path]] = {
     "saved_model": export_saved_model,
     "keras": export_keras,
     "tflite": export_tflite,
     "onnx": export_onnx,
+    "web_page": export_web_page,
 }
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "export_onnx",
     "export_saved_model",
     "export_tflite",
+    "export_web_page",
     "in_float32",
     "label_file",
     "onnx_obstacle",

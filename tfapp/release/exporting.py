@@ -12,7 +12,7 @@ from typing import Any
 from tfapp import __version__
 from tfapp.errors import ConfigError, DataError, ReleaseRefused, TfappError
 from tfapp.evaluation.robustness import AttackSettings, Robustness
-from tfapp.exporters import in_float32
+from tfapp.exporters import export_web_page, in_float32
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
@@ -22,6 +22,7 @@ from tfapp.release.integrity import hash_files, sha256
 from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name, terms
+from tfapp.release.page_runtime import page_runtime
 from tfapp.release.publish import Staging, publish, refuse, staging
 from tfapp.release.report_page import FILE_NAME as REPORT
 from tfapp.release.report_page import release_page
@@ -123,6 +124,7 @@ def export(
     black_box_queries: int = 200,
     black_box_examples: int = 50,
     warmup: str = "drawn",
+    web: bool | None = None,
     seed: int | None = None,
 ) -> Release:
     """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
@@ -151,6 +153,8 @@ def export(
         warmup: The requests in the release by which TF Serving warms up: ``"drawn"`` at random, texts with as
             many tokens as some of ``check_with``, images of their formats and sizes; ``"held_out"`` for
             copies of these rows, which whoever has the release can read; or ``"none"``.
+        web: Whether the release gets ``edge/web/``, a page that runs its ``.tflite`` files in a browser and
+            takes 6 MB. None for one if the page's runtime is in the cache; True fetches it if it is not.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
@@ -159,8 +163,9 @@ def export(
     Raises:
         ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
-        ConfigError: When a variant is unknown or cannot be made of this model, or ``evaluation`` is of other
-            classes or another temperature than the model's.
+        ConfigError: When a variant is unknown or cannot be made of this model, ``evaluation`` is of other
+            classes or another temperature than the model's, or a page is wanted that could run no variant.
+        AssetError: When a page is wanted and its runtime cannot be fetched.
         DataError: When ``check_with`` is empty or has other classes than the model, or an image cannot be
             read or decoded any more.
     """
@@ -180,6 +185,7 @@ def export(
     for limit, value in limits.items():
         if value < 0:
             raise ConfigError(f"{limit} = {value}: it must be 0 or more.")
+    runtime = page_runtime(web, model, variants)
     attacked = None if attack is None else _attacked(attack, model, check_with)
     settings = dict(config) if config is not None else _own_config(model)
     preset = getattr(model, "preset", "")
@@ -224,6 +230,8 @@ def export(
             plain(content), preset=preset, table=rows, sources=sources, feature=feature, copied=copied
         )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
+        if runtime is not None and not reasons:
+            export_web_page(model, stage.release, name=name, runtime=runtime, variants=variants)
         content["files"] = hash_files(stage.release)
         classes = ClassFigures.of(given, measured.reference)
 
