@@ -157,8 +157,8 @@ class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
     The black box goes with ``[evaluate.attack]``. ``warmup`` says what the requests are made of by which a
-    server warms up; with ``"held_out"``, copies of test rows are part of the release. ``web`` is the page for browsers; by default it is written
-    if its runtime is in the cache.
+    server warms up; with ``"held_out"``, copies of test rows are part of the release. ``web`` is the page for
+    browsers; by default it is written if its runtime is in the cache.
     """
 
     variants: (
