@@ -32,7 +32,6 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "standard": {"objective": {"objective": "standard"}, "epochs": 3},
         "fgm": {"objective": {"objective": "fgm"}, "epochs": 3},
         "fgm, edits": {"objective": {"objective": "fgm"}, "epochs": 3, "augment": {"edits": EDITS}},
-        "latent_fgm, as long": {"objective": {"objective": "latent_fgm"}, "epochs": 5},
         "word_augmented, edits": {
             "objective": {"objective": "word_augmented"},
             "epochs": 3,

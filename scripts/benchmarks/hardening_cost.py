@@ -26,7 +26,6 @@ OBJECTIVES: dict[str, dict[str, tuple[dict[str, Any], float | None]]] = {
         "freelb, 3 steps": ({"objective": "freelb"}, 2.6),
         "smart": ({"objective": "smart"}, 2.2),
         "vat": ({"objective": "vat"}, None),
-        "latent_fgm": ({"objective": "latent_fgm"}, 1.25),
     },
     "image": {
         "standard": ({"objective": "standard"}, None),

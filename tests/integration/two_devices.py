@@ -28,7 +28,6 @@ SETTINGS = {
     "trades": {"epsilon": 0.05, "num_steps": 2, "random_start": False},
     "mart": {"epsilon": 0.05, "num_steps": 2, "random_start": False},
     "fgm": {"epsilon": 0.1},
-    "latent_fgm": {"epsilon": 0.1},
     "freelb": {"epsilon": 0.1},
     "smart": {"epsilon": 0.1},
     "vat": {"epsilon": 0.1},

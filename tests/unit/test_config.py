@@ -476,7 +476,7 @@ def test_every_key_of_harden_is_a_setting_of_an_objective():
     from tfapp.objectives import OBJECTIVES
 
     named = get_args(HardenSection.model_fields["objective"].annotation)
-    assert set(named) == set(OBJECTIVES) - {"standard", "joint", "latent_fgm"}
+    assert set(named) == set(OBJECTIVES) - {"standard", "joint"}
     known = {key for name in named for key in inspect.signature(OBJECTIVES[name]).parameters}
     own = {"objective", "phases", "keep_best", "probe"}
     assert set(HardenSection.model_fields) - own == known - {"attack"}

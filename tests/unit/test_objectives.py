@@ -22,7 +22,6 @@ from tfapp.objectives.standard import Standard
 from tfapp.objectives.trades import Trades
 from tfapp.objectives.vat import Vat
 from tfapp.training.losses import make_loss
-from tfapp.training.perturbing import Perturbing
 from tfapp.training.trainer import TrainingModel
 
 ROWS, WIDTH, CLASSES = 6, 5, 3
@@ -457,36 +456,6 @@ def test_free_steps_once_a_replay():
     trainer.train_step(({"features": tf.constant(FEATURES)}, tf.constant(LABELS)))
     assert int(trainer.optimizer.iterations.numpy()) == trainer.objective.updates == 3
     assert np.abs(trainer.network.get_weights()[0] - before).max() > 1e-3
-
-
-def test_latent_fgm_passes_below_its_place_once():
-    """With a linear part below, perturbing above it is FGM on what it gives."""
-    features = keras.Input((WIDTH,), name="features")
-    lower = keras.layers.Dense(4, name="lower")
-    upper = keras.layers.Dense(CLASSES, name="upper")
-    network = keras.Model({"features": features}, upper(lower(features)))
-    hidden = keras.Input((4,), name="hidden")
-    passes = []
-
-    def below(inputs, training):
-        passes.append(training)
-        return {"hidden": lower(inputs["features"])}
-
-    cut = Perturbing(
-        below=below,
-        above=lambda inputs, training: upper(inputs["hidden"]),
-    )
-    objective = make_objective("latent_fgm", epsilon=0.2)
-    trainer = make_trainer(objective, network, perturbing=cut)
-    result = step(objective, trainer=trainer)
-    assert passes == [True]
-    given = lower(FEATURES).numpy()
-    alone = make_trainer(Fgm(0.2), keras.Model({"features": hidden}, upper(hidden)))
-    expected = alone.objective.step(alone, {"features": tf.constant(given)}, tf.constant(LABELS), None)
-    assert float(result.loss) == pytest.approx(float(expected.loss), rel=1e-5)
-    for ours, theirs in zip(result.gradients[2:], expected.gradients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    assert all(np.abs(gradient).max() > 1e-4 for gradient in map(np.asarray, result.gradients[:2]))
 
 
 @pytest.mark.parametrize(

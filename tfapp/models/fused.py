@@ -31,17 +31,12 @@ class FusedParts:
         upper: ``(inputs, training) -> logits`` on what ``lower`` gives, or on the classifier's inputs.
         embed: For ``"all"`` of texts, from the classifier's inputs to the token embeddings, float32
             ``(batch, sequence, hidden)``; ``upper`` takes others in their place as ``token_embeddings``.
-        below: Given a number of trained top blocks, what is trained below them: from the inputs of
-            ``upper`` to what enters them, ``hidden`` and what goes with it.
-        above: Given the same number, from what ``below`` gives to logits.
     """
 
     lower: Forward | None
     upper: Forward
     pad_to: int = WIDTH_STEP
     embed: Forward | None = None
-    below: Callable[[int], Forward] | None = None
-    above: Callable[[int], Forward] | None = None
 
 
 def fused_parts(
@@ -119,28 +114,10 @@ class _Fused:
             hidden = self._blocks(enter(inputs, training), mask, cut, depth, training)
             return self._head(self._pool(hidden, mask), training)
 
-        def below(top: int) -> Forward:
-            def compute(inputs: Any, training: bool = False) -> dict[str, Any]:
-                mask = inputs["padding_mask"]
-                hidden = self._blocks(enter(inputs, training), mask, cut, depth - top, training)
-                return {"hidden": tf.cast(hidden, tf.float32), "padding_mask": mask}
-
-            return compute
-
-        def above(top: int) -> Forward:
-            def compute(inputs: Any, training: bool = False) -> Any:
-                mask, hidden = inputs["padding_mask"], tf.cast(inputs["hidden"], self.dtype)
-                hidden = self._blocks(hidden, mask, depth - top, depth, training)
-                return self._head(self._pool(hidden, mask), training)
-
-            return compute
-
         return FusedParts(
             None if train == "all" else lower,
             upper,
             embed=self._look_up if train == "all" else None,
-            below=below,
-            above=above,
         )
 
     def _head(self, features: Any, training: bool) -> Any:

@@ -14,7 +14,6 @@ from tfapp.objectives.fgm import Fgm
 from tfapp.objectives.free import Free
 from tfapp.objectives.freelb import FreeLb
 from tfapp.objectives.joint import Joint
-from tfapp.objectives.latent_fgm import LatentFgm
 from tfapp.objectives.mart import Mart
 from tfapp.objectives.smart import Smart
 from tfapp.objectives.standard import Standard
@@ -30,7 +29,6 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "trades": Trades,
     "mart": Mart,
     "fgm": Fgm,
-    "latent_fgm": LatentFgm,
     "freelb": FreeLb,
     "smart": Smart,
     "vat": Vat,

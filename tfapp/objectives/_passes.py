@@ -32,13 +32,12 @@ class Entrance:
     Args:
         model: The model in training.
         inputs: The batch's inputs.
-        above: Whether the batch is perturbed above blocks that are trained too.
     """
 
-    def __init__(self, model: TrainableModel, inputs: Any, *, above: bool = False) -> None:
+    def __init__(self, model: TrainableModel, inputs: Any) -> None:
         self.model, self.inputs = model, inputs
         with tf.GradientTape() as self._tape:
-            self.place = model.perturbable_above(inputs) if above else model.perturbable(inputs)
+            self.place = model.perturbable(inputs)
         self.values = tf.stop_gradient(self.place.values)
 
     def run(

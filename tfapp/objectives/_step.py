@@ -64,9 +64,6 @@ class TrainableModel(Protocol):
     def perturbable(self, inputs: Any) -> Perturbable:
         """The place where a batch is perturbed: what enters the part of the model that is trained."""
 
-    def perturbable_above(self, inputs: Any) -> Perturbable:
-        """The same above the blocks that the objective leaves unperturbed, computed in training mode."""
-
     def keeping_statistics(self, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns; the moving averages of batch normalisation are afterwards as before."""
 

@@ -46,11 +46,9 @@ class Fgm:
 
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
         """Computes loss, logits and gradients of one batch; see `Objective.step`."""
-        return self._step(model, Entrance(model, inputs), labels, sample_weight)
-
-    def _step(self, model: TrainableModel, entrance: Entrance, labels: Any, sample_weight: Any) -> StepResult:
+        entrance = Entrance(model, inputs)
         place, values = entrance.place, entrance.values
-        loss_of = supervised(model, entrance.inputs, labels, sample_weight)
+        loss_of = supervised(model, inputs, labels, sample_weight)
         both = self.adversarial_weight < 1.0
         clean = entrance.run([values], loss_of, perturbed=[False], variables=both)
         step = towards(place, clean.at_points[0], radii(place, self.epsilon))

@@ -31,15 +31,11 @@ class Perturbing:
         from_embeddings: ``(inputs, training) -> logits`` where ``token_embeddings`` stand among the inputs;
             None where the network's own pass takes them.
         inference: A faster pass in inference mode, right in its gradients with respect to the inputs only.
-        below: From the inputs to what enters the top blocks that are perturbed, or None.
-        above: ``(inputs, training) -> logits`` from there.
     """
 
     embed: Forward | None = None
     from_embeddings: Forward | None = None
     inference: Forward | None = None
-    below: Forward | None = None
-    above: Forward | None = None
 
     def entering(self, inputs: Mapping[str, Any], forward: Forward) -> Perturbable:
         """Finds what enters the trained part of the model.
@@ -55,22 +51,6 @@ class Perturbing:
             inputs = {**inputs, "token_embeddings": self.embed(inputs)}
             forward = self.from_embeddings or forward
         return _place(inputs, forward, self.inference)
-
-    def above_blocks(self, inputs: Mapping[str, Any]) -> Perturbable:
-        """Computes what enters the top blocks, in training mode.
-
-        Args:
-            inputs: What enters the trained part of the model, by name.
-
-        Returns:
-            The place.
-
-        Raises:
-            ConfigError: When the phase is not cut there.
-        """
-        if self.below is None or self.above is None:
-            raise ConfigError("this phase has no blocks below those that are perturbed.")
-        return _place(self.below(inputs, training=True), self.above, None)
 
 
 def _place(inputs: Mapping[str, Any], forward: Forward, inference: Forward | None) -> Perturbable:
@@ -117,9 +97,6 @@ def make_perturbing(
     """
     if not getattr(objective, "perturbs", False):
         return Perturbing()
-    top = getattr(objective, "top_blocks", None)
-    if top is not None:
-        return _above(model, train, top, fused)
     if train == "all" and "token_ids" in model.input:
         if fused is not None and fused.embed is not None:
             return Perturbing(embed=fused.embed)
@@ -127,19 +104,3 @@ def make_perturbing(
         return Perturbing(embed=embed, from_embeddings=rest)
     trained_norm = train == "all" and getattr(model, "train_batch_norm", False)
     return Perturbing(inference=folded_inference(model, precision=precision) if trained_norm else None)
-
-
-def _above(
-    model: Classifier, train: Literal["all", "head"] | int, top: int, fused: FusedParts | None
-) -> Perturbing:
-    """Cuts what a phase trains below its top blocks; a phase that trains no more of them is not cut."""
-    if train == "head" or (isinstance(train, int) and train <= top):
-        return Perturbing()
-    if fused is not None and fused.below is not None and fused.above is not None:
-        return Perturbing(below=fused.below(top), above=fused.above(top))
-    if train != "all":
-        raise ConfigError(
-            f"top_blocks = {top} below a phase that trains {train} blocks needs BERT on one CPU; train all."
-        )
-    below, above = model.split(top)
-    return Perturbing(below=below, above=above)

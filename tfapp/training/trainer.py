@@ -134,21 +134,6 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             inputs = self.frozen(inputs, training=False)
         return self.perturbing.entering(inputs, self._pass)
 
-    def perturbable_above(self, inputs: Any) -> Perturbable:
-        """Computes in training mode what enters the top blocks, where it is perturbed.
-
-        Args:
-            inputs: As in `perturbable`.
-
-        Returns:
-            The features between the two parts.
-        """
-        if self.perturbing.below is None:
-            return self.perturbable(inputs)
-        if self.frozen is not None:
-            inputs = self.frozen(inputs, training=False)
-        return self.perturbing.above_blocks(inputs)
-
     @property
     def trains_statistics(self) -> bool:
         """Whether a pass in training mode changes moving averages of batch normalisation."""
