@@ -22,6 +22,7 @@ _Point: TypeAlias = tuple[ArtifactBench, float, float]
 # Shares of the span of accuracies, left free so that labels fit.
 _ABOVE, _BELOW = 0.35, 0.12
 _LEAST_SPAN = 0.01
+_CAPTION_LETTERS = 120
 
 
 def draw_front(report: BenchReport, path: Path) -> None:
@@ -62,7 +63,10 @@ def draw_front(report: BenchReport, path: Path) -> None:
         f"{report.title}: accuracy against latency", x=0.01, ha="left", fontweight="bold", fontsize=12
     )
     machine = f"{report.machine['processor']}, {report.machine['cores']} cores"
-    axes.set_title(f"asked about {report.asked}; {machine}", loc="left", fontsize=9, color="0.35")
+    caption = f"{machine}; asked about {report.asked}"
+    if len(caption) > _CAPTION_LETTERS:
+        caption = f"{caption[: _CAPTION_LETTERS - 1]}…"
+    axes.set_title(caption, loc="left", fontsize=9, color="0.35", parse_math=False)
     axes.grid(which="both", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
