@@ -207,6 +207,7 @@ def test_verify_finds_nothing_wrong(release):
     report = verify(release.path)
     assert report.reasons == []
     assert report.ok
+    assert report.summary == "self-consistent, origin not proven"
     assert [row["part"] for row in report.table()] == [
         "origin",
         "manifest",

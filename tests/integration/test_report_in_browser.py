@@ -24,7 +24,8 @@ window.onload = () => {
   const root = inside.documentElement;
   const style = getComputedStyle(inside.body);
   document.title = JSON.stringify({
-    wide: root.scrollWidth, room: root.clientWidth, title: inside.title, back: style.backgroundColor, ink: style.color,
+    wide: root.scrollWidth, room: root.clientWidth,
+    title: inside.title, back: style.backgroundColor, ink: style.color,
     scripts: inside.scripts.length, images: inside.images.length,
   });
 };
