@@ -482,11 +482,11 @@ def test_a_manifest_that_is_not_the_one_that_is_meant_is_refused_before_it_is_re
     assert report.ok
     assert report.proven
     assert report.rows[0]["verdict"] == "ok"
-    assert report.summary == "verified, and the release that is meant"
+    assert report.summary == "verified, and the release that is meant; its answers were not looked at"
     # The whole release made anew, with checksums that fit.
     (copied / "edge" / "labels.txt").write_text("tech\nsport\nbusiness\n")
     rewrite(copied)
-    assert verify(copied, files_only=True).summary == "self-consistent, origin not proven"
+    assert verify(copied, files_only=True).summary.startswith("self-consistent, origin not proven")
     (copied / "manifest.json").write_text((copied / "manifest.json").read_text() + " {")
     with pytest.raises(ReleaseError, match="not the manifest that is meant"):
         load_release(copied, manifest_sha256=meant)

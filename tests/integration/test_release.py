@@ -16,7 +16,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
 from tfapp.release import Budget, Release, export, verify
-from tfapp.release.integrity import listing
+from tfapp.release.integrity import listing, sha256
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
 from tfapp.wire.tensors import example
@@ -239,6 +239,7 @@ def test_verify_finds_nothing_wrong(release):
     report = verify(release.path)
     assert report.reasons == []
     assert report.ok
+    assert report.summary == "self-consistent, origin not proven"
     assert [row["part"] for row in report.table()] == [
         "origin",
         "manifest",
@@ -279,6 +280,36 @@ def test_the_model_card_has_the_figures_of_the_manifest(release):
         assert f"| {row['artifact']} | {row['path']} | {row['MB']} |" in card
     assert "released" in card
     assert str(Path.home()) not in card
+
+
+def test_the_report_is_a_file_of_the_release_with_the_checksums_of_all_others(release):
+    page = (release.path / "report.html").read_text()
+    files = release.manifest["files"]
+    assert files["report.html"] == sha256(release.path / "report.html")
+    assert listing(release.path) == sorted(files)
+    assert "<title>tiny 1</title>" in page
+    for name, checksum in files.items():
+        assert (checksum in page) == (name != "report.html")
+    for row in release.table():
+        assert f"<td>{row['artifact']}</td><td>{row['MB']}</td>" in page
+    assert str(Path.home()) not in page
+    assert release.manifest_sha256 == sha256(release.path / "manifest.json")
+
+
+def test_names_of_classes_that_are_programs_elsewhere_are_only_names_here(tiny_vocab, tmp_path):
+    from helpers import tiny_text_classifier
+
+    classes = ("<script>alert(1)</script>", "=HYPERLINK(1)", "</title><img src=x onerror=alert(1)>")
+    model = tiny_text_classifier(tiny_vocab, classes)
+    split = TextSplit("test", ("good film", "bad share", "the game"), np.array([0, 1, 2]), classes)
+    lenient = Budget(min_agreement=0.0, max_accuracy_drop=1.0, max_scale_error=1.0, max_golden_difference=1.0)
+    done = export(model, tmp_path / "tiny", check_with=split, variants=["float32"], budget=lenient)
+    page = (done.path / "report.html").read_text()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3
+    assert (done.path / "edge" / "labels.txt").read_text().splitlines() == list(classes)
+    assert verify(done.path, manifest_sha256=done.manifest_sha256).ok
 
 
 def test_with_many_cores_calls_are_still_timed_on_one_thread(release, tmp_path, monkeypatch):

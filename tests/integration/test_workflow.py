@@ -159,6 +159,12 @@ def test_a_damaged_release_is_exported_again(workplace, tmp_path, caplog):
     assert again.skipped == ("prepare", "transfer", "evaluate")
     assert again.release.version == 2
     assert run_workflow(config, output=tmp_path).skipped == ("prepare", "transfer", "evaluate", "export")
+    # Whole, but with another manifest than the one that the run has released.
+    manifest = again.release.path / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with caplog.at_level(logging.WARNING, logger="tfapp"):
+        assert run_workflow(config, output=tmp_path).release.version == 3
+    assert "not the manifest that is meant" in caplog.text
 
 
 def test_a_variant_that_the_model_cannot_be_is_refused_before_training(workplace, tmp_path, monkeypatch):

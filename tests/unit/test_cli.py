@@ -64,7 +64,8 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["predict"], ["presets"], ["verify"], ["attack"], ["doctor"]]
+    "command",
+    [[], ["run"], ["predict"], ["presets"], ["verify"], ["diff"], ["prune"], ["attack"], ["doctor"]],
 )
 def test_every_command_explains_itself(capsys, command):
     assert run_cli(*command, "--help") == 0
@@ -100,7 +101,8 @@ def test_debug_shows_the_traceback(capsys, tmp_path, position):
 
 def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_workflow, tmp_path):
     rows = [{column: column.upper() for column in ARTIFACT_COLUMNS} | {"path": "edge/x.tflite"}]
-    release = SimpleNamespace(version=3, path=tmp_path / "out" / "reviews" / "3", table=lambda: rows)
+    path, checksum = tmp_path / "out" / "reviews" / "3", "ab" * 32
+    release = SimpleNamespace(version=3, path=path, table=lambda: rows, manifest_sha256=checksum)
 
     def run_workflow(config, *, output, fresh):
         assert (config.name, output, fresh) == ("reviews", tmp_path / "out", True)
@@ -111,7 +113,9 @@ def test_released_prints_the_table_and_the_path(capsys, workflow_file, fake_work
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "release reviews 3"
     assert any(line.split()[:1] == ["ARTIFACT"] and line.split()[-1] == "VERDICT" for line in lines)
-    assert lines[-1] == f"Released: {release.path}"
+    assert lines[-3] == f"Released: {release.path}"
+    assert lines[-2].startswith(f"Manifest sha256: {checksum}.")
+    assert lines[-1] == f"  tfapp verify {release.path} --manifest-sha256 {checksum}"
 
 
 def test_refused_ends_with_status_1_and_the_reasons(capsys, workflow_file, fake_workflow, tmp_path):
@@ -161,7 +165,9 @@ def fake_release(monkeypatch):
                 yield SimpleNamespace(label=label, probabilities={"long": 0.25, "short": 0.75})
 
     monkeypatch.setattr(
-        tfapp.serving, "load_release", lambda path: SimpleNamespace(predict_each=predict_each, feature="text")
+        tfapp.serving,
+        "load_release",
+        lambda path, *, manifest_sha256: SimpleNamespace(predict_each=predict_each, feature="text"),
     )
 
 
@@ -203,16 +209,46 @@ def test_predict_answers_the_others_and_ends_with_status_2(capsys, fake_release)
 @pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
 def test_verify_ends_with_status_0_or_1_and_the_reasons(capsys, monkeypatch, tmp_path, ok, status):
     import tfapp.release
+    from tfapp.release import VerifyReport
 
-    row = {"artifact": "text", "verdict": "pass" if ok else "fail"}
-    reasons = [] if ok else ["text: 2 answers differ"]
-    report = SimpleNamespace(ok=ok, reasons=reasons, table=lambda: [row])
+    report = VerifyReport("ab" * 32, proven=ok, notes=["a note"])
+    report.add("text", [] if ok else ["text: 2 answers differ"], "as released")
+    asked = []
+
+    def verify(path, **options):
+        asked.append((path, options))
+        return report
+
     monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
-    monkeypatch.setattr(tfapp.release, "verify", lambda path: report if path == tmp_path else None)
-    assert run_cli("verify", tmp_path) == status
+    monkeypatch.setattr(tfapp.release, "verify", verify)
+    assert run_cli("verify", tmp_path, "--manifest-sha256", "cd", "--files-only") == status
+    assert asked == [(tmp_path, {"manifest_sha256": "cd", "files_only": True})]
     captured = capsys.readouterr()
-    assert row["verdict"] in captured.out
+    assert report.rows[0]["verdict"] in captured.out
+    assert "note: a note" in captured.out
+    assert f"{report.summary}. Manifest sha256: {'ab' * 32}" in captured.out
     assert captured.err == ("" if ok else "  - text: 2 answers differ\n")
+    assert run_cli("verify", tmp_path, "--json") == status
+    assert json.loads(capsys.readouterr().out) == report.to_dict()
+
+
+def test_prune_tells_what_it_frees_and_removes_it(capsys, tmp_path):
+    for number in range(1, 4):
+        (tmp_path / "reviews" / str(number)).mkdir(parents=True)
+        (tmp_path / "reviews" / str(number) / "manifest.json").write_text("." * 1_000_000)
+    assert run_cli("prune", tmp_path / "reviews", "--keep", "1", "--dry-run") == 0
+    assert "Would free 2.0 MB." in capsys.readouterr().out
+    assert len(list((tmp_path / "reviews").iterdir())) == 3
+    assert run_cli("prune", tmp_path / "reviews", "--keep", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["freed_bytes"] == 2_000_000
+    assert [path.name for path in (tmp_path / "reviews").iterdir()] == ["3"]
+    assert run_cli("prune", tmp_path / "reviews", "--keep", "0") == 2
+    assert run_cli("prune", tmp_path / "absent") == 2
+
+
+def test_diff_takes_columns_with_data_only(capsys):
+    assert run_cli("diff", "a", "b", "--column", "text") == 2
+    assert "--column goes with --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("warnings", [[], ["TFAPP_DATA=/x is not a folder."]])

@@ -41,6 +41,7 @@ class VerifyReport:
     Attributes:
         manifest_sha256: The sha256 of the manifest that was looked at.
         proven: Whether that is what was asked for, so that this is the release that is meant.
+        files_only: Whether nothing of the release was to be run.
         rows: One for each part of the release: ``part``, ``verdict`` and ``details``.
         reasons: What is wrong, a sentence each; empty when nothing is.
         notes: What is not wrong, but worth knowing, a sentence each.
@@ -48,6 +49,7 @@ class VerifyReport:
 
     manifest_sha256: str
     proven: bool
+    files_only: bool = False
     rows: list[dict[str, str]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -62,7 +64,8 @@ class VerifyReport:
         """The outcome in a line."""
         if not self.ok:
             return f"refused: {len(self.reasons)} {'reason' if len(self.reasons) == 1 else 'reasons'}"
-        return "verified, and the release that is meant" if self.proven else NOT_PROVEN
+        found = "verified, and the release that is meant" if self.proven else NOT_PROVEN
+        return f"{found}; its answers were not looked at" if self.files_only else found
 
     def table(self) -> list[dict[str, str]]:
         """Returns a row for each part, for people to read."""
@@ -78,6 +81,7 @@ class VerifyReport:
             "ok": self.ok,
             "origin_proven": self.proven,
             "manifest_sha256": self.manifest_sha256,
+            "files_only": self.files_only,
             "summary": self.summary,
             "parts": self.table(),
             "reasons": list(self.reasons),
@@ -123,7 +127,7 @@ def verify(
     directory = version_folder(release_dir)
     found = manifest_checksum(directory)
     proven = manifest_sha256 is not None and check_sha256(manifest_sha256) == found
-    report = VerifyReport(found, proven)
+    report = VerifyReport(found, proven, files_only)
     if manifest_sha256 is not None and not proven:
         wrong = f"the sha256 of its manifest is {found}, not {manifest_sha256}: it is another release"
         report.add("origin", [wrong], "")
