@@ -1,4 +1,4 @@
-"""KServe's Python server as it comes, with one SavedModel; `serving_throughput.py` runs it elsewhere."""
+"""KServe's Python server as it comes, with one SavedModel: a peer of `serving_throughput.py`."""
 
 from __future__ import annotations
 

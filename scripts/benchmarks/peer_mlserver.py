@@ -1,4 +1,4 @@
-"""MLServer with adaptive batching and one SavedModel: `serving_throughput.py` runs it elsewhere."""
+"""MLServer with adaptive batching, with one SavedModel: a peer of `serving_throughput.py`."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _in_chunks(compute: Any, call: Any, feeds: Sequence[Any], variables: Sequenc
     state += [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
     first, last = 4, 4 + len(outputs)
 
-    def more(place: Any, count: Any, *_rest: Any) -> Any:
+    def more(place: Any, count: Any, *others: Any) -> Any:
         return place < count
 
     def step(place: Any, count: Any, order: Any, texts: Any, *rest: Any) -> Any:

@@ -13,6 +13,8 @@ from tfapp.serving.server.joining import call_of, joined
 from tfapp.serving.server.settings import Batching
 from tfapp.serving.server.status import Code, RequestError
 
+_PLACES = ("Graph execution error", "Detected at node", "<stack traces", "\t", "  ")
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -120,8 +122,18 @@ def refusal(error: tf.errors.OpError) -> RequestError:
     Returns:
         The error, with the model's own words and without the traceback of its graph.
     """
+    words = _words(error)
     if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.OutOfRangeError):
-        return RequestError(Code.INVALID_ARGUMENT, refusal_text(error))
+        return RequestError(Code.INVALID_ARGUMENT, words)
     if isinstance(error, tf.errors.UnavailableError | tf.errors.ResourceExhaustedError):
-        return RequestError(Code.RESOURCE_EXHAUSTED, str(error.message).splitlines()[0])
-    return RequestError(Code.INTERNAL, str(error.message).splitlines()[0])
+        return RequestError(Code.RESOURCE_EXHAUSTED, words)
+    return RequestError(Code.INTERNAL, words)
+
+
+def _words(error: tf.errors.OpError) -> str:
+    """Finds what an operator said in an error that also tells where in the graph it stands."""
+    message = str(error.message)
+    if "assertion failed" in message:
+        return refusal_text(error)
+    said = [line for line in message.splitlines() if line.strip() and not line.startswith(_PLACES)]
+    return said[0] if said else "the model cannot compute this"
