@@ -51,6 +51,7 @@ def test_a_release_has_the_files_of_the_contract(release):
         "edge/vocab.txt",
         "edge/golden.json",
         "model_card.md",
+        "report.html",
     }
     assert [path.name for path in release.path.parent.iterdir()] == ["1"]
     assert (release.path / "edge" / "labels.txt").read_text() == "business\nsport\ntech\n"
