@@ -69,6 +69,7 @@ def test_a_release_has_the_files_of_the_contract(release):
         "onnx/model.onnx",
         "assets.extra/tf_serving_warmup_requests",
         "model_card.md",
+        "report.html",
     }
     assert {path.name for path in release.path.parent.iterdir()} == {"1", "serving"}
     assert (release.path / "edge" / "labels.txt").read_text() == "business\nsport\ntech\n"
