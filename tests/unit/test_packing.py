@@ -234,6 +234,13 @@ def renamed(content):
     return content.replace(b"TFLITE_METADATA", b"TFLITE_METADATE")
 
 
+def compressed(content):
+    stream = io.BytesIO(without_archive(content))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", FILES["labels.txt"])
+    return stream.getvalue()
+
+
 def without_archive(content):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         first = archive.infolist()[0].header_offset
@@ -246,6 +253,7 @@ def without_archive(content):
         (cut, "cannot be read"),
         (renamed, "no metadata"),
         (without_archive, "cannot be read"),
+        (compressed, "compressed"),
         (lambda content: b"", r"no \.tflite file"),
         (lambda content: content[:100], r"no \.tflite file|cannot be read"),
     ],

@@ -96,8 +96,7 @@ def pack(content: bytes, metadata: Mapping[str, Any], files: Mapping[str, bytes]
     Raises:
         WeightsError: When the model is so large that its weights lie outside of its flatbuffer.
     """
-    stream = io.BytesIO()
-    stream.write(_with_metadata(content, write_metadata(metadata)))
+    stream = io.BytesIO(_with_metadata(content, write_metadata(metadata)))
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name, _EPOCH)
@@ -129,13 +128,15 @@ def unpack(content: bytes) -> Packed:
         raise ValueError("there is no metadata in it")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("the files in it are compressed, which MediaPipe does not read")
             files = {name: archive.read(name) for name in archive.namelist()}
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
         raise ValueError(f"the files in it cannot be read ({error})") from error
     return Packed(read_metadata(data), files)
 
 
-def _with_metadata(content: bytes, metadata: bytes) -> bytes:
+def _with_metadata(content: bytes, metadata: bytes) -> bytearray:
     model = schema.Model.GetRootAs(content, 0)
     if any(model.Buffers(number).Offset() > 1 for number in range(model.BuffersLength())):
         raise WeightsError("the model is too large for one flatbuffer: it can hold no metadata.")
@@ -178,7 +179,8 @@ def _with_metadata(content: bytes, metadata: bytes) -> bytes:
         elif at:
             builder.PrependUOffsetTRelativeSlot(number, start - old.Indirect(old.Pos + at), 0)
     builder.Finish(builder.EndObject(), _FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    written: bytearray = builder.Output()
+    return written
 
 
 def _put(builder: flatbuffers.Builder, content: bytes, *, alignment: int) -> None:

@@ -16,8 +16,8 @@ KINDS = {
         "A text classifier",
         "The scores hold for texts like those of the data above; other topics, languages and styles were "
         "not measured. Every text gets one of the classes, also one that belongs to none. On a device, "
-        "MediaPipe Tasks tokenizes by itself: it takes off no accents, lower-cases ASCII only, and reads "
-        "only the beginning of a long text. Prepare texts as tfapp's samples for phones do; "
+        "MediaPipe Tasks tokenizes by itself: it takes off no accents, lower-cases ASCII only, and reads no "
+        "more than the beginning of a long text. Prepare texts as tfapp's samples for phones do; "
         "`golden.json` shows whether the answers are right.",
     ),
     "image_bytes": (
