@@ -9,6 +9,7 @@ from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
 from tfapp.commands.run import run
 from tfapp.commands.serve import serve
+from tfapp.commands.tune_serving import tune_serving
 from tfapp.commands.verify import verify
 
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
     "verify": verify,
     "attack": attack,
     "serve": serve,
+    "tune-serving": tune_serving,
     "doctor": doctor,
 }
 
