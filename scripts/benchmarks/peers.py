@@ -50,6 +50,14 @@ PEERS: dict[str, tuple[str, ...]] = {
         "tqdm==4.70.1",
         "platformdirs==4.14.7",
     ),
+    "kserve": ("tensorflow==2.21.0", "tensorflow-text==2.21.1", "kserve==0.21.0"),
+    "mlserver": (
+        "tensorflow==2.21.0",
+        "tensorflow-text==2.21.1",
+        "mlserver==1.7.1",
+        "uvloop==0.21.0",  # later ones have no event loop in the processes that MLServer forks
+    ),
+    "schemathesis": ("schemathesis==4.32.5",),
     "torchattacks": (
         "torch==2.13.0",
         "torchattacks==3.5.1",

@@ -120,9 +120,8 @@ def test_clients_of_tensorflow_serving_are_answered(folder):
     texts, expected = [row["text"] for row in rows], [row["probabilities"] for row in rows]
     with serving(folder) as process:
         answer = ask(process, PREDICT, {"instances": texts})
-        np.testing.assert_allclose(
-            [row["probabilities"] for row in answer["predictions"]], expected, atol=1e-4
-        )
+        found = [row["probabilities"] for row in answer["predictions"]]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
         with grpc.insecure_channel(f"127.0.0.1:{process.grpc_port}") as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             outputs = stub.Predict(predict_message(texts), 60).outputs

@@ -12,6 +12,7 @@ from tfapp.commands.presets import presets
 from tfapp.commands.prune import prune
 from tfapp.commands.run import run
 from tfapp.commands.serve import serve
+from tfapp.commands.tune_serving import tune_serving
 from tfapp.commands.verify import verify
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "attack": attack,
     "bench": bench,
     "serve": serve,
+    "tune-serving": tune_serving,
     "doctor": doctor,
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -173,11 +174,11 @@ class GrpcServices:
         return self.core.versions.lease(*_asked(spec))
 
     def _method(self, api: str, answer: Answer, request: Any) -> grpc.RpcMethodHandler:
-        async def call(message: Any, context: Any) -> Any:
+        async def call(message: bytes, context: Any) -> Any:
             started = time.perf_counter()
             try:
                 self._check_token(context)
-                response, failure = await answer(message, context), None
+                response, failure = await answer(_parsed(request, message), context), None
             except RequestError as error:
                 response, failure = None, error
             except Exception:
@@ -195,7 +196,6 @@ class GrpcServices:
 
         return grpc.unary_unary_rpc_method_handler(
             call,
-            request_deserializer=request.FromString,
             response_serializer=lambda response: response.SerializeToString(),
         )
 
@@ -206,6 +206,14 @@ class GrpcServices:
         given = next((value for name, value in context.invocation_metadata() if name == "authorization"), "")
         if not isinstance(given, str) or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             raise RequestError(Code.UNAUTHENTICATED, "send the metadata authorization: Bearer <token>")
+
+
+def _parsed(kind: Any, message: bytes) -> Any:
+    """Reads a message here, as gRPC would tell of one that cannot be read as of its own failure."""
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise invalid(f"the message is no {kind.DESCRIPTOR.full_name}") from error
 
 
 def _asked(spec: Any) -> tuple[str, int | None, str | None]:
