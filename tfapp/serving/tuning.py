@@ -22,7 +22,7 @@ from typing import IO, Any
 from tfapp.disk import writing
 from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import version_folder
+from tfapp.release.versions import version_folder
 from tfapp.serving.load import drive, post
 
 SIZES = (1, 8, 16, 32, 64)
