@@ -58,6 +58,10 @@ class ReleaseError(TfappError):
     """A release folder is damaged, incomplete or not a release."""
 
 
+class ServingError(TfappError):
+    """A server cannot be reached, has no such model, or does not answer as it should."""
+
+
 class ReleaseRefused(TfappError):  # noqa: N818 - a verdict, not a mistake
     """An artifact went beyond its budget, so nothing was released.
 

@@ -19,6 +19,7 @@ from tfapp.release import Budget, Release, export, verify
 from tfapp.release.manifest import listing
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
+from tfapp.wire.tensors import example
 
 VARIANTS = WordPieceTokenizer.variants
 SERVE = """
@@ -118,7 +119,7 @@ def test_tflite_files_have_one_signature_and_no_foreign_operator(release):
 def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_classifier):
     loaded = tf.saved_model.load(str(release.path))
     signatures = loaded.signatures
-    assert set(signatures) == {"serving_default", "serve", "serve_ids", "serve_examples"}
+    assert set(signatures) == {"serving_default", "serve", "serve_ids", "serve_examples", "classify"}
     texts = ["good film", "bad share price " * 20]
     answers = signatures["serving_default"](text=tf.constant(texts))
     assert set(answers) == {"logits", "probabilities", "label"}
@@ -130,6 +131,11 @@ def test_the_saved_model_has_the_endpoints_of_the_contract(release, decided_clas
     assert [label.decode() for label in answers["label"].numpy()] == expected
     ids = decided_classifier.preprocessor(tf.constant(texts))
     np.testing.assert_allclose(signatures["serve_ids"](**ids)["logits"], answers["logits"], atol=1e-4)
+    scored = signatures["classify"](inputs=tf.constant([example("text", text.encode()) for text in texts]))
+    assert [[name.decode() for name in row] for row in scored["classes"].numpy()] == [
+        list(decided_classifier.classes)
+    ] * 2
+    np.testing.assert_allclose(scored["scores"], answers["probabilities"], atol=1e-6)
 
 
 @pytest.mark.slow

@@ -180,13 +180,15 @@ def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tm
         "serve_examples": {"probabilities": served, "label": [b"b", b"a"]},
         # The first text has two windows, which are labelled by themselves; the second has one.
         "serve_ids": {"probabilities": windows, "label": [b"b", b"b", b"a"]},
+        "classify": {"scores": served, "classes": np.array([[b"a", b"b"], [b"b", b"a"]])},
     }
     saved_model = runner._SavedModel.__new__(runner._SavedModel)
     saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
+    saved_model._signatures = set(answers)
     saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
     saved_model._example = lambda feature, value: value
     inputs = runner._Inputs(str(tmp_path / "inputs"))
     found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
-    wrong = (0, 0, 0) if near_tie else (0, 2, 1)
+    wrong = (0, 0, 0, 0) if near_tie else (0, 2, 1, 1)
     assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))
     assert max(found["endpoints"].values()) == pytest.approx(0.0, abs=1e-9)

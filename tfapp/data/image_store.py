@@ -225,11 +225,12 @@ def bmp_file(pixels: npt.NDArray[np.uint8]) -> bytes:
     return file_header + image_header + rows.tobytes()
 
 
-def png_file(pixels: npt.NDArray[Any]) -> bytes:
-    """Writes pixels as a PNG file without compression, which is quick to write and to read.
+def png_file(pixels: npt.NDArray[Any], *, compression: int = _WITHOUT_COMPRESSION) -> bytes:
+    """Writes pixels as a PNG file, by default without compression: quick to write and to read.
 
     Args:
         pixels: uint8 or uint16 array (height, width, channels) of 1, 3 or 4 channels.
+        compression: How hard zlib tries, 0 (not at all) to 9.
 
     Returns:
         The file.
@@ -241,7 +242,7 @@ def png_file(pixels: npt.NDArray[Any]) -> bytes:
     rows[:, 1:] = big_endian.reshape(height, -1).view(np.uint8)
     colour = {1: 0, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, colour, 0, 0, 0)
-    data = zlib.compress(rows.tobytes(), _WITHOUT_COMPRESSION)
+    data = zlib.compress(rows.tobytes(), compression)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 

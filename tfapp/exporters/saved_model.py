@@ -18,7 +18,9 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     images), one that takes the model's own tensors (``serve_ids`` for texts, ``serve_pixels`` for images),
     and ``serve_examples``, which takes serialized ``tf.Example`` messages. Each answers with ``logits``,
     ``probabilities`` (the softmax of the logits divided by the temperature) and ``label``. Logits of a
-    text's windows are averaged; the endpoint for tensors answers each window by itself.
+    text's windows are averaged; the endpoint for tensors answers each window by itself. ``classify`` is for
+    TF Serving's method of that name: examples as ``inputs``; ``classes``, all names in their order for each
+    row, and their ``scores``, the probabilities.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -44,10 +46,16 @@ def export_saved_model(model: Any, directory: str | Path) -> Path:
     def serve_examples(examples: tf.Tensor) -> Any:
         return serve(tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})[feature])
 
+    def classify(inputs: tf.Tensor) -> Any:
+        scores = serve_examples(inputs)["probabilities"]
+        names = tf.constant([graph.classes], tf.string)
+        return {"classes": tf.repeat(names, tf.shape(scores)[0], axis=0), "scores": scores}
+
     endpoints = {
         "serve": _function(serve, feature),
         preprocessor.tensor_endpoint: tf.function(serve_tensors, input_signature=[specs], autograph=False),
         "serve_examples": _function(serve_examples, "examples"),
+        "classify": _function(classify, "inputs"),
     }
     graph.save(Path(directory), endpoints, default="serve")
     return Path(directory)

@@ -195,6 +195,11 @@ class _SavedModel:
                 tensors, **{name: values[: len(owners)] for name, values in inputs.tensors.items()}
             ),
         }
+        if "classify" in self._signatures:  # releases of earlier versions lack it
+            found = self._serve("classify", inputs=examples)
+            scores = found["scores"]
+            named = found["classes"][np.arange(count), scores.argmax(axis=1)]
+            answers["classify"] = {"probabilities": scores, "label": named}
         # A window is labelled by itself, so only texts of one window have a label to compare.
         alone = np.flatnonzero(np.bincount(owners)[owners] == 1)
         best = np.sort(served[:count], axis=1)

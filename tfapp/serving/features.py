@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tfapp.data.image_store import png_file
 from tfapp.errors import DataError
+
+_QUICK = 1  # the least compression of zlib
 
 
 def text_bytes(text: Any, number: int) -> bytes:
@@ -66,7 +68,7 @@ def image_bytes(image: Any, number: int) -> bytes:
         and image.ndim == 3
         and image.shape[2] in (1, 3, 4)
     ):
-        return bytes(tf.io.encode_png(image).numpy())
+        return png_file(image, compression=_QUICK)
     what = (
         f"an array {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
     )
@@ -88,15 +90,14 @@ def feature_name(feature: Any, number: int) -> str:
     return str(feature) if isinstance(feature, str | Path) else f"image {number}"
 
 
-def refusal_text(error: tf.errors.InvalidArgumentError) -> str:
+def refusal_text(message: str) -> str:
     """Takes the words that the graph refuses an image with out of TensorFlow's message.
 
     Args:
-        error: What running the graph raised.
+        message: What running the graph raised, here or on a server.
 
     Returns:
         One line.
     """
-    message = str(error.message)
     said = re.search(r"assertion failed: \[(?:b')?(.*?)'?\]", message, re.DOTALL)
-    return " ".join((said[1] if said else message.splitlines()[0]).split())
+    return " ".join((said[1] if said else message.partition("\n")[0]).split())

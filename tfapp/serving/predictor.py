@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,11 @@ from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.manifest import check_files, listing, read_manifest, version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
+from tfapp.serving.prediction import Prediction
 
 _GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
 _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text or image.
-
-    Attributes:
-        label: Name of the most probable class.
-        probabilities: The probability of each class by name, adding up to 1.
-    """
-
-    label: str
-    probabilities: dict[str, float]
 
 
 class Predictor:
@@ -130,7 +117,7 @@ class Predictor:
         except tf.errors.InvalidArgumentError as error:
             if len(numbers) == 1:
                 name = feature_name(given[numbers[0]], numbers[0])
-                return {numbers[0]: DataError(f"{name}: {refusal_text(error)}")}
+                return {numbers[0]: DataError(f"{name}: {refusal_text(str(error.message))}")}
             halves = (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :])
             first, second = (
                 self._classify({number: encoded[number] for number in half}, given) for half in halves
