@@ -156,7 +156,8 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
-    The black box goes with ``[evaluate.attack]``.
+    The black box goes with ``[evaluate.attack]``. ``warmup`` says what the requests are made of by which a
+    server warms up; with ``"held_out"``, copies of test rows are part of the release.
     """
 
     variants: (
@@ -168,6 +169,7 @@ class ExportSection(Section):
     ) = None
     black_box_queries: Annotated[int, Field(ge=0)] = 200
     black_box_examples: Annotated[int, Field(ge=0)] = 50
+    warmup: Literal["drawn", "held_out", "none"] = "drawn"
 
 
 class VerifySection(Section):

@@ -51,9 +51,10 @@ def test_a_release_has_the_files_of_the_contract(release):
         "edge/labels.txt",
         "edge/vocab.txt",
         "edge/golden.json",
+        "assets.extra/tf_serving_warmup_requests",
         "model_card.md",
     }
-    assert [path.name for path in release.path.parent.iterdir()] == ["1"]
+    assert {path.name for path in release.path.parent.iterdir()} == {"1", "serving"}
     assert (release.path / "edge" / "labels.txt").read_text() == "business\nsport\ntech\n"
 
 

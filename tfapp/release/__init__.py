@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfapp.release.gate import Budget
+from tfapp.release.serving_bundle import write_serving_bundle
 from tfapp.release.verifying import VerifyReport, verify
 
 if TYPE_CHECKING:
     from tfapp.release.exporting import Release as Release
     from tfapp.release.exporting import export as export
 
-__all__ = ["Budget", "Release", "VerifyReport", "export", "verify"]
+__all__ = ["Budget", "Release", "VerifyReport", "export", "verify", "write_serving_bundle"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.errors import ConfigError, DataError, ReleaseRefused
+from tfapp.errors import ConfigError, DataError, ReleaseRefused, TfappError
 from tfapp.evaluation.robustness import AttackSettings, Robustness
 from tfapp.exporters import in_float32
 from tfapp.release.answers import Reference
@@ -20,7 +20,9 @@ from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name
-from tfapp.release.publish import check_name, publish, refuse, staging
+from tfapp.release.publish import Staging, check_name, publish, refuse, staging
+from tfapp.release.serving_bundle import write_serving_bundle
+from tfapp.release.warmup import check_warmup, write_warmup
 
 _logger = logging.getLogger("tfapp")
 
@@ -110,6 +112,7 @@ def export(
     attack: Robustness | AttackSettings | Mapping[str, Any] | None = None,
     black_box_queries: int = 200,
     black_box_examples: int = 50,
+    warmup: str = "drawn",
     seed: int | None = None,
 ) -> Release:
     """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
@@ -135,10 +138,13 @@ def export(
         black_box_queries: How often that attack on a TFLite file itself may ask about a row; 0 leaves it out.
         black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
             model.
+        warmup: The requests in the release by which TF Serving warms up: ``"drawn"`` at random, texts with as
+            many tokens as some of ``check_with``, images of their formats and sizes; ``"held_out"`` for
+            copies of these rows, which whoever has the release can read; or ``"none"``.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
-        The release.
+        The release. ``serving/`` beside the versions is brought up to date; see `write_serving_bundle`.
 
     Raises:
         ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
@@ -150,6 +156,7 @@ def export(
     """
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
+    check_warmup(warmup)
     variants = choose_variants(model, variants, calibrated=data is not None)
     budget = budget or Budget()
     given = {} if evaluation is None else _scores(evaluation, model)
@@ -195,6 +202,8 @@ def export(
             },
             "artifacts": measured.rows,
         }
+        if "saved_model" in variants and not reasons:
+            _warm_up(model, check_with, stage, kind=warmup)
         card = model_card(
             plain(content),
             preset=getattr(model, "preset", ""),
@@ -211,7 +220,24 @@ def export(
             stage, lambda number: write_manifest(stage.release, {**content, "version": number})
         )
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
+        try:
+            write_serving_bundle(directory)
+        except TfappError as error:
+            _logger.warning(
+                "serving: %s The release is whole; tfapp.release.write_serving_bundle(%r)"
+                " writes the configuration of servers then.",
+                error,
+                str(directory),
+            )
         return Release(path, version, read_manifest(path))
+
+
+def _warm_up(model: Any, split: Any, stage: Staging, *, kind: str) -> None:
+    count = write_warmup(
+        model.preprocessor, split.features, stage.release, name=stage.directory.name, kind=kind
+    )
+    if kind == "held_out":
+        _logger.warning("export: the release holds copies of %d rows of %s", count, split.name)
 
 
 def _check_rows(model: Any, split: Any) -> None:

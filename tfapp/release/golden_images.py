@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.data.image_decoding import ImageDecoder
+from tfapp.data.image_headers import FORMATS
 from tfapp.data.image_store import bmp_file
 from tfapp.release.probe import Probe
 
@@ -46,9 +47,15 @@ def make_golden_images(image_size: tuple[int, int], *, count: int = 50, seed: in
 def _draw(generator: np.random.Generator, number: int, image_size: tuple[int, int]) -> bytes:
     scale = _SCALES[number % len(_SCALES)]
     sides = [max(_SMALLEST, round(side * scale * generator.uniform(0.8, 1.2))) for side in image_size]
+    blocks = bool((number + number // len(_ENCODERS)) % 2)
+    return _ENCODERS[number % len(_ENCODERS)](_pattern(generator, sides, blocks=blocks))
+
+
+def _pattern(generator: np.random.Generator, sides: Sequence[int], *, blocks: bool) -> npt.NDArray[np.uint8]:
+    """Draws blocks of colours, or gradients between them."""
     height, width = sides
     cells = generator.integers(0, 256, (4, 4, 3))
-    if (number + number // len(_ENCODERS)) % 2:
+    if blocks:
         rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
         pixels = cells[rows][:, columns]
     else:
@@ -56,7 +63,7 @@ def _draw(generator: np.random.Generator, number: int, image_size: tuple[int, in
         top = cells[0, 0] * (1 - across) + cells[0, 1] * across
         bottom = cells[1, 0] * (1 - across) + cells[1, 1] * across
         pixels = top * (1 - down) + bottom * down
-    return _ENCODERS[number % len(_ENCODERS)](pixels.astype(np.uint8))
+    return pixels.astype(np.uint8)
 
 
 def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -109,6 +116,7 @@ def _gif_codes(numbers: npt.NDArray[np.int64]) -> bytes:
 
 
 _ENCODERS = (_png, _jpeg, _grey_png, _turned_jpeg, _deep_png, _jpeg, bmp_file, _gif)
+_ENCODER_OF = {"JPEG": _jpeg, "PNG": _png, "BMP": bmp_file, "GIF": _gif}
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,26 @@ class ImageInputs:
             Image files, the same every time.
         """
         return make_golden_images(preprocessor.image_size)
+
+    @staticmethod
+    def draw_like(preprocessor: Any, features: Sequence[bytes]) -> list[bytes]:
+        """Draws an input for each of some images, of its format and size, with nothing of what it shows.
+
+        Args:
+            preprocessor: The model's decoder.
+            features: The images' files.
+
+        Returns:
+            Image files, the same every time.
+        """
+        generator = np.random.default_rng(0)
+        drawn = []
+        for number, feature in enumerate(features):
+            header = preprocessor.header(tf.constant(feature))
+            sides = int(header.height), int(header.width)
+            encode = _ENCODER_OF[FORMATS[int(header.format)]]
+            drawn.append(encode(_pattern(generator, sides, blocks=bool(number % 2))))
+        return drawn
 
     @classmethod
     def observe(cls, preprocessor: Any, probe: Probe, first: int) -> Self:

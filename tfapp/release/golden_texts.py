@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from tfapp.data.encoded import MAX_WINDOWS, window_stride
 from tfapp.release.probe import Probe
+
+_SPECIAL_TOKENS = 2  # at the beginning and the end of a text
 
 
 def make_golden_texts(
@@ -28,13 +30,27 @@ def make_golden_texts(
     Returns:
         ``count`` texts, the same for the same arguments.
     """
+    draw = random.Random(seed)
+    longest = min(64, max_length - 2)
+    lengths = [0, max_length + 8, *(draw.randint(1, longest) for _ in range(count - 2))]
+    return draw_texts(vocabulary, lengths, draw)
+
+
+def draw_texts(vocabulary: Sequence[str], lengths: Iterable[int], draw: random.Random) -> list[str]:
+    """Draws texts of given lengths from a vocabulary.
+
+    Args:
+        vocabulary: WordPieces.
+        lengths: Of each text, the number of its words, each of which is a token.
+        draw: Draws the words.
+
+    Returns:
+        The texts.
+    """
     whole = [piece for piece in vocabulary if piece.isalpha()]
     plain = [piece for piece in whole if piece.isascii() and piece.islower()]
     # Plain words are the same to every tokenizer; other scripts are used where there are too few.
     words = (plain if len(plain) >= 100 else whole) or list(vocabulary)
-    draw = random.Random(seed)
-    longest = min(64, max_length - 2)
-    lengths = [0, max_length + 8, *(draw.randint(1, longest) for _ in range(count - 2))]
     return [" ".join(draw.choices(words, k=length)) for length in lengths]
 
 
@@ -68,6 +84,21 @@ class TextInputs:
             UTF-8 texts, the same every time.
         """
         texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length)
+        return [text.encode("utf-8") for text in texts]
+
+    @staticmethod
+    def draw_like(preprocessor: Any, features: Sequence[str]) -> list[bytes]:
+        """Draws an input for each of some texts, with as many tokens and none of its words.
+
+        Args:
+            preprocessor: The model's tokenizer.
+            features: The texts.
+
+        Returns:
+            UTF-8 texts, the same every time.
+        """
+        lengths = (preprocessor.encode(features).full_lengths - _SPECIAL_TOKENS).tolist()
+        texts = draw_texts(preprocessor.vocabulary, lengths, random.Random(0))
         return [text.encode("utf-8") for text in texts]
 
     @classmethod

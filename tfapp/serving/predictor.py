@@ -18,7 +18,7 @@ from tfapp.serving.prediction import Prediction
 
 _GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
-_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/")
+_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/", "assets.extra/")
 
 
 class Predictor:

@@ -57,7 +57,8 @@ class _Codec:
     def request(self, call: Call) -> bytes:
         """Gives the request's bytes."""
         if call.kind == "predict":
-            request = PredictRequest(output_filter=call.outputs)
+            # All outputs: TF Serving joins only requests for the same ones into batches.
+            request = PredictRequest()
             request.model_spec.signature_name = call.signature
             request.inputs[call.input].CopyFrom(string_tensor(call.values))
         elif call.kind == "metadata":

@@ -55,9 +55,9 @@ class Failure:
 
     Attributes:
         kind: ``"unsent"``: the server was not reached; ``"busy"``: it may answer later; ``"refused"``: it
-            does not take the input; ``"missing"``: it lacks the model; ``"denied"``: it lets nobody in without the
-            right token; ``"late"``: no answer in time; ``"broken"``: the connection ended before the answer;
-            ``"failed"``: anything else.
+            does not take the input; ``"missing"``: it lacks the model; ``"denied"``: it lets nobody in
+            without the right token; ``"late"``: no answer in time; ``"broken"``: the connection ended before
+            the answer; ``"failed"``: anything else.
         message: The server's or the system's words.
         retry_after: After how many seconds the server wants to be asked again; None where it does not say.
     """
