@@ -18,6 +18,8 @@ from model_servers import CLASSES, RESET, Script, grpc_server, http_server
 
 from tfapp.errors import ConfigError, DataError, ServingError
 from tfapp.serving import AsyncClient, Client, Prediction
+from tfapp.serving.client.exchange import Exchange
+from tfapp.serving.client.target import make_target
 
 GOOD = Prediction("good", {"bad": 0.25, "good": 0.75})
 BAD = Prediction("bad", {"bad": 0.875, "good": 0.125})
@@ -301,3 +303,53 @@ def test_a_client_needs_no_tensorflow():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n") == ["ServingError", "ServingError", "[]", ""]
+
+
+def answered(outcomes, steps):
+    """Runs steps with outcomes prepared for each of their calls, and returns the calls and the result."""
+    calls, outcome = [], None
+    outcomes = iter(outcomes)
+    while True:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as done:
+            return calls, done.value
+        calls.append(step.call)
+        outcome = next(outcomes)
+
+
+def exchange(**options):
+    target = make_target(
+        "http://localhost",
+        "reviews",
+        **dict.fromkeys(("version", "token", "ca_file", "cert_file", "key_file")),
+    )
+    return Exchange(target, 10.0, 0, **{"feature": None, "classes": None, **options})
+
+
+SIGNATURES = {"serving_default": ("text",), "classify": ("inputs",)}
+
+
+def test_feature_and_classes_are_asked_for_once():
+    ours = exchange()
+    calls, _ = answered([SIGNATURES, {"classes": [[b"bad", b"good"]]}], ours.learn())
+    assert [call.kind for call in calls] == ["metadata", "predict"]
+    assert (ours.feature, ours.classes) == ("text", CLASSES)
+    assert answered([], ours.learn())[0] == []
+
+
+def test_classes_are_asked_for_again_when_another_version_answers():
+    ours = exchange(feature="text", classes=None)
+    ours.classes = CLASSES
+    served = {"label": ["fine"], "probabilities": [[0.1, 0.2, 0.7]]}
+    outcomes = [served, SIGNATURES, {"classes": [[b"bad", b"poor", b"fine"]]}]
+    calls, answers = answered(outcomes, ours.classify([b"x"], ["text 0"]))
+    assert len(calls) == 3
+    assert answers == [Prediction("fine", {"bad": 0.1, "poor": 0.2, "fine": 0.7})]
+
+
+def test_a_model_of_others_and_one_that_does_not_tell_its_classes_are_named():
+    with pytest.raises(ServingError, match="takes pixels, size instead of 'text' or 'image_bytes'"):
+        answered([{"serving_default": ("size", "pixels")}], exchange().learn())
+    with pytest.raises(ServingError, match=r"give them as classes=\[\.\.\.\], .*edge/labels\.txt"):
+        answered([{"serving_default": ("text",)}], exchange().learn())

@@ -90,11 +90,23 @@ def feature_name(feature: Any, number: int) -> str:
     return str(feature) if isinstance(feature, str | Path) else f"image {number}"
 
 
-def refusal_text(message: str) -> str:
-    """Takes the words that the graph refuses an image with out of TensorFlow's message.
+def refusal_text(error: Any) -> str:
+    """Takes the words that the graph refuses an image with out of TensorFlow's error.
 
     Args:
-        message: What running the graph raised, here or on a server.
+        error: The `tf.errors.InvalidArgumentError` that running the graph raised.
+
+    Returns:
+        One line.
+    """
+    return refusal_words(str(error.message))
+
+
+def refusal_words(message: str) -> str:
+    """Takes the words that the graph refuses an image with out of an error's message.
+
+    Args:
+        message: TensorFlow's message, as servers pass it on.
 
     Returns:
         One line.

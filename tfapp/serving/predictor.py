@@ -117,7 +117,7 @@ class Predictor:
         except tf.errors.InvalidArgumentError as error:
             if len(numbers) == 1:
                 name = feature_name(given[numbers[0]], numbers[0])
-                return {numbers[0]: DataError(f"{name}: {refusal_text(str(error.message))}")}
+                return {numbers[0]: DataError(f"{name}: {refusal_text(error)}")}
             halves = (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :])
             first, second = (
                 self._classify({number: encoded[number] for number in half}, given) for half in halves

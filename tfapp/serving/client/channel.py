@@ -36,6 +36,7 @@ _KINDS: dict[grpc.StatusCode, Any] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
     grpc.StatusCode.DEADLINE_EXCEEDED: "late",
 }
+_MOST_WORDS = 1000  # characters of a server's message
 _NO_LIMIT = -1
 _OPTIONS = (
     ("grpc.max_receive_message_length", _NO_LIMIT),
@@ -93,12 +94,12 @@ class _Codec:
 
 def _failure(error: Any) -> Failure:
     code, details = error.code(), error.details() or ""
-    message = f"{code.name}: {' '.join(details.split())[:1000]}"
+    kind = _KINDS.get(code, "failed")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return Failure("refused", message)
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
-        return Failure("unsent", message)
-    return Failure(_KINDS.get(code, "failed"), message, _pushback(error.trailing_metadata() or ()))
+        kind = "refused"
+    elif code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
+        kind = "unsent"
+    return Failure(kind, details[:_MOST_WORDS], code.name, _pushback(error.trailing_metadata() or ()))
 
 
 def _pushback(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:

@@ -17,7 +17,7 @@ import numpy as np
 from tfapp.data.image_store import png_file
 from tfapp.errors import DataError, ServingError, TfappError
 from tfapp.serving.client.target import Target
-from tfapp.serving.features import refusal_text
+from tfapp.serving.features import refusal_words
 from tfapp.serving.prediction import Prediction
 from tfapp.wire.tensors import example
 
@@ -59,11 +59,13 @@ class Failure:
             without the right token; ``"late"``: no answer in time; ``"broken"``: the connection ended before
             the answer; ``"failed"``: anything else.
         message: The server's or the system's words.
+        code: The server's status code; empty where there is none.
         retry_after: After how many seconds the server wants to be asked again; None where it does not say.
     """
 
     kind: Literal["unsent", "busy", "refused", "missing", "denied", "late", "broken", "failed"]
     message: str
+    code: str = ""
     retry_after: float | None = None
 
 
@@ -164,7 +166,7 @@ class Exchange:
             "failed": "failed",
         }[failure.kind]
         often = f", asked {attempts} times" if attempts > 1 else ""
-        why = failure.message or "it does not say why"
+        why = ": ".join(filter(None, (failure.code, failure.message))) or "it does not say why"
         return self._wrong(f"{words}{often}: {why}; {_CURES[failure.kind]}.")
 
     def _wrong(self, words: str) -> ServingError:
@@ -224,7 +226,7 @@ class Exchange:
         except ServingError as error:
             return [error] * len(encoded)
         if len(encoded) == 1:
-            return [DataError(f"{names[0]}: {refusal_text(outputs.message)}")]
+            return [DataError(f"{names[0]}: {refusal_words(outputs.message)}")]
         answers: list[Prediction | TfappError] = []
         middle = len(encoded) // 2
         for half in (slice(None, middle), slice(middle, None)):

@@ -17,6 +17,7 @@ from tfapp.serving.client.target import Target
 
 # Raised before a request is sent.
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
+_MOST_WORDS = 1000  # characters of a server's message
 # Less than servers wait before they close an idle connection, perhaps while a request is on its way.
 _IDLE_SECONDS = 2.0
 _KINDS: dict[int, Any] = {
@@ -85,9 +86,12 @@ def _failure(response: httpx2.Response) -> Failure:
         message = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         message = response.text
-    message = f"HTTP {response.status_code}: {message.strip()[:1000] or response.reason_phrase}"
-    kind = _KINDS.get(response.status_code, "failed")
-    return Failure(kind, message, _retry_after(response.headers.get("retry-after")))
+    return Failure(
+        _KINDS.get(response.status_code, "failed"),
+        message.strip()[:_MOST_WORDS] or response.reason_phrase,
+        f"HTTP {response.status_code}",
+        _retry_after(response.headers.get("retry-after")),
+    )
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -115,7 +119,7 @@ def _lost(error: httpx2.TransportError) -> Failure:
 def _options(target: Target, connections: int) -> dict[str, Any]:
     return {
         "headers": {"content-type": "application/json", **target.headers()},
-        "verify": target.ssl_context() if target.tls else True,
+        "verify": target.ssl_context() if target.tls else False,
         "limits": httpx2.Limits(
             max_connections=connections,
             max_keepalive_connections=connections,
