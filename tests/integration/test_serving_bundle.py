@@ -308,6 +308,7 @@ def test_drawn_warm_up_records_are_as_long_as_held_out_texts_and_hold_none_of_th
     for text in texts:
         assert serve(text=tf.constant([text]))["label"].shape == (1,)
     assert WARMUP_FILE in release.manifest["files"]
+    assert "holds copies of" not in (release.path / "model_card.md").read_text()
 
 
 def test_damaged_warm_up_records_are_found(release, tmp_path):
@@ -338,6 +339,7 @@ def test_a_configuration_that_cannot_be_written_costs_no_release(
     assert done.version == 1
     assert WARMUP_FILE in done.manifest["files"]
     assert "the release holds copies of 32 rows of test" in caplog.text
+    assert "**This release holds copies of 32 rows of the data**" in (done.path / "model_card.md").read_text()
     assert "The release is whole" in caplog.text
 
 

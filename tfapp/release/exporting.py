@@ -202,14 +202,16 @@ def export(
             },
             "artifacts": measured.rows,
         }
+        copied = 0
         if "saved_model" in variants and not reasons:
-            _warm_up(model, check_with, stage, kind=warmup)
+            copied = _warm_up(model, check_with, stage, kind=warmup)
         card = model_card(
             plain(content),
             preset=getattr(model, "preset", ""),
             table=artifact_table(content),
             sources=() if data is None else tuple(data.report.sources.values()),
             feature=model.preprocessor.feature_name,
+            copied=copied,
         )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
         content["files"] = hash_files(stage.release)
@@ -232,12 +234,15 @@ def export(
         return Release(path, version, read_manifest(path))
 
 
-def _warm_up(model: Any, split: Any, stage: Staging, *, kind: str) -> None:
+def _warm_up(model: Any, split: Any, stage: Staging, *, kind: str) -> int:
+    """Writes the warm-up requests, and counts the rows that are copied for them."""
     count = write_warmup(
         model.preprocessor, split.features, stage.release, name=stage.directory.name, kind=kind
     )
-    if kind == "held_out":
-        _logger.warning("export: the release holds copies of %d rows of %s", count, split.name)
+    if kind != "held_out":
+        return 0
+    _logger.warning("export: the release holds copies of %d rows of %s", count, split.name)
+    return count
 
 
 def _check_rows(model: Any, split: Any) -> None:

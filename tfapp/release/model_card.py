@@ -33,6 +33,7 @@ def model_card(
     table: Sequence[Mapping[str, str]],
     sources: Sequence[str] = (),
     feature: str = "text",
+    copied: int = 0,
 ) -> str:
     """Writes the model card.
 
@@ -42,6 +43,7 @@ def model_card(
         table: A row for each artifact, all with the same columns.
         sources: What the data was read from; packaged sets are known by name.
         feature: What is classified: ``"text"`` or ``"image_bytes"``.
+        copied: How many rows of the data are copied into the release, as warm-up requests.
 
     Returns:
         Markdown.
@@ -71,6 +73,10 @@ def model_card(
                 for name, split in manifest["data"].items()
             ]
         ),
+        f"**This release holds copies of {copied} rows of the data**, as warm-up requests in "
+        "`assets.extra/`. Whoever has the release can read them."
+        if copied
+        else "",
         "## Limits",
         limits,
     ]
