@@ -8,120 +8,15 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from tfapp.errors import ConfigError, DataError, TfappError, check_known
-from tfapp.serving.client.exchange import FEATURES, Call, Exchange, Failure, Send, Steps
-from tfapp.serving.client.target import Target, make_target
-from tfapp.serving.features import feature_name, image_bytes, text_bytes
+from tfapp.serving.client.base import Answer, BaseClient, all_predictions, check_features
+from tfapp.serving.client.exchange import Send, Steps
 from tfapp.serving.prediction import Prediction
 
-_REQUEST_BYTES = 8_000_000  # after so many, a request is full
 
-Answer = Prediction | TfappError
-AnswerType = TypeVar("AnswerType")
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Inputs of one request, and the errors of those that cannot be sent, at their places."""
-
-    encoded: list[bytes]
-    names: list[str]
-    errors: dict[int, DataError]
-
-    def merge(self, answers: Iterable[Answer]) -> list[Answer]:
-        """Puts the answers between the errors."""
-        left = iter(answers)
-        return [
-            self.errors[place] if place in self.errors else next(left)
-            for place in range(len(self.encoded) + len(self.errors))
-        ]
-
-
-class _Base:
-    """What both clients are told."""
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        version: int | str | None = None,
-        classes: Sequence[str] | None = None,
-        feature: str | None = None,
-        timeout: float = 30.0,
-        retries: int = 3,
-        max_in_flight: int = 8,
-        token: str | None = None,
-        ca_file: str | Path | None = None,
-        cert_file: str | Path | None = None,
-        key_file: str | Path | None = None,
-    ) -> None:
-        for name, value, least in (("retries", retries, 0), ("max_in_flight", max_in_flight, 1)):
-            if value < least:
-                raise ConfigError(f"{name} = {value}: it must be {least} or more.")
-        if not timeout > 0:
-            raise ConfigError(f"timeout = {timeout}: it must be more than 0 seconds.")
-        if isinstance(classes, str) or (classes is not None and not classes):
-            raise ConfigError(f"classes = {classes!r}: give a list of the classes' names, or leave it out.")
-        if feature is not None:
-            check_known([feature], FEATURES, "feature")
-        self._target = make_target(
-            url,
-            model,
-            version=version,
-            token=token,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-        )
-        told = None if classes is None else tuple(classes)
-        self._exchange = Exchange(self._target, timeout, retries, feature, told)
-        self._max_in_flight = max_in_flight
-        self._transport: Any = None
-
-    def _connect(self, rest: str, channel: str) -> Any:
-        """Connects on first use; the library of a protocol that is not spoken need not be there."""
-        if self._transport is None:
-            self._transport = _transport(self._target, rest, channel)(self._target, self._max_in_flight)
-        return self._transport
-
-    def _batches(self, features: Iterable[Any], batch_size: int) -> Iterator[_Batch]:
-        """Encodes features and cuts them into requests."""
-        text = self._exchange.feature == "text"
-        batch, size = _Batch([], [], {}), 0
-        for number, feature in enumerate(features):
-            try:
-                encoded = text_bytes(feature, number) if text else image_bytes(feature, number)
-            except DataError as error:
-                batch.errors[len(batch.encoded) + len(batch.errors)] = error
-            else:
-                batch.encoded.append(encoded)
-                batch.names.append(f"text {number}" if text else feature_name(feature, number))
-                size += len(encoded)
-            full = len(batch.encoded) + len(batch.errors) == batch_size
-            if full or size >= _REQUEST_BYTES:
-                yield batch
-                batch, size = _Batch([], [], {}), 0
-        if batch.encoded or batch.errors:
-            yield batch
-
-    def _steps(self, batch: _Batch) -> Steps:
-        answers = (yield from self._exchange.classify(batch.encoded, batch.names)) if batch.encoded else []
-        return batch.merge(answers)
-
-    def _status(self) -> Steps:
-        answer = yield from self._exchange.ask(Call("status"))
-        if isinstance(answer, Failure):
-            raise self._exchange.error(answer)
-        return answer
-
-
-class Client(_Base):
+class Client(BaseClient):
     """Classifies texts or images on TF Serving or on ``tfapp serve``.
 
     A request is sent again, after a pause that grows or that the server names, only where the server was not
@@ -162,7 +57,7 @@ class Client(_Base):
             DataError: When something is no text or image, or the server refuses it.
             ServingError: When the server does not answer.
         """
-        return _all(self.predict_each(features, batch_size=batch_size))
+        return all_predictions(self.predict_each(features, batch_size=batch_size))
 
     def predict_each(self, features: Iterable[Any], *, batch_size: int = 32) -> Iterator[Answer]:
         """Classifies texts or images, and goes on after one that cannot be classified.
@@ -179,7 +74,7 @@ class Client(_Base):
             DataError: When a single text or image is given.
             ServingError: When the server cannot be reached, lacks the model, or it is none of tfapp's.
         """
-        _check_features(features, batch_size)
+        check_features(features, batch_size)
         return self._answers(features, batch_size)
 
     def versions(self) -> dict[int, str]:
@@ -243,7 +138,7 @@ class Client(_Base):
                 time.sleep(step.seconds)
 
 
-class AsyncClient(_Base):
+class AsyncClient(BaseClient):
     """Classifies texts or images on a server without blocking the event loop; otherwise as `Client`.
 
     Args:
@@ -263,11 +158,13 @@ class AsyncClient(_Base):
 
     async def predict(self, features: Sequence[Any], *, batch_size: int = 32) -> list[Prediction]:
         """Classifies texts or images; see `Client.predict`."""
-        return _all([answer async for answer in self.predict_each(features, batch_size=batch_size)])
+        return all_predictions(
+            [answer async for answer in self.predict_each(features, batch_size=batch_size)]
+        )
 
     def predict_each(self, features: Iterable[Any], *, batch_size: int = 32) -> AsyncIterator[Answer]:
         """Classifies texts or images, and goes on after one that cannot be; see `Client.predict_each`."""
-        _check_features(features, batch_size)
+        check_features(features, batch_size)
         return self._answers(features, batch_size)
 
     async def versions(self) -> dict[int, str]:
@@ -319,32 +216,3 @@ class AsyncClient(_Base):
                 outcome = await transport.send(step.call, step.timeout)
             else:
                 await asyncio.sleep(step.seconds)
-
-
-def _transport(target: Target, rest: str, channel: str) -> Any:
-    try:
-        if target.protocol == "rest":
-            from tfapp.serving.client import rest as speaking
-        else:
-            from tfapp.serving.client import channel as speaking  # type: ignore[no-redef]
-    except ImportError as error:
-        raise ConfigError(
-            f"{target.url} needs the package {error.name}: pip install 'tfapp[client]' installs it."
-        ) from error
-    return getattr(speaking, rest if target.protocol == "rest" else channel)
-
-
-def _check_features(features: Any, batch_size: int) -> None:
-    if isinstance(features, str | bytes | Path):
-        raise DataError("predict takes a list of texts or images: put the single one into a list.")
-    if batch_size < 1:
-        raise DataError(f"batch_size = {batch_size}: it must be 1 or more.")
-
-
-def _all(answers: Iterable[Answer]) -> list[Prediction]:
-    predictions = []
-    for answer in answers:
-        if isinstance(answer, TfappError):
-            raise answer
-        predictions.append(answer)
-    return predictions
