@@ -4,6 +4,7 @@ import logging
 import pytest
 
 from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.release.golden_texts import make_golden_texts
 from tfapp.release.vocabulary import check_vocabulary, tokenize
 
 TEXTS = [
@@ -100,3 +101,8 @@ def test_the_right_file_passes_where_tokenizers_differ_and_the_share_is_told(cap
 
 def test_a_file_with_a_piece_more_is_refused_though_no_text_shows_it(content, tokenizer):
     assert "not the vocabulary" in check(content + b"neverseen\n", tokenizer)
+
+
+def test_the_second_tokenizer_splits_every_golden_text_alike(tokenizer, content, tiny_vocab):
+    texts = make_golden_texts(tiny_vocab, max_length=16)
+    assert tokenize(content, texts, lowercase=True, max_length=16) == ids_of(tokenizer, texts)

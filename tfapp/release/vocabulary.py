@@ -36,10 +36,18 @@ def tokenize(content: bytes, texts: Sequence[str], *, lowercase: bool, max_lengt
         if token not in vocabulary:
             raise KeyError(token)
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
+    bert = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
+    tokenizer.normalizer = normalizers.Sequence([*_folding(), bert]) if lowercase else bert
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [[vocabulary[_CLS], *encoding.ids[: max_length - 2], vocabulary[_SEP]] for encoding in encodings]
+
+
+def _folding() -> list[normalizers.Normalizer]:
+    """Unicode's compatibility case folding, but for letters of few languages."""
+    pairs = (("\u00df", "ss"), ("\u03c2", "\u03c3"))
+    replaced = [normalizers.Replace(letter, folded) for letter, folded in pairs]
+    return [normalizers.NFKC(), normalizers.Lowercase(), *replaced]
 
 
 def check_vocabulary(
