@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import tensorflow as tf
 from peers import PeerError, peer_python
 from reporting import about_run, markdown_table, report, save, versions
 from servers import RunningServer, tfapp_server
@@ -69,7 +71,9 @@ def main() -> None:
         findings = schemathesis(server, options)
         draw = random.Random(options.seed)
         rows["REST"] = asyncio.run(by_rest(server, bodies(golden, draw, options.mutations // 2), name))
-        rows["gRPC"] = asyncio.run(by_grpc(server, messages(golden, name, draw, options.mutations // 2)))
+        rows["gRPC"] = asyncio.run(
+            by_grpc(server, messages(golden, name, draw, options.mutations // 2), firsts(golden, name))
+        )
         wrong = asyncio.run(golden_again(server, golden, name))
         alive = server.alive
         log = server.said()
@@ -151,6 +155,17 @@ def messages(golden: Golden, name: str, draw: random.Random, count: int) -> list
     return made
 
 
+def firsts(golden: Golden, name: str) -> list[bytes]:
+    """Makes a request to each signature of strings."""
+    made = []
+    for signature, alias in (("serve", golden.feature), ("serve_examples", "examples")):
+        message = predict_pb2.PredictRequest()
+        message.model_spec.name, message.model_spec.signature_name = name, signature
+        message.inputs[alias].CopyFrom(tf.make_tensor_proto([b""]))
+        made.append(message.SerializeToString())
+    return made
+
+
 def spoil(message: Any, tensor: Any, draw: random.Random) -> None:
     """Makes one part of a message contradict the others, or nothing."""
     size = tensor.tensor_shape.dim[0]
@@ -227,12 +242,15 @@ async def _exchanged(port: int, data: bytes) -> str:
     return status
 
 
-async def by_grpc(server: RunningServer, made: list[bytes]) -> Counter[str]:
+async def by_grpc(server: RunningServer, made: list[bytes], firsts: list[bytes]) -> Counter[str]:
     """Sends messages over one channel, eight at a time."""
     counts: Counter[str] = Counter()
     turn = asyncio.Semaphore(8)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        for first in firsts:  # a signature is compiled when it is first asked, as in TensorFlow Serving
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await call(first, timeout=300)
 
         async def ask(message: bytes) -> str:
             try:

@@ -125,6 +125,11 @@ def test_the_forms_of_a_request_mean_the_same(app):
         np.testing.assert_allclose(row["logits"], rows[0]["logits"], rtol=1e-5, atol=1e-5)
 
 
+def test_one_function_under_two_names_is_loaded_once(loaded):
+    assert loaded.signatures["serve"] is loaded.signatures["serving_default"]
+    assert len(set(map(id, loaded.signatures.values()))) == 3
+
+
 def test_tensors_and_examples_are_taken_by_their_signatures(app, loaded):
     golden = loaded.golden
     ids = golden.inputs.token_ids[3][0]
@@ -379,14 +384,27 @@ def test_grpc_answers_with_the_messages_of_tensorflow_serving(served, loaded):
     assert set(signatures.signature_def) == set(loaded.signatures)
 
 
+def spread(count):
+    """A tensor of one number that stands for many."""
+    tensor = tf.make_tensor_proto([1.0])
+    tensor.tensor_shape.dim[0].size = count
+    return tensor
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda message: message.inputs["text"].string_val.append(b"more"), "3 values for the shape [2]"),
-        (lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", 2**62), "larger"),
+        (
+            lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", 2**62),
+            "values for the shape",
+        ),
         (lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", -1), "shape"),
         (lambda message: message.inputs["text"].__setattr__("dtype", 99), "type"),
         (lambda message: message.inputs["text"].__setattr__("dtype", 1), "values"),
+        (lambda message: message.inputs["text"].__setattr__("dtype", 21), "no type of tensors"),
+        (lambda message: message.inputs["text"].CopyFrom(spread(2**40)), "1 values for the shape"),
+        (lambda message: message.inputs["text"].CopyFrom(spread(4)), "string but float is provided"),
         (lambda message: message.inputs["other"].CopyFrom(message.inputs["text"]), "Sent extra: {other}"),
         (lambda message: message.inputs.pop("text"), "Missing but required: {text}"),
         (
@@ -525,9 +543,7 @@ def test_a_row_that_cannot_be_computed_spoils_no_other_request(tmp_path, by_leng
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         definition = meta.signature_def["serving_default"]
         batching = Batching(max_batch_size=16, batch_timeout_micros=50_000)
-        signature = Signature(
-            "serving_default", definition, session, batching=batching, by_length=by_length, key="numbers"
-        )
+        signature = Signature(definition, session, batching=batching, by_length=by_length, key="numbers")
         assert signature.joins
 
         def ask_for(text):
@@ -551,7 +567,6 @@ def test_strings_are_ordered_back(tmp_path):
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         signature = Signature(
-            "serving_default",
             meta.signature_def["serving_default"],
             session,
             batching=Batching(max_batch_size=64),

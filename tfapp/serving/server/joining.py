@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +31,31 @@ def call_of(fetches: Sequence[Any], feeds: Sequence[str]) -> Any:
     firsts = [tensor.name for tensor in call.inputs][: len(feeds)]
     whole = all(tensor.op is call for tensor in fetches) and sorted(firsts) == sorted(feeds)
     return call if whole and call.type in _CALLS else None
+
+
+def work_of(call: Any, definition: Any, functions: Mapping[str, Any]) -> Hashable:
+    """Identifies what a signature computes, as releases have one function under two names.
+
+    Args:
+        call: What `call_of` found.
+        definition: The ``SignatureDef``.
+        functions: The graph's functions by name.
+
+    Returns:
+        The same for signatures whose inputs and outputs have the same names and meaning.
+    """
+    function = functions[call.get_attr("f").name]
+    calls = [node for node in function.node_def if node.op not in ("Identity", "NoOp")]
+    if len(calls) != 1 or calls[0].op not in _CALLS:
+        return str(call.name)
+    return (
+        calls[0].attr["f"].func.name,
+        tuple(calls[0].input),
+        tuple(sorted(function.ret.items())),
+        tuple(sorted((alias, info.name.partition(":")[2]) for alias, info in definition.outputs.items())),
+        tuple(sorted(definition.inputs)),
+        tuple(tensor.name for tensor in call.inputs[len(definition.inputs) :]),
+    )
 
 
 def joined(

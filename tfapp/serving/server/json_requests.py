@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.serving.server.request_checks import as_strings, type_name
+from tfapp.serving.server.request_checks import type_name
 from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import RequestError, invalid
+from tfapp.serving.server.tensors import as_strings
 
 _MOST_RANK = 8
 _SHOWN = 256

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_release
+from tfapp.serving.server.joining import call_of, work_of
 from tfapp.serving.server.settings import Batching
 from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import RequestError
-from tfapp.serving.server.tensors import array_of
+from tfapp.serving.server.tensors import array_of, as_strings
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 DEFAULT_SIGNATURE = "serving_default"
@@ -56,18 +58,7 @@ class LoadedModel:
         try:
             with self._session.graph.as_default():
                 meta = v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(directory))
-            self.signatures = {
-                name: Signature(
-                    name,
-                    definition,
-                    self._session,
-                    batching=batching,
-                    by_length=self.golden.feature == "text",
-                    key=f"tfapp-{next(_keys)}",
-                )
-                for name, definition in meta.signature_def.items()
-                if not name.startswith("__")
-            }
+            self.signatures = self._signatures(meta, batching)
             self._warm_up()
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
             self.close()
@@ -86,6 +77,31 @@ class LoadedModel:
     def close(self) -> None:
         """Frees the memory of the model; nothing may be running."""
         self._session.close()
+
+    def _signatures(self, meta: Any, batching: Batching) -> dict[str, Signature]:
+        functions = {function.signature.name: function for function in meta.graph_def.library.function}
+        made: dict[Hashable, Signature] = {}
+        signatures = {}
+        for name, definition in meta.signature_def.items():
+            if name.startswith("__"):
+                continue
+            work = self._work(name, definition, functions)
+            if work not in made:
+                made[work] = Signature(
+                    definition,
+                    self._session,
+                    batching=batching,
+                    by_length=self.golden.feature == "text",
+                    key=f"tfapp-{next(_keys)}",
+                )
+            signatures[name] = made[work]
+        return signatures
+
+    def _work(self, name: str, definition: Any, functions: Mapping[str, Any]) -> Hashable:
+        graph = self._session.graph
+        fetches = [graph.get_tensor_by_name(info.name) for info in definition.outputs.values()]
+        call = call_of(fetches, [info.name for info in definition.inputs.values()])
+        return name if call is None else work_of(call, definition, functions)
 
     def _warm_up(self) -> None:
         """Runs recorded requests, then the golden vectors, whose answers must be those of the release."""
@@ -114,13 +130,13 @@ class LoadedModel:
         signature = self.signatures[DEFAULT_SIGNATURE]
         expected = self.golden.reference("saved_model").probabilities
         place = signature.outputs.index("probabilities")
-        worst = 0.0
-        for row, feature in enumerate(self.golden.probe().features):
-            value = np.array([feature], object)
-            for join in (True, False):
-                answer = signature.run([value], join=join)[place]
-                worst = max(worst, float(np.abs(answer[0] - expected[row]).max()))
-        return worst
+        features = as_strings(self.golden.probe().features)
+        rows = [features[row : row + 1] for row in range(len(features))]
+        # All at once, as a batch may wait for more.
+        with ThreadPoolExecutor(len(rows)) as pool:
+            joined = list(pool.map(lambda row: signature.run([row])[place], rows))
+        alone = signature.run([features], join=False)[place]
+        return max(float(np.abs(answer - expected).max()) for answer in (np.concatenate(joined), alone))
 
     def _recorded(self) -> Iterator[tuple[Signature, Arrays]]:
         path = self.directory / WARMUP_FILE

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -118,17 +117,3 @@ def type_name(dtype: tf.DType) -> str:
     """
     name = str(dtype.name)
     return {"float32": "float", "float64": "double"}.get(name, name)
-
-
-def as_strings(values: list[bytes]) -> npt.NDArray[Any]:
-    """Makes an array of strings that keeps bytes of zero at their ends.
-
-    Args:
-        values: The strings.
-
-    Returns:
-        An array of objects.
-    """
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array

@@ -22,7 +22,6 @@ class Signature:
     """One signature of a loaded SavedModel.
 
     Args:
-        name: Its name.
         definition: Its ``SignatureDef``.
         session: The session that holds the variables.
         batching: How requests are joined.
@@ -32,7 +31,6 @@ class Signature:
 
     def __init__(
         self,
-        name: str,
         definition: Any,
         session: Any,
         *,
@@ -40,14 +38,12 @@ class Signature:
         by_length: bool,
         key: str,
     ) -> None:
-        self.name = name
         self.definition = definition
         self.inputs: dict[str, Any] = {alias: definition.inputs[alias] for alias in sorted(definition.inputs)}
         self.outputs = sorted(definition.outputs)
         self.max_batch_size = batching.max_batch_size
-        graph = session.graph
         self._feeds = [definition.inputs[alias].name for alias in self.inputs]
-        fetches = [graph.get_tensor_by_name(definition.outputs[alias].name) for alias in self.outputs]
+        fetches = [session.graph.get_tensor_by_name(definition.outputs[alias].name) for alias in self.outputs]
         self._direct = session.make_callable(fetches, feed_list=self._feeds)
         call = call_of(fetches, self._feeds) if self._rows_fit else None
         self._joined: Any = None

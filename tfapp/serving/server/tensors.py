@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,16 @@ _FIELDS: dict[Any, str] = {
     np.bool_: "bool_val",
 }
 _MOST_RANK = 8
+_MOST_SPREAD = 1 << 24
+"""Most values that one value may stand for: a small message must not become gigabytes."""
 
 
-def array_of(tensor: Any, name: str, *, most_values: int = 1 << 28) -> npt.NDArray[Any]:
+def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
     """Reads a tensor of a message.
 
     Args:
         tensor: A ``TensorProto``.
         name: The input's name, for messages.
-        most_values: Most values that its shape may claim.
 
     Returns:
         The array; strings as an array of `bytes` objects.
@@ -48,13 +50,11 @@ def array_of(tensor: Any, name: str, *, most_values: int = 1 << 28) -> npt.NDArr
     if len(shape) > _MOST_RANK or any(size < 0 for size in shape):
         raise invalid(f"input {name}: {list(shape)} is not the shape of a tensor")
     count = math.prod(shape)
-    if count > most_values:
-        raise invalid(f"input {name}: the shape {list(shape)} is larger than a message can hold")
     if tensor.dtype == tf.string.as_datatype_enum:
         return _shaped(np.array(list(tensor.string_val), object), shape, name, spread=False)
     try:
         dtype = tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype
-    except TypeError as error:
+    except (TypeError, KeyError) as error:  # no type at all, or one of values that no array holds
         raise invalid(f"input {name}: {tensor.dtype} is no type of tensors") from error
     if tensor.tensor_content:
         if dtype not in _FIELDS or len(tensor.tensor_content) != count * np.dtype(dtype).itemsize:
@@ -74,7 +74,7 @@ def _shaped(values: npt.NDArray[Any], shape: tuple[int, ...], name: str, *, spre
     if len(values) == count:
         return values.reshape(shape)
     # As in TensorFlow, the last of too few numbers stands for all that follow.
-    if spread and 1 <= len(values) < count:
+    if spread and 1 <= len(values) < count <= _MOST_SPREAD:
         return np.concatenate([values, np.full(count - len(values), values[-1])]).reshape(shape)
     raise invalid(f"input {name}: the tensor has {len(values)} values for the shape {list(shape)}")
 
@@ -98,3 +98,17 @@ def message_of(array: npt.NDArray[Any]) -> Any:
     for size in array.shape:
         message.tensor_shape.dim.add(size=size)
     return message
+
+
+def as_strings(values: Sequence[bytes]) -> npt.NDArray[Any]:
+    """Makes an array of strings that keeps bytes of zero at their ends.
+
+    Args:
+        values: The strings.
+
+    Returns:
+        An array of objects.
+    """
+    array = np.empty(len(values), object)
+    array[:] = list(values)
+    return array
