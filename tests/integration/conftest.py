@@ -59,4 +59,6 @@ def release(decided_classifier, test_split, tmp_path_factory):
     from tfapp.release import export
 
     directory = tmp_path_factory.mktemp("saved_models") / "tiny"
-    return export(decided_classifier, directory, check_with=test_split, config={"name": "tiny"}, seed=5)
+    return export(
+        decided_classifier, directory, check_with=test_split, config={"name": "tiny"}, web=False, seed=5
+    )

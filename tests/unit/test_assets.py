@@ -1,17 +1,22 @@
 """Fetching packaged assets: from a local index, by hand, concurrently, and when things go wrong."""
 
 import hashlib
+import http.server
 import importlib.util
+import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import tarfile
+import threading
 import zipfile
 from dataclasses import replace
 
 import pytest
 
-from tfapp import assets
+from tfapp import asset_packages
 from tfapp.assets import ASSETS, Asset, cache_dir, fetch, is_cached
 from tfapp.errors import AssetError
 
@@ -132,7 +137,9 @@ def test_an_environment_without_pip_gets_the_cure(cache, index, monkeypatch):
     asset = asset_of(write_wheel(index))
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        assets.importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find(name, *rest)
+        asset_packages.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "pip" else find(name, *rest),
     )
     with pytest.raises(AssetError, match="ensurepip"):
         fetch(asset)
@@ -173,7 +180,7 @@ def test_the_megabytes_of_a_growing_file_are_counted_up_to_the_total(tmp_path):
         "        file.write(bytes(1_000_000)); file.flush(); time.sleep(0.05)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", grow, str(tmp_path / "file.whl")])
-    assert list(assets._megabytes(process, tmp_path, 4)) == [1, 2, 3, 4]
+    assert list(asset_packages._megabytes(process, tmp_path, 4)) == [1, 2, 3, 4]
     assert process.returncode == 0
 
 
@@ -186,7 +193,7 @@ def test_pip_keeps_the_arriving_file_below_the_cache_where_it_can_be_followed(ca
         return popen(command, **options)
 
     asset = asset_of(write_wheel(index))
-    monkeypatch.setattr(assets.subprocess, "Popen", note)
+    monkeypatch.setattr(asset_packages.subprocess, "Popen", note)
     fetch(asset)
     assert len(seen) == 1
     assert seen[0].startswith(str(cache))
@@ -230,6 +237,113 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, index):
     monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "file"))
     with pytest.raises(AssetError, match="TFAPP_CACHE"):
         fetch(asset)
+
+
+def write_tarball(folder, members, *, link=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "carriers-script-1.0.0.tgz"
+    with tarfile.open(path, "w:gz") as tarball:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tarball.addfile(info, io.BytesIO(content))
+        if link:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tarball.addfile(info)
+    return path
+
+
+SCRIPTS = {
+    "package/package.json": json.dumps(
+        {
+            "name": "@carriers/script",
+            "version": "1.0.0",
+            "scripts": {"prepack": "exit 1", "install": "exit 1"},
+        }
+    ).encode(),
+    "package/dist/index.js": b"throw new Error('the code of a package must never run');\n",
+    "package/wasm/run.wasm": b"\0asm" * 1000,
+}
+
+
+def script_asset(tarball):
+    return replace(
+        asset_of(tarball),
+        package="@carriers/script",
+        version="1.0.0",
+        root="package/",
+        members=("dist/", "wasm/"),
+        client="npm",
+    )
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """A registry on loopback that npm takes packages from, and nothing else: it offers one tarball."""
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm on the PATH")
+    tarball = write_tarball(tmp_path / "registry", SCRIPTS)
+
+    class Registry(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = tarball.read_bytes()
+            if not self.path.endswith(".tgz"):
+                found = {"tarball": f"{address}/script.tgz", "shasum": hashlib.sha1(content).hexdigest()}
+                version = {"name": "@carriers/script", "version": "1.0.0", "dist": found}
+                tags = {"latest": "1.0.0"}
+                content = json.dumps({**version, "versions": {"1.0.0": version}, "dist-tags": tags}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("npm_config_registry", address)
+        yield tarball
+        server.shutdown()
+
+
+def test_npm_downloads_a_package_and_nothing_of_it_runs(cache, registry):
+    asset = script_asset(registry)
+    folder = fetch(asset)
+    assert files_below(folder) == ["asset.json", "dist/index.js", "wasm/run.wasm"]
+    assert is_cached(asset)
+    (folder / "wasm" / "run.wasm").write_bytes(b"\1asm" * 1000)
+    assert (fetch(asset) / "wasm" / "run.wasm").read_bytes() == SCRIPTS["package/wasm/run.wasm"]
+
+
+def test_a_tarball_put_into_the_cache_by_hand_needs_no_npm(cache, tmp_path, monkeypatch):
+    asset = script_asset(write_tarball(cache / "tarballs", SCRIPTS))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (fetch(asset) / "dist" / "index.js").is_file()
+
+
+def test_without_npm_the_error_says_which_tarball_to_put_where(cache, tmp_path, monkeypatch):
+    asset = script_asset(write_tarball(tmp_path, SCRIPTS))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AssetError) as caught:
+        fetch(asset)
+    for part in (
+        "needs npm",
+        "npm pack @carriers/script@1.0.0",
+        "carriers-script-1.0.0.tgz",
+        str(cache / "tarballs"),
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("member", ["package/dist/../../evil.js", "package/dist/link.js"])
+def test_a_tarball_with_an_unsafe_member_is_refused(cache, member):
+    link = member if "link" in member else None
+    members = SCRIPTS if link else {**SCRIPTS, member: b"evil"}
+    with pytest.raises(AssetError, match="unsafe member"):
+        fetch(script_asset(write_tarball(cache / "tarballs", members, link=link)))
+    assert not list(cache.rglob("evil*"))
 
 
 def test_every_asset_is_pinned_and_tells_its_terms():

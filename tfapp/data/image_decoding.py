@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfapp.data.image_headers import ImageHeader, header_of, problem_text
 from tfapp.data.image_limits import MAX_PIXELS as MAX_PIXELS
 from tfapp.data.image_limits import MOST_MAX_PIXELS
-from tfapp.data.image_resizing import oriented, padded, resized, target_size, used_part
+from tfapp.data.image_resizing import BILINEAR_TO, oriented, padded, resized, target_size, used_part
 from tfapp.data.image_rows import EncodedImages, ImageRows, naming_bad_images
 from tfapp.data.image_segments import bytes_at, gif_palette_size
 from tfapp.errors import ConfigError, nearest
@@ -52,6 +52,8 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
     tensor_endpoint = "serve_pixels"
     tensor_dtypes: ClassVar[dict[str, str]] = {"pixels": "uint8"}
     variants = ("saved_model", "keras", "float32", "float16", "dynamic", "int8")
+    # What a browser can run, the best first: in WebAssembly, 8-bit weights alone make convolutions slower.
+    web_variants = ("int8", "float16", "float32", "dynamic")
 
     def __init__(
         self,
@@ -220,6 +222,10 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
     def asset_files(self) -> dict[str, bytes]:
         """The files an edge device needs to make pixels: none."""
         return {}
+
+    def web_settings(self) -> dict[str, Any]:
+        """What a web page needs to make nearly the same pixels of an image, as JSON takes it."""
+        return {**self.get_config(), "bilinear_to": BILINEAR_TO, "jpeg_ratios": list(_RATIOS)}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that build an equal decoder."""

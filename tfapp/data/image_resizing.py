@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_BILINEAR_TO = 1.2
+BILINEAR_TO = 1.2
 """From this shrinking on, bilinear interpolation passes pixels over, and fine patterns alias."""
 
 
@@ -62,7 +62,7 @@ def resized(pixels: tf.Tensor, size: tf.Tensor, aspect: str) -> tf.Tensor:
     target = target_size(full, size, aspect)
     if aspect == "crop":
         pixels = tf.slice(pixels, tf.pad(corner, [[0, 1]]), tf.concat([part, [3]], axis=0))
-    shrinks = tf.reduce_any(tf.cast(part, tf.float32) > _BILINEAR_TO * tf.cast(target, tf.float32))
+    shrinks = tf.reduce_any(tf.cast(part, tf.float32) > BILINEAR_TO * tf.cast(target, tf.float32))
     return tf.cond(shrinks, lambda: _averaged(pixels, part, target), lambda: _interpolated(pixels, target))
 
 

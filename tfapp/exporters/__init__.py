@@ -8,11 +8,13 @@ from tfapp.exporters.keras_file import export_keras
 from tfapp.exporters.saved_model import export_saved_model
 from tfapp.exporters.tflite import VARIANTS as TFLITE_VARIANTS
 from tfapp.exporters.tflite import export_tflite
+from tfapp.exporters.web_page import export_web_page
 
 EXPORTERS: dict[str, Callable[..., Path]] = {
     "saved_model": export_saved_model,
     "keras": export_keras,
     "tflite": export_tflite,
+    "web_page": export_web_page,
 }
 
 __all__ = [
@@ -21,5 +23,6 @@ __all__ = [
     "export_keras",
     "export_saved_model",
     "export_tflite",
+    "export_web_page",
     "in_float32",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 from tfapp import __version__
 from tfapp.errors import ConfigError, DataError, ReleaseRefused
 from tfapp.evaluation.robustness import AttackSettings, Robustness
-from tfapp.exporters import in_float32
+from tfapp.exporters import export_web_page, in_float32
 from tfapp.release.answers import Reference
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
@@ -20,6 +20,7 @@ from tfapp.release.gate import Budget
 from tfapp.release.manifest import hash_files, plain, read_manifest, write_manifest
 from tfapp.release.measure import measure
 from tfapp.release.model_card import model_card, preset_name
+from tfapp.release.page_runtime import page_runtime
 from tfapp.release.publish import check_name, publish, refuse, staging
 
 _logger = logging.getLogger("tfapp")
@@ -110,6 +111,7 @@ def export(
     attack: Robustness | AttackSettings | Mapping[str, Any] | None = None,
     black_box_queries: int = 200,
     black_box_examples: int = 50,
+    web: bool | None = None,
     seed: int | None = None,
 ) -> Release:
     """Exports a classifier, measures every artifact in a fresh process, and releases them if all are good.
@@ -135,6 +137,8 @@ def export(
         black_box_queries: How often that attack on a TFLite file itself may ask about a row; 0 leaves it out.
         black_box_examples: On how many rows it is tried, drawn from those that survive the examples of the
             model.
+        web: Whether the release gets ``edge/web/``, a page that runs its ``.tflite`` files in a browser and
+            takes 6 MB. None for one if the page's runtime is in the cache; True fetches it if it is not.
         seed: The seed that the model was made with, for the manifest.
 
     Returns:
@@ -143,8 +147,9 @@ def export(
     Raises:
         ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
-        ConfigError: When a variant is unknown or cannot be made of this model, or ``evaluation`` is of other
-            classes or another temperature than the model's.
+        ConfigError: When a variant is unknown or cannot be made of this model, ``evaluation`` is of other
+            classes or another temperature than the model's, or a page is wanted that could run no variant.
+        AssetError: When a page is wanted and its runtime cannot be fetched.
         DataError: When ``check_with`` is empty or has other classes than the model, or an image cannot be
             read or decoded any more.
     """
@@ -163,6 +168,7 @@ def export(
     for limit, value in limits.items():
         if value < 0:
             raise ConfigError(f"{limit} = {value}: it must be 0 or more.")
+    runtime = page_runtime(web, model, variants)
     attacked = None if attack is None else _attacked(attack, model, check_with)
     with staging(directory) as stage:
         _logger.info("export: %s", ", ".join(variants))
@@ -203,6 +209,8 @@ def export(
             feature=model.preprocessor.feature_name,
         )
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
+        if runtime is not None and not reasons:
+            export_web_page(model, stage.release, name=name, runtime=runtime, variants=variants)
         content["files"] = hash_files(stage.release)
         if reasons:
             write_manifest(stage.release, content)

@@ -1,0 +1,341 @@
+"""The page for browsers: its scripts do as the release does, and it is whole wherever it is copied to."""
+
+import base64
+import gzip
+import hashlib
+import html.parser
+import json
+import random
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import flatbuffers
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from node import SCRIPTS, run_script
+
+from tfapp.assets import ASSETS
+from tfapp.data.characters import character_table
+from tfapp.data.encoded import average_windows
+from tfapp.data.image_decoding import ImageDecoder
+from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.errors import AssetError, ConfigError
+from tfapp.exporters import export_web_page
+from tfapp.release.page_runtime import page_runtime
+
+ENCODE = """
+import { WordPiece } from "./wordpiece.js";
+answer(given.map(({ vocabulary, settings, texts }) => {
+  const tokenizer = new WordPiece(vocabulary, settings);
+  return texts.map((text) => tokenizer.encode(text));
+}));
+"""
+RESIZE = """
+import { modelPixels } from "./pixels.js";
+answer(given.map(({ height, width, data, settings, jpeg }) => {
+  const image = { height, width, data: Buffer.from(data, "base64") };
+  return Buffer.from(modelPixels(image, settings, jpeg)).toString("base64");
+}));
+"""
+ODD = [
+    "",
+    " \t\r\n\u00a0\u3000\u200b",
+    "\0 a\0b \x7f \x85 \ufffd \ufffe",
+    "Straße ŒUVRE ﬁﬂ ŉ İstanbul ΣΊΣΥΦΟΣ ǅ ẞ",
+    "e\u0301 E\u0301 a\u0327\u0301 q\u0307\u0323 \u0301alone",
+    "각 가각힣 ㄱ 한국어",
+    "中文，新闻。 𠀀 龜 ｆｕｌｌ　ｗｉｄｔｈ ㌀ ㍻",  # noqa: RUF001
+    "## ##s a##s [UNK] [CLS] [SEP] don't ... --3.14",
+    "a" * 100 + " " + "a" * 101 + " " + "é" * 50 + " " + "é" * 51 + " " + "ä" * 100,
+    "soft\u00adhyphen zero\u200dwidth \ufeffbom \u2028line\u2029",
+    "🙂👩‍👩‍👧 ⅷ ½ ² ℌ ﷺ",  # noqa: RUF001
+    "غِيَاب हिन्दी ไทย ꙮ 𐐀 𝔄",  # noqa: RUF001
+]
+
+
+def odd_texts(vocabulary, *, count, seed):
+    """Draws characters of all planes, whole words, and all that lies between."""
+    draw = random.Random(seed)
+    spans = [(0, 0x80), (0x20, 0x7F), (0x80, 0x250), (0x250, 0x3100), (0x3000, 0xD800), (0xE000, 0x10000)]
+    spans += [(0x10000, 0x20000), (0x20000, 0x110000)]
+
+    def piece():
+        if draw.random() < 0.4:
+            return draw.choice(vocabulary) + draw.choice(["", " ", "-"])
+        return chr(draw.randrange(*draw.choice(spans)))
+
+    return ["".join(piece() for _ in range(draw.randrange(40))) for _ in range(count)]
+
+
+def rows_of(tokenizer, texts):
+    encoded = tokenizer.encode(texts)
+    rows = [[] for _ in texts]
+    for row, owner in enumerate(range(len(texts)) if encoded.texts is None else encoded.texts):
+        start, end = encoded.row_splits[row : row + 2]
+        rows[owner].append(encoded.values[start:end].tolist())
+    return rows
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_word_pieces_are_those_of_tf_text_on_odd_strings(tiny_vocab, tmp_path, lowercase):
+    vocabulary = [*tiny_vocab, "中", "新", "##新", "ss", "##ss", "é", "##é", "Film", "##'s", "##", "한", "##ᆨ"]
+    # Every character of the planes that are in use, some at a time, each behind and before letters.
+    points = [point for point in range(0x20000) if not 0xD800 <= point < 0xE000]
+    every = ["".join(f"{chr(point)}s" for point in points[at : at + 80]) for at in range(0, len(points), 80)]
+    texts = [*ODD, *odd_texts(vocabulary, count=800, seed=1), *every]
+    tokenizer = WordPieceTokenizer(vocabulary, lowercase=lowercase, max_length=4096)
+    given = [{"vocabulary": vocabulary, "settings": tokenizer.web_settings(), "texts": texts}]
+    (found,) = run_script(tmp_path, ENCODE, given)
+    assert found == rows_of(tokenizer, texts)
+
+
+def test_long_texts_are_cut_or_split_as_the_tokenizer_does(tiny_vocab, tmp_path):
+    texts = [*ODD, *(" ".join(["film"] * count) for count in (1, 9, 10, 11, 17, 18, 19, 100, 500))]
+    tokenizers = [
+        WordPieceTokenizer(tiny_vocab, max_length=length, long_texts=long_texts)
+        for length, long_texts in ((12, "truncate"), (12, "windows"), (3, "windows"))
+    ]
+    given = [
+        {"vocabulary": tiny_vocab, "settings": tokenizer.web_settings(), "texts": texts}
+        for tokenizer in tokenizers
+    ]
+    for tokenizer, found in zip(tokenizers, run_script(tmp_path, ENCODE, given), strict=True):
+        assert found == rows_of(tokenizer, texts)
+
+
+def test_half_a_surrogate_pair_is_a_replacement_character(tiny_vocab, tmp_path):
+    tokenizer = WordPieceTokenizer(tiny_vocab)
+    given = [{"vocabulary": tiny_vocab, "settings": tokenizer.web_settings(), "texts": []}]
+    script = ENCODE.replace("answer(", 'given[0].texts = ["a\\ud83d b", "film \\udc00"];\nanswer(')
+    found = run_script(tmp_path, script, given)
+    assert found == [rows_of(tokenizer, ["a\ufffd b", "film \ufffd"])]
+
+
+def test_windows_are_averaged_as_a_release_averages_them(tmp_path):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 4, (5, 3))
+    powers = np.exp(logits)
+    rows = (powers / powers.sum(axis=1, keepdims=True)).tolist()
+    script = 'import { averaged } from "./wordpiece.js";\nanswer([averaged(given), averaged([[1, 0, 0]])]);'
+    found, single = run_script(tmp_path, script, rows)
+    mean = np.exp(average_windows(logits, np.zeros(5, np.int64))[0])
+    np.testing.assert_allclose(found, mean / mean.sum(), atol=1e-12)
+    assert single == [1, 0, 0]
+
+
+def test_a_table_of_characters_tells_them_apart():
+    table = character_table(lowercase=True)
+    replaced = {first + at: text for first, *texts in table["replaced"] for at, text in enumerate(texts)}
+    assert (replaced[ord("A")], replaced[ord("É")], replaced[ord("ß")], replaced[0]) == ("a", "e", "ss", " ")
+    assert table["hangul"]
+    assert not any(0xAC00 <= point <= 0xD7A3 for point in replaced)
+    within = {
+        name: {point for at in range(0, len(table[name]), 2) for point in range(*span(table[name], at))}
+        for name in ("removed", "spaces", "separators")
+    }
+    assert within["removed"] >= {0x301, 0xAD, 0x200D}
+    assert within["spaces"] >= {ord(" "), ord("\t"), 0x3000}
+    assert within["separators"] >= {ord("#"), ord("$"), ord("中"), 0x3001}
+    assert not within["separators"] & {ord("a"), ord("0"), ord("é")}
+    plain = character_table(lowercase=False)
+    assert (plain["removed"], plain["hangul"]) == ([], False)
+
+
+def span(ranges, at):
+    return ranges[at], ranges[at] + ranges[at + 1]
+
+
+def test_pixels_are_those_of_the_decoder(tmp_path):
+    generator = np.random.default_rng(0)
+    given, wanted = [], []
+    for number in range(24):
+        height, width = (int(side) for side in generator.integers(1, 260, 2))
+        pixels = generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        if number % 2:
+            pixels = np.linspace(0, 255, pixels.size).reshape(pixels.shape).astype(np.uint8)
+        aspect = ("stretch", "crop", "pad")[number % 3]
+        decoder = ImageDecoder([(64, 64), (48, 80)][number // 3 % 2], aspect=aspect)
+        wanted.append(decoder.decode(tf.io.encode_png(pixels)).numpy())
+        given.append(image_of(pixels, decoder, jpeg=False))
+    gaps = [
+        np.abs(found.astype(int) - want.astype(int))
+        for found, want in zip(resized(tmp_path, given), wanted, strict=True)
+    ]
+    # Where a value is halfway between two, the compiler's order of additions may decide.
+    assert max(gap.max() for gap in gaps) <= 1
+    assert sum(int(gap.sum()) for gap in gaps) <= 3
+
+
+def test_jpeg_files_that_are_decoded_at_a_fraction_of_their_size_come_close(tmp_path):
+    height, width = np.mgrid[:500, :700]
+    waves = [np.sin(height / 17) + np.cos(width / 23), np.sin((height + width) / 31), np.cos(height / 11)]
+    pixels = np.stack([120 + 40 * wave for wave in waves], axis=-1).astype(np.uint8)
+    content = tf.io.encode_jpeg(pixels, quality=92)
+    full = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    decoders = [ImageDecoder(size) for size in (400, 200, 100, 40)]
+    found = resized(tmp_path, [image_of(full, decoder, jpeg=True) for decoder in decoders])
+    gaps = [
+        np.abs(pixels - decoder.decode(content).numpy().astype(int))
+        for pixels, decoder in zip(found, decoders, strict=True)
+    ]
+    # At its own size a file is decoded alike; averages of pixels are not quite the decoder's at a half.
+    assert [gap.max() <= 1 for gap in gaps] == [True, False, False, False]
+    assert max(gap.max() for gap in gaps) <= 4
+    assert max(gap.mean() for gap in gaps) < 0.5
+
+
+def image_of(pixels, decoder, *, jpeg):
+    data = base64.b64encode(pixels.tobytes()).decode()
+    height, width = pixels.shape[:2]
+    return {"height": height, "width": width, "data": data, "settings": decoder.web_settings(), "jpeg": jpeg}
+
+
+def resized(folder, given):
+    shapes = [(*image["settings"]["image_size"], 3) for image in given]
+    found = run_script(folder, RESIZE, given)
+    return [
+        np.frombuffer(base64.b64decode(data), np.uint8).reshape(shape)
+        for data, shape in zip(found, shapes, strict=True)
+    ]
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    """Files that are named as the runtime's are."""
+    folder = tmp_path / "litertjs"
+    builds = ("wasm/litert_wasm_internal", "wasm/litert_wasm_compat_internal")
+    for name in ("dist/index.js", *(f"{build}{end}" for build in builds for end in (".js", ".wasm"))):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode() * 100)
+    return folder
+
+
+def write_model(folder, variant, *, quantization=None):
+    """Writes a .tflite file that says what its answer is like, and has nothing else."""
+    answer = schema.TensorT()
+    answer.type = schema.TensorType.FLOAT32
+    if quantization:
+        answer.type = schema.TensorType.UINT8
+        answer.quantization = schema.QuantizationParametersT()
+        answer.quantization.scale, answer.quantization.zeroPoint = [quantization[0]], [quantization[1]]
+    graph = schema.SubGraphT()
+    graph.tensors, graph.outputs = [schema.TensorT(), answer], [1]
+    model = schema.ModelT()
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"model-{variant}.tflite").write_bytes(bytes(builder.Output()))
+
+
+def test_a_page_says_what_it_runs_and_brings_all_that_it_needs(tiny_classifier, runtime, tmp_path):
+    edge = tmp_path / "release" / "edge"
+    for variant in ("float32", "dynamic"):
+        write_model(edge, variant)
+    page = export_web_page(
+        tiny_classifier, edge.parent, name="tiny", runtime=runtime, variants=["keras", "float32", "dynamic"]
+    )
+    assert page == edge / "web"
+    settings = json.loads((page / "settings.json").read_text(encoding="utf-8"))
+    assert (settings["name"], settings["feature"]) == ("tiny", "text")
+    assert settings["classes"] == list(tiny_classifier.classes)
+    assert [entry["variant"] for entry in settings["variants"]] == ["dynamic", "float32"]
+    for entry in settings["variants"]:
+        assert (edge / entry["path"]).stat().st_size == entry["bytes"]
+        assert "step" not in entry
+    names = {path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()}
+    own = {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*") if path.is_file()}
+    builds = ("litert/litert_wasm_internal", "litert/litert_wasm_compat_internal")
+    brought = {f"{build}{end}" for build in builds for end in (".js", ".wasm.gz")}
+    assert names == own | brought | {"settings.json", "litert/index.js"}
+    packed = (page / f"{builds[0]}.wasm.gz").read_bytes()
+    assert gzip.decompress(packed) == (runtime / "wasm" / "litert_wasm_internal.wasm").read_bytes()
+    assert packed[4:8] == bytes(4), "no time is in it: equal runtimes are equal files"
+
+
+def test_integers_come_with_what_a_step_of_them_is_worth(runtime, tmp_path):
+    write_model(tmp_path / "edge", "int8", quantization=(1 / 256, 3))
+    model = SimpleNamespace(classes=("a", "b"), preprocessor=ImageDecoder((32, 48), aspect="pad"))
+    page = export_web_page(model, tmp_path, name="grey", runtime=runtime, variants=["int8"])
+    settings = json.loads((page / "settings.json").read_text(encoding="utf-8"))
+    (entry,) = settings["variants"]
+    assert (entry["step"], entry["zero"]) == (1 / 256, 3)
+    assert settings["preprocessor"]["image_size"] == [32, 48]
+    assert (settings["feature"], settings["preprocessor"]["aspect"]) == ("image_bytes", "pad")
+
+
+def test_a_page_without_a_variant_for_browsers_is_refused(tiny_classifier, runtime, tmp_path):
+    with pytest.raises(ConfigError, match="dynamic, float16, float32"):
+        export_web_page(
+            tiny_classifier, tmp_path, name="tiny", runtime=runtime, variants=["saved_model", "text"]
+        )
+
+
+class Addresses(html.parser.HTMLParser):
+    """Gathers what a page refers to."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href", "action")]
+
+
+def test_the_page_names_no_other_place_and_its_policy_forbids_them():
+    content = (SCRIPTS / "index.html").read_text(encoding="utf-8")
+    parser = Addresses()
+    parser.feed(content)
+    for address in parser.found:
+        assert (SCRIPTS / address).is_file(), address
+    for path in SCRIPTS.glob("*.*"):
+        places = re.findall(r"https?://[^\s\"'<>]+", path.read_text(encoding="utf-8"))
+        assert set(places) <= {"http://www.w3.org/2000/svg"}, path.name
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', content)[1]
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    # The only inline script is the import map, by its checksum.
+    (script,) = re.findall(r"<script[^>]*>(.+?)</script>", content, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+    for target in json.loads(script)["imports"].values():
+        assert (SCRIPTS / target).is_file()
+
+
+def test_the_runtime_comes_with_its_licence():
+    notice = (SCRIPTS / "litert" / "NOTICE.txt").read_text(encoding="utf-8")
+    asset = ASSETS["litertjs"]
+    assert f"{asset.package} {asset.version}" in notice
+    assert asset.licence == "Apache-2.0"
+    root = Path(__file__).parents[2]
+    assert (SCRIPTS / "litert" / "LICENSE.txt").read_bytes() == (root / "LICENSE").read_bytes()
+
+
+def test_without_its_runtime_the_page_is_left_out_and_the_cure_is_said(
+    tiny_classifier, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    with caplog.at_level("INFO", logger="tfapp"):
+        assert page_runtime(None, tiny_classifier, ["dynamic"]) is None
+    assert "`tfapp presets fetch litertjs` adds it" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", logger="tfapp"):
+        assert page_runtime(False, tiny_classifier, ["dynamic"]) is None
+        assert page_runtime(None, tiny_classifier, ["keras"]) is None
+    assert caplog.text == ""
+
+
+def test_a_page_that_is_wanted_is_not_left_out_in_silence(tiny_classifier, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="a browser can run none of keras, text; add one of dynamic"):
+        page_runtime(True, tiny_classifier, ["keras", "text"])
+    asset = ASSETS["litertjs"]
+    tarballs = tmp_path / "cache" / "tarballs"
+    tarballs.mkdir(parents=True)
+    (tarballs / asset.file_name).write_bytes(b"something else")
+    with pytest.raises(AssetError, match="is not 'litertjs'"):
+        page_runtime(True, tiny_classifier, ["dynamic"])
