@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +21,16 @@ from pathlib import Path
 from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+# Chromium reads commands from descriptor 3 and answers on 4.
+_START = """
+import fcntl, os, sys
+given, taken = (fcntl.fcntl(int(number), fcntl.F_DUPFD_CLOEXEC, 10) for number in sys.argv[1:3])
+os.dup2(given, 3)
+os.dup2(taken, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 class BrowserGoneError(Exception):
@@ -34,10 +45,8 @@ class Chromium:
         self._from, theirs_out = os.pipe()
         command = [executable, "--headless", "--remote-debugging-pipe", "--no-sandbox", "--no-first-run"]
         command += ["--disable-gpu", "--disable-extensions", f"--user-data-dir={profile}", "about:blank"]
-        # Chromium reads commands from descriptor 3 and answers on 4.
-        start = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            ["sh", "-c", start, "sh", *command],
+            [sys.executable, "-c", _START, str(theirs_in), str(theirs_out), *command],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -74,14 +83,18 @@ class Chromium:
         message, self._read = self._read.split(b"\0", 1)
         return json.loads(message)
 
-    def open(self, url: str, *, width: int = 1200, height: int = 1000, dark: bool = False) -> Page:
-        """Opens a page in a tab of its own."""
+    def open(
+        self, url: str, *, width: int = 1200, height: int = 1000, dark: bool = False, before: str = ""
+    ) -> Page:
+        """Opens a page in a tab of its own; ``before`` is run in it ahead of its own scripts."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             page.call(f"{domain}.enable")
         page.show(width=width, height=height, dark=dark)
+        if before:
+            page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         page.call("Page.navigate", url=url)
         page.wait("location.href !== 'about:blank' && document.readyState === 'complete'")
         return page
@@ -201,10 +214,19 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Decoding(_Quiet):
+    """A server that calls the compression of .gz files an encoding, as some do."""
+
+    def end_headers(self) -> None:
+        if self.path.endswith(".gz"):
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
+
+
 @contextlib.contextmanager
-def static_server(folder: Path) -> Iterator[str]:
+def static_server(folder: Path, *, decoding: bool = False) -> Iterator[str]:
     """Serves a folder on loopback; yields the address that ends in ``/``."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(_Decoding if decoding else _Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -62,3 +63,30 @@ def release(decided_classifier, test_split, tmp_path_factory):
     return export(
         decided_classifier, directory, check_with=test_split, config={"name": "tiny"}, web=False, seed=5
     )
+
+
+@pytest.fixture(scope="session")
+def litertjs():
+    """The folder of the page's runtime; without it a test is skipped, or fails under CI."""
+    from tfapp.assets import ASSETS, fetch
+    from tfapp.errors import AssetError
+
+    try:
+        return fetch(ASSETS["litertjs"])
+    except AssetError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"LiteRT.js cannot be fetched here: {error}")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; without one a test is skipped, or fails under CI."""
+    from browser import chromium, find_chromium
+
+    if find_chromium() is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no Chromium on the PATH")
+        pytest.skip("there is no Chromium on the PATH")
+    with chromium() as started:
+        yield started

@@ -275,3 +275,59 @@ def test_an_archive_that_lost_a_file_is_unpacked_again(tmp_path, monkeypatch):
     lost.unlink()
     assert unpack(tmp_path / "photos.tar") == folder
     assert lost.read_bytes() in (b"cat", b"dog")
+
+
+@pytest.mark.browser
+def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trained, data, tmp_path):
+    from browser import static_server
+    from PIL import Image
+
+    model, _, _ = trained
+    budget = Budget(min_agreement=0.95, max_accuracy_drop=0.05)
+    variants = ["float32", "int8"]
+    released = export(
+        model,
+        tmp_path / "stripes",
+        check_with=data.test,
+        data=data,
+        variants=variants,
+        budget=budget,
+        web=True,
+    )
+    ready = "document.documentElement.dataset.state === 'ready'"
+    pictures = {}
+    for number, name in enumerate(("lying.png", "standing.jpg", "lying.bmp")):
+        wave = np.where(np.arange(90) // 11 % 2, 180, 70).astype(np.uint8)
+        wave = np.broadcast_to(wave[:, None] if name.startswith("lying") else wave, (90, 90))
+        pictures[name] = tmp_path / name
+        Image.fromarray(np.stack([wave, wave + number, wave], axis=-1)).save(pictures[name])
+    inputs, _ = model.preprocessor.fixed([path.read_bytes() for path in pictures.values()])
+    scaled = np.asarray(model(inputs, training=False)) / model.temperature
+    expected = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+    with static_server(released.path / "edge") as address:
+        page = browser.open(f"{address}web/?variant=float32")
+        page.wait(ready)
+        for name, probabilities in zip(pictures, expected, strict=True):
+            page.run("document.getElementById('result').hidden = true")
+            page.choose_file("#file", pictures[name])
+            page.wait(f"!document.getElementById('result').hidden && {ready}")
+            assert page.run("document.getElementById('answer').textContent") == name.split(".")[0]
+            shown = page.run("document.querySelector('.bar .value').textContent")
+            assert float(shown.removesuffix(" %")) == pytest.approx(100 * probabilities.max(), abs=0.06)
+        page.run(
+            "document.dispatchEvent(Object.assign(new Event('drop', { cancelable: true }), "
+            "{ dataTransfer: { files: [new File(['no picture'], 'x.png')] } }))"
+        )
+        page.wait("document.getElementById('status').textContent.includes('no picture that the browser can')")
+        for variant in variants:
+            page = browser.open(f"{address}web/?variant={variant}", width=390, height=844)
+            page.wait(ready)
+            page.run("document.getElementById('check').click()")
+            page.wait("document.getElementById('verdict').dataset.found")
+            found = json.loads(page.run("document.getElementById('verdict').dataset.found"))
+            assert (found["agree"], found["total"]) == (50, 50)
+            # JPEG files that are decoded at a fraction of their size come out a little different.
+            assert found["same"] >= 40
+            assert found["largest"] <= found["tolerance"]
+            assert page.run("document.documentElement.scrollWidth") <= 390
+            assert page.complaints() == []
