@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -219,6 +220,12 @@ def export(
             stage, lambda number: write_manifest(stage.release, {**content, "version": number})
         )
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
+        if runtime is not None:
+            _logger.info(
+                "export: its page for browsers is /web/ of `python -m http.server --bind 127.0.0.1 --directory "
+                "%s`",
+                shlex.quote(str(path / "edge")),
+            )
         return Release(path, version, read_manifest(path))
 
 
