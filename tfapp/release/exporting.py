@@ -222,8 +222,8 @@ def export(
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
         if runtime is not None:
             _logger.info(
-                "export: its page for browsers is /web/ of `python -m http.server --bind 127.0.0.1 --directory "
-                "%s`",
+                "export: its page for browsers is /web/ of "
+                "`python -m http.server --bind 127.0.0.1 --directory %s`",
                 shlex.quote(str(path / "edge")),
             )
         return Release(path, version, read_manifest(path))
