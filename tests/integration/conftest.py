@@ -90,3 +90,11 @@ def browser():
         pytest.skip("there is no Chromium on the PATH")
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def aarch64():
+    """A folder with Python and LiteRT for aarch64, which qemu runs; without it a test is skipped."""
+    from aarch64 import make_aarch64
+
+    return make_aarch64()

@@ -356,3 +356,11 @@ def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trai
             assert found["largest"] <= found["tolerance"]
             assert page.run("document.documentElement.scrollWidth") <= 390
             assert page.complaints() == []
+
+
+@pytest.mark.qemu
+def test_golden_images_are_answered_alike_on_another_processor(aarch64, release, tmp_path, monkeypatch):
+    from aarch64 import check_answers_there
+
+    variants = ("float32", "float16", "dynamic", "int8")
+    check_answers_there(aarch64, release.path / "edge", variants, tmp_path, monkeypatch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -258,6 +259,12 @@ def export(
                 " writes the configuration of servers then.",
                 error,
                 str(directory),
+            )
+        if runtime is not None:
+            _logger.info(
+                "export: its page for browsers is /web/ of "
+                "`python -m http.server --bind 127.0.0.1 --directory %s`",
+                shlex.quote(str(path / "edge")),
             )
         return Release.load(path)
 

@@ -21,9 +21,10 @@ from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.probe import Probe
 
-# Room for another processor's rounding: of float32 arithmetic, and of quantised activations.
+# Room for another processor's rounding: of float32 arithmetic, and of quantised activations. Dynamic MiniLM
+# answers otherwise than on x86 by up to 0.032 in WebAssembly, and by up to 0.037 on aarch64.
 _TOLERANCE = 1e-3
-_QUANTISED_TOLERANCE = 2e-2
+_QUANTISED_TOLERANCE = 5e-2
 # Integer arithmetic moves a few inputs that are unlike any of training; each kind of them has more than that.
 _INTEGER_SHARE = 0.1
 
