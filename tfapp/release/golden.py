@@ -21,10 +21,12 @@ from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.probe import Probe
 
-# Room for another processor's rounding: of float32 arithmetic, and of quantised activations. Dynamic MiniLM
-# answers otherwise than on x86 by up to 0.032 in WebAssembly, and by up to 0.037 on aarch64.
+# Room for another processor's rounding: of float32 arithmetic, and of quantised activations. What rounded
+# weights have moved at export tells how steep a model is; WebAssembly and aarch64 have moved MiniLM and
+# MobileNetV2 by 0.28 to 0.44 of that. Integer arithmetic is the same everywhere.
 _TOLERANCE = 1e-3
-_QUANTISED_TOLERANCE = 5e-2
+_QUANTISED_TOLERANCE = 2e-2
+_QUANTISED_SHARE = 0.75
 # Integer arithmetic moves a few inputs that are unlike any of training; each kind of them has more than that.
 _INTEGER_SHARE = 0.1
 
@@ -124,8 +126,9 @@ class Golden:
             gap = float(differences(answers, self.reference(variant)).max())
             self.tolerance[variant] = max(_TOLERANCE, 3 * gap)
         else:
+            moved = 0.0 if answers.step else float(differences(answers, self.reference(variant)).max())
+            self.tolerance[variant] = max(_QUANTISED_TOLERANCE, _QUANTISED_SHARE * moved)
             self.answers[variant] = answers.probabilities
-            self.tolerance[variant] = _QUANTISED_TOLERANCE
 
     def reference(self, variant: str) -> Reference:
         """Returns the answers that a variant must give.

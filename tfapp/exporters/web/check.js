@@ -19,14 +19,16 @@ function featureOf(row) {
 /**
  * Answers the golden vectors.
  *
- * @returns {Promise<object>} `total`; `agree`, how many labels are those noted for this variant; `same`, how
- *   many inputs are exactly the release's, or null; `largest` and `elsewhere`, the largest difference of a
+ * @returns {Promise<object>} `total`; `agree`, how many labels are those noted for this variant; `ties`, how
+ *   many others were noted as probable as the label but for the tolerance; `same`, how many inputs are exactly
+ *   the release's, or null; `largest` and `elsewhere`, the largest difference of a
  *   probability where they are and where they are not (all are, where it cannot be told); `tolerance`, what
  *   counts as the same answer; `p50` in milliseconds.
  */
 export async function selfCheck(classifier, golden, onProgress) {
   const { variant } = classifier.entry;
-  const found = { total: golden.inputs.length, agree: 0, same: 0, largest: 0, elsewhere: 0 };
+  const tolerance = golden.tolerance[variant];
+  const found = { total: golden.inputs.length, agree: 0, ties: 0, same: 0, largest: 0, elsewhere: 0, tolerance };
   const times = [];
   for (const [number, row] of golden.inputs.entries()) {
     const prepared = await classifier.prepare(featureOf(row));
@@ -36,11 +38,12 @@ export async function selfCheck(classifier, golden, onProgress) {
     const expected = golden.answers[variant]?.[number] ?? row.probabilities;
     const known = await same(prepared, row);
     const gap = Math.max(...answer.map((value, at) => Math.abs(value - expected[at])));
-    found.agree += best(answer) === best(expected);
+    if (best(answer) === best(expected)) found.agree += 1;
+    else if (expected[best(answer)] >= Math.max(...expected) - tolerance) found.ties += 1;
     found.same = known === null ? null : found.same + known;
     if (known === false) found.elsewhere = Math.max(found.elsewhere, gap);
     else found.largest = Math.max(found.largest, gap);
     await onProgress(number + 1, found.total);
   }
-  return { ...found, tolerance: golden.tolerance[variant], p50: quantile(times, 0.5) };
+  return { ...found, p50: quantile(times, 0.5) };
 }

@@ -153,14 +153,14 @@ async function check() {
     verdict.textContent = `${done} of ${total}`;
     await shown();
   });
-  const { agree, total, largest, elsewhere, tolerance } = found;
+  const { agree, ties, total, largest, elsewhere, tolerance } = found;
   const close = found.same === null || largest <= tolerance;
   verdict.textContent =
-    `${agree} of ${total} labels agree, ${wordInputs(found)}. Probabilities differ by ${largest.toFixed(4)} at most` +
+    `${agree} of ${total} labels agree${ties ? `, ${ties} more but for a tie` : ""}; ${wordInputs(found)}. Probabilities differ by ${largest.toFixed(4)} at most` +
     (elsewhere ? ` there, and by ${elsewhere.toFixed(4)} elsewhere` : "") +
     (close ? "" : `, more than the tolerance of ${tolerance.toFixed(4)}`) +
     `. p50 ${milliseconds(found.p50)}.`;
-  verdict.className = agree < total ? "bad" : close ? "good" : "";
+  verdict.className = agree + ties < total ? "bad" : close ? "good" : "";
   verdict.dataset.found = JSON.stringify(found);
 }
 
