@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import ipaddress
 import logging
 import signal
@@ -75,6 +76,9 @@ class Server:
             if not self.versions.ready:
                 problems = [state.problem for state in self.versions.states.values() if state.problem]
                 raise ReleaseError("; ".join(problems) or f"{self.versions.base} has no version to serve.")
+            # What is there to stay need not be looked through at every collection, with requests waiting.
+            gc.collect()
+            gc.freeze()
             health = grpc_health.HealthServicer()
             rpc = await self._start_grpc(health)
             try:

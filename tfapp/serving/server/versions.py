@@ -26,7 +26,7 @@ class VersionState:
         state: A name of TensorFlow Serving's ``ModelVersionStatus.State``.
         problem: Why it was not loaded; empty otherwise.
         model: The loaded model, while there is one.
-        stamp: When the folder's manifest changed last, so that a mended folder is tried again.
+        stamp: When the folder changed last, so that a mended one is tried again.
     """
 
     state: str
@@ -201,10 +201,9 @@ class Versions:
 
 
 def _stamp(directory: Path) -> tuple[int, ...]:
-    """What changes when a folder is mended."""
-    stamp: list[int] = []
-    for path in (directory, directory / "manifest.json", directory / "saved_model.pb"):
+    """What changes when a folder is mended: copies may keep the times of contents, but not of changes."""
+    changes: list[int] = []
+    for path in (directory, *directory.rglob("*")):
         with contextlib.suppress(OSError):
-            status = path.stat()
-            stamp += [status.st_mtime_ns, status.st_size, status.st_ino]
-    return tuple(stamp)
+            changes.append(path.lstat().st_ctime_ns)
+    return len(changes), max(changes, default=0)
