@@ -1,5 +1,6 @@
 """Two releases asked the same: what changed is found, and what did not change is not."""
 
+import csv
 import json
 import shutil
 
@@ -131,6 +132,7 @@ def test_the_command_writes_its_list_beside_itself(pair, tmp_path, monkeypatch, 
     assert "Written: diff-tiny-1-tiny-1" in said
     folder = tmp_path / "diff-tiny-1-tiny-1"
     told = json.loads((folder / "diff.json").read_text())
-    assert len((folder / "changed.csv").read_text().splitlines()) - 1 == told["changed"] > 0
+    with (folder / "changed.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == told["changed"] > 0
     diff.main([str(path) for path in pair] + ["--variant", "float32", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["variant"] == "float32"
