@@ -32,8 +32,11 @@ _LIBRARIES = (
 )
 _EXTRAS = {
     "gpu": ("training on NVIDIA GPUs", ("nvidia-cudnn-cu12",)),
+    "client": ("tfapp.serving.Client", ("httpx2", "grpcio")),
+    "serve": ("tfapp serve", ("tensorflow-serving-api", "grpcio", "grpcio-health-checking", "uvicorn")),
     "onnx": ("ONNX files among the artifacts", ("tf2onnx", "onnx", "onnxruntime")),
     "zh": ("edits of Chinese texts", ("jieba", "pypinyin", "opencc-py")),
+    "mediapipe": ("tests of .tflite files under MediaPipe Tasks", ("mediapipe",)),
     "dev": ("tests and checks: scripts/test, scripts/check", ("pytest", "ruff", "mypy", "import-linter")),
 }
 _CPU_FLAGS = {

@@ -112,11 +112,11 @@ def forge(monkeypatch, fragile, variant):
     """Lets one variant be written from the fragile model."""
     write = measure.write_artifact
 
-    def forged(model, name, directory, scratch, **options):
-        if name != variant:
-            return write(model, name, directory, scratch, **options)
+    def forged(model, written, directory, scratch, **options):
+        if written != variant:
+            return write(model, written, directory, scratch, **options)
         (scratch / "forged").mkdir()  # the other variants' graph is kept in scratch
-        return write(fragile, name, directory, scratch / "forged", **options)
+        return write(fragile, written, directory, scratch / "forged", **options)
 
     monkeypatch.setattr(measure, "write_artifact", forged)
 

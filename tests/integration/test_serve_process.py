@@ -15,17 +15,12 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from tfapp.errors import ReleaseError
-
-pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-grpc = pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
-
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
-from tensorflow_serving.apis import (  # noqa: E402
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
     classification_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -33,9 +28,10 @@ from tensorflow_serving.apis import (  # noqa: E402
     prediction_service_pb2_grpc,
 )
 
-from tfapp.serving.load import drive, post  # noqa: E402
-from tfapp.serving.server import Batching  # noqa: E402
-from tfapp.serving.server.loaded import LoadedModel  # noqa: E402
+from tfapp.errors import ReleaseError
+from tfapp.serving.load import drive, post
+from tfapp.serving.server import Batching
+from tfapp.serving.server.loaded import LoadedModel
 
 pytestmark = pytest.mark.server
 

@@ -13,23 +13,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfapp.serving import load_release
-
-pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-grpc = pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
-
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2  # noqa: E402
-
-from tfapp.serving.server import Batching, Limits, ServerSettings  # noqa: E402
-from tfapp.serving.server.core import Core  # noqa: E402
-from tfapp.serving.server.grpc_services import GrpcServices  # noqa: E402
-from tfapp.serving.server.loaded import LoadedModel, check_release  # noqa: E402
-from tfapp.serving.server.metrics import Metrics  # noqa: E402
-from tfapp.serving.server.rest import METRICS, RestApp  # noqa: E402
-from tfapp.serving.server.signatures import Signature  # noqa: E402
-from tfapp.serving.server.status import RequestError  # noqa: E402
-from tfapp.serving.server.versions import Versions  # noqa: E402
+from tfapp.serving.server import Batching, Limits, ServerSettings
+from tfapp.serving.server.core import Core
+from tfapp.serving.server.grpc_services import GrpcServices
+from tfapp.serving.server.loaded import LoadedModel, check_servable
+from tfapp.serving.server.metrics import Metrics
+from tfapp.serving.server.rest import METRICS, RestApp
+from tfapp.serving.server.signatures import Signature
+from tfapp.serving.server.status import RequestError
+from tfapp.serving.server.versions import Versions
 
 MODEL = "/v1/models/tiny"
 PREDICT = f"{MODEL}:predict"
@@ -127,7 +122,7 @@ def test_the_forms_of_a_request_mean_the_same(app):
 
 def test_one_function_under_two_names_is_loaded_once(loaded):
     assert loaded.signatures["serve"] is loaded.signatures["serving_default"]
-    assert len(set(map(id, loaded.signatures.values()))) == 3
+    assert len(set(map(id, loaded.signatures.values()))) == 4
 
 
 def test_tensors_and_examples_are_taken_by_their_signatures(app, loaded):
@@ -435,7 +430,7 @@ def light(closed):
     """Makes a loader that checks a release as the real one does, and loads nothing."""
 
     def make(directory, number):
-        check_release(directory)
+        check_servable(directory)
         return SimpleNamespace(version=number, requests=0, close=lambda: closed.append(number))
 
     return make
