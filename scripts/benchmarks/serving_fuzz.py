@@ -31,7 +31,7 @@ from servers import RunningServer, tfapp_server
 from tensorflow_serving.apis import predict_pb2
 
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import version_folder
+from tfapp.release.versions import version_folder
 from tfapp.serving.load import drive
 
 _SECONDS = 20

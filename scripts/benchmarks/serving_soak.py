@@ -27,7 +27,7 @@ from reporting import about_run, markdown_table, report, save, versions
 from servers import RunningServer, tfapp_server
 
 from tfapp.release.golden import Golden
-from tfapp.release.manifest import version_folder
+from tfapp.release.versions import version_folder
 from tfapp.serving.load import Load, drive, post
 
 _SPOILED = 5

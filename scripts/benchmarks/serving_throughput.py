@@ -27,7 +27,7 @@ from peers import PeerError, peer_python
 from reporting import about_run, data_file, markdown_table, report, save, versions
 from servers import HERE, RunningServer, free_ports, running, tfapp_server
 
-from tfapp.release.manifest import version_folder
+from tfapp.release.versions import version_folder
 from tfapp.serving import load_release
 from tfapp.serving.load import Load, drive, post
 

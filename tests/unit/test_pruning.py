@@ -83,20 +83,23 @@ def test_versions_are_ordered_as_numbers(models):
 @pytest.mark.parametrize(
     ("config", "left"),
     [
-        ("versions: 1 versions: 3", ["1", "3", "5"]),
-        ("versions: [1,3]", ["1", "3", "5"]),
+        ("model_version_policy { specific { versions: 1 versions: 3 } }", ["1", "3", "5"]),
+        ("model_version_policy { specific { versions: [1,3] } }", ["1", "3", "5"]),
         ("version_labels { key: 'stable' value: 2 } version_labels { key: \"canary\" value: 5 }", ["2", "5"]),
         ("model_version_policy { latest { num_versions: 2 } }", ["4", "5"]),
-        ("# versions: 1\nversions: 2", ["2", "5"]),
-        ("name: 'bert-4' base_path: \"/models/3/#4\" versions: 1", ["1", "5"]),
+        ("# versions: 1\nmodel_version_policy { specific { versions: 2 } }", ["2", "5"]),
+        ("name: 'bert-4' base_path: \"/models/3/#4\" version_labels { key: 'a' value: 1 }", ["1", "5"]),
+        ("model_version_policy { specific { versions: 0x2 } }", ["2", "5"]),
+        ("model_version_policy { all {} }", None),
         ("", ["5"]),
     ],
 )
 def test_what_a_server_is_told_to_serve_stays(models, config, left):
     (models / "serving").mkdir()
     (models / "serving" / "models.config").write_text(f"model_config_list {{ config {{ {config} }} }}\n")
+    before = [name for name in names(models) if name.isdecimal()]
     prune(models, keep=1, refused=True)
-    assert names(models) == [*left, "serving"]
+    assert names(models) == [*(before if left is None else left), "serving"]
 
 
 def test_a_config_that_cannot_be_read_keeps_everything(models):

@@ -96,8 +96,6 @@ def export_tflite(
                 (edge / INTEGER_REPORT).write_text(text, encoding="utf-8")
         else:
             content = _convert(_converted_graph(model, Path(folder), variant), variant)
-    labels = {LABELS: label_file(model.classes)}
-    beside = {**labels, **model.preprocessor.asset_files()}
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
     inside = labels if variant == "text" else beside
     metadata = model_metadata(model, input_names(content), inside, name=name, licence=licence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shutil
@@ -216,3 +217,6 @@ def _remove(directory: Path, variant: str) -> None:
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)
+            # No manifest lists an empty folder, so a release that holds one is refused.
+            with contextlib.suppress(OSError):
+                part.parent.rmdir()

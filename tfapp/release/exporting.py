@@ -253,7 +253,7 @@ def export(
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
         try:
             write_serving_bundle(directory)
-        except TfappError as error:
+        except (TfappError, OSError, ValueError) as error:
             _logger.warning(
                 "serving: %s The release is whole; tfapp.release.write_serving_bundle(%r)"
                 " writes the configuration of servers then.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp.assets import ASSETS, fetch, is_cached
-from tfapp.errors import ConfigError
+from tfapp.errors import AssetError, ConfigError
 
 _logger = logging.getLogger("tfapp")
 
@@ -47,4 +47,10 @@ def page_runtime(web: bool | None, model: Any, variants: Sequence[str]) -> Path 
             asset.licence,
         )
         return None
-    return fetch(asset)
+    try:
+        return fetch(asset)
+    except AssetError as error:
+        if web:
+            raise
+        _logger.warning("export: edge/web is left out: %s", error)
+        return None

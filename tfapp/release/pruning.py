@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
+
 from tfapp.disk import locked, writing
 from tfapp.errors import ConfigError, OutputError
 from tfapp.release.manifest import FILE_NAME
 from tfapp.release.publish import discard, discard_leftovers, leftovers
 from tfapp.release.versions import check_name, version_number
+from tfapp.wire.configs import ModelServerConfig
 
 MODELS_CONFIG = Path("serving") / "models.config"
 _REFUSED = re.compile(r"refused-\d{8}T\d{6}Z(-\d+)?")
-# Of the text form of a protocol buffer: comments, quoted words, and numbers with the field before them.
-_COMMENT_OR_WORD = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
-_SERVED_NEWEST = re.compile(r"\bnum_versions\s*:\s*(\d+)")
-_NUMBER = re.compile(r"(?<![\w.+-])\d+(?![\w.])")
+_EVERY = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[Pruned
     for number, path in found:
         if number in newest:
             reason = f"one of the last {keep}" if keep > 1 else "the last"
+            reason = "a server is told to serve all" if keep >= _EVERY else reason
         elif number in served:
             reason = f"named in {MODELS_CONFIG.as_posix()}"
         elif number not in ours:
@@ -168,21 +169,24 @@ def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[Pruned
 def _served(path: Path) -> tuple[frozenset[int], int]:
     """Finds what a server is told to serve: version numbers, and how many of the newest.
 
-    Every number in the file counts as a version, of whatever model: one too many is kept rather than one
-    that is served removed.
+    Numbers of every model in the file count: one too many is kept rather than one that is served removed.
     """
+    config = ModelServerConfig()
     try:
-        text = path.read_text(encoding="utf-8")
+        text_format.Parse(path.read_text(encoding="utf-8"), config)
     except FileNotFoundError:
         return frozenset(), 0
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, text_format.ParseError) as error:
         raise OutputError(
             f"{path} cannot be read ({error}), so nobody knows what is served; repair or remove it."
         ) from error
-    bare = _COMMENT_OR_WORD.sub(" ", text)
-    newest = max((int(number) for number in _SERVED_NEWEST.findall(bare)), default=0)
-    numbers = _NUMBER.findall(_SERVED_NEWEST.sub(" ", bare))
-    return frozenset(map(int, numbers)), newest
+    numbers: set[int] = set()
+    newest = 0
+    for model in config.model_config_list.config:
+        policy = model.model_version_policy
+        numbers |= {*policy.specific.versions, *model.version_labels.values()}
+        newest = max(newest, _EVERY if policy.HasField("all") else policy.latest.num_versions)
+    return frozenset(numbers), newest
 
 
 def _bytes(folder: Path) -> int:

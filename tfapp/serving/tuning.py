@@ -197,7 +197,12 @@ def _server(directory: Path, size: int, timeout: int) -> Iterator[int]:
     """Serves a version with given batches; yields the port."""
     command = [sys.executable, "-m", "tfapp", "serve", str(directory), "--port", "0", "--no-grpc"]
     command += ["--max-batch-size", str(size), "--batch-timeout-micros", str(timeout)]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    # The load that follows sends no token.
+    environment = {name: value for name, value in os.environ.items() if name != "TFAPP_TOKEN"}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
+    ):
         try:
             yield _port(process, log)
         finally:
