@@ -1,5 +1,7 @@
 """Images on the same path as texts: train, evaluate, export, verify, predict, on a tiny network."""
 
+import asyncio
+import base64
 import io
 import json
 import tarfile
@@ -9,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfapp.cli import main
 from tfapp.data.archives import unpack
@@ -364,3 +367,46 @@ def test_golden_images_are_answered_alike_on_another_processor(aarch64, release,
 
     variants = ("float32", "float16", "dynamic", "int8")
     check_answers_there(aarch64, release.path / "edge", variants, tmp_path, monkeypatch)
+
+
+def test_a_server_answers_images_whatever_was_sent_beside_them(release):
+    """One image that cannot be decoded spoils no request that it was joined with."""
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    from asgi import ask
+
+    from tfapp.serving.server import Batching, Limits, ServerSettings
+    from tfapp.serving.server.core import Core
+    from tfapp.serving.server.loaded import LoadedModel
+    from tfapp.serving.server.metrics import Metrics
+    from tfapp.serving.server.rest import RestApp
+    from tfapp.serving.server.versions import Versions
+
+    golden = Golden.load(release.path / "edge" / "golden.json")
+    images = list(golden.probe().features)[:12]
+    large = tf.io.encode_png(np.zeros((200, 200, 3), np.uint8)).numpy()
+    bad = [b"", b"no image", images[0][: len(images[0]) // 2], large, b"\xff\xd8\xff" + bytes(80)]
+    batching = Batching(max_batch_size=16, batch_timeout_micros=20_000)
+    versions = Versions(release.path, lambda path, number: LoadedModel(path, number, batching=batching))
+    core = Core(
+        versions, ServerSettings(release=release.path, limits=Limits(pixels=30_000)), Metrics("stripes")
+    )
+
+    async def all_at_once():
+        await versions.refresh()
+        rows = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in [*bad, *images]]
+        path = "/v1/models/stripes:predict"
+        answers = await asyncio.gather(
+            *(ask(RestApp(core), "POST", path, {"instances": [row]}) for row in rows)
+        )
+        await versions.close()
+        return answers
+
+    answers = asyncio.run(all_at_once())
+    core.close()
+    assert [answer.status for answer in answers] == [400] * len(bad) + [200] * len(images)
+    words = ["the file is empty", "not an image", "", "200 x 200 pixels, more than max_pixels = 30,000", ""]
+    for answer, said in zip(answers, words, strict=False):
+        assert said in answer.json["error"]
+        assert "Graph execution error" not in answer.json["error"]
+    rows = [answer.json["predictions"][0]["probabilities"] for answer in answers[len(bad) :]]
+    np.testing.assert_allclose(rows, golden.probabilities[:12], atol=golden.tolerance["saved_model"])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfapp.data.image_headers import header_of, problem_text
 from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.settings import Limits
-from tfapp.serving.server.signatures import Signature
+from tfapp.serving.server.signatures import Signature, words_of
 from tfapp.serving.server.status import invalid
 
 
@@ -91,7 +91,10 @@ def check_features(
     elif alias == model.feature:
         for row, value in enumerate(values):
             # TensorFlow's own copy of the bytes, read up to the image's size and no further.
-            said = _image_problem(limits.pixels)(tf.constant(value)).numpy()
+            try:
+                said = _image_problem(limits.pixels)(tf.constant(value)).numpy()
+            except tf.errors.InvalidArgumentError as error:  # libjpeg cannot read the header
+                raise invalid(f"{alias} {row}: {words_of(error)}") from error
             if said:
                 raise invalid(f"{alias} {row}: {said.decode()}")
 

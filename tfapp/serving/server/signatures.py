@@ -118,7 +118,7 @@ def refusal(error: tf.errors.OpError) -> RequestError:
     Returns:
         The error, with the model's own words and without the traceback of its graph.
     """
-    words = _words(error)
+    words = words_of(error)
     if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.OutOfRangeError):
         return RequestError(Code.INVALID_ARGUMENT, words)
     if isinstance(error, tf.errors.UnavailableError | tf.errors.ResourceExhaustedError):
@@ -126,8 +126,15 @@ def refusal(error: tf.errors.OpError) -> RequestError:
     return RequestError(Code.INTERNAL, words)
 
 
-def _words(error: tf.errors.OpError) -> str:
-    """Finds what an operator said in an error that also tells where in the graph it stands."""
+def words_of(error: tf.errors.OpError) -> str:
+    """Finds what an operator said in an error that also tells where in the graph it stands.
+
+    Args:
+        error: What TensorFlow raised.
+
+    Returns:
+        One line.
+    """
     message = str(error.message)
     if "assertion failed" in message:
         return refusal_text(error)
