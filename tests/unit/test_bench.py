@@ -149,7 +149,7 @@ def timed(tmp_path, monkeypatch, capsys):
     """Runs the stopwatch in this process on a runtime of the test."""
     ids = np.arange(10, dtype=np.int32).reshape(5, 2)
     Probe([b"-"] * 5, {"token_ids": ids}).save(tmp_path / "inputs")
-    real = stopwatch._runner()
+    real = stopwatch._runtimes()
     asked = []
 
     def run(**options):
@@ -157,7 +157,7 @@ def timed(tmp_path, monkeypatch, capsys):
             return Runtime({"asked": asked}, threads)
 
         fake = SimpleNamespace(RUNTIMES={"mine": make}, Inputs=real.Inputs, check_alone=real.check_alone)
-        monkeypatch.setattr(stopwatch, "_runner", lambda: fake)
+        monkeypatch.setattr(stopwatch, "_runtimes", lambda: fake)
         request = {
             "runtime": "mine",
             "threads": 1,

@@ -4,12 +4,13 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tfapp.errors import OutputError
-from tfapp.release import processes, runner
+from tfapp.release import processes, runner, runtimes
 from tfapp.release.probe import Probe
 
 START = """
@@ -161,7 +162,8 @@ def test_the_real_runner_says_so_when_the_disk_is_full(tmp_path, probe, monkeypa
         def answer(self, inputs):
             return {"probabilities": np.eye(2)}, {}
 
-    monkeypatch.setattr(runner, "RUNTIMES", {"litert": Artifact})
+    fake = SimpleNamespace(RUNTIMES={"litert": Artifact}, Inputs=runtimes.Inputs)
+    monkeypatch.setattr(runner, "_runtimes", lambda: fake)
     probe.save(tmp_path / "inputs")
     request = {"runtime": "litert", "inputs": str(tmp_path / "inputs"), "paths": [], "threads": 1}
     (tmp_path / "request.json").write_text(json.dumps(request))
@@ -182,12 +184,12 @@ def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tm
         "serve_ids": {"probabilities": windows, "label": [b"b", b"b", b"a"]},
         "classify": {"scores": served, "classes": np.array([[b"a", b"b"], [b"b", b"a"]])},
     }
-    saved_model = runner._SavedModel.__new__(runner._SavedModel)
+    saved_model = runtimes._SavedModel.__new__(runtimes._SavedModel)
     saved_model._request = {"feature": "text", "tensor_endpoint": "serve_ids"}
     saved_model._signatures = set(answers)
     saved_model._serve = lambda endpoint, **inputs: answers[endpoint]
     saved_model._example = lambda feature, value: value
-    inputs = runner.Inputs(str(tmp_path / "inputs"))
+    inputs = runtimes.Inputs(str(tmp_path / "inputs"))
     found = saved_model._compare_endpoints(inputs, served, ["a", "b"])
     wrong = (0, 0, 0, 0) if near_tie else (0, 2, 1, 1)
     assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))

@@ -45,7 +45,7 @@ def runtime_of(variant: str) -> dict[str, Any]:
         variant: Its name.
 
     Returns:
-        ``runtime``, its name in `runner.py`, and ``forbidden``, modules that must not be loaded beside.
+        ``runtime``, its name in `runtimes.py`, and ``forbidden``, modules that must not be loaded beside.
     """
     runtime, forbidden = _RUNTIMES.get(variant, ("litert", _FOREIGN))
     return {"runtime": runtime, "forbidden": forbidden}

@@ -1,6 +1,6 @@
 """Times one artifact in a fresh process: its first answer, then call after call, and the memory it takes.
 
-Like `runner.py` beside it, whose runtimes it uses, this script is started by path with ``python -I`` and
+Like `runner.py` beside it, this script is started by path with ``python -I`` and
 never imports tfapp. It reads ``request.json`` from the folder that is its argument, says on standard output
 when it has answered for the first time, and writes what it found to ``result.json``; an error becomes
 ``{"error": ...}`` there and exit status 1.
@@ -8,13 +8,14 @@ when it has answered for the first time, and writes what it found to ``result.js
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.machinery
 import json
 import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 FIRST_ANSWER = "tfapp-stopwatch: first answer"
@@ -34,12 +35,12 @@ def main(folder: Path) -> int:
     """
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     sys.path.extend(path for path in request["paths"] if path not in sys.path)
-    runner = _runner()
+    runtimes = _runtimes()
     facts: dict[str, Any] = {}
     status = 0
     try:
-        artifact = runner.RUNTIMES[request["runtime"]](request, request["threads"])
-        inputs = runner.Inputs(request["inputs"])
+        artifact = runtimes.RUNTIMES[request["runtime"]](request, request["threads"])
+        inputs = runtimes.Inputs(request["inputs"])
         ask = _asking(artifact, inputs, request["classes"])
         rows = len(inputs.features) if artifact.takes_features else inputs.num_rows
         ask([rows // 2])
@@ -48,7 +49,7 @@ def main(folder: Path) -> int:
             "takes_features": artifact.takes_features,
             "cases": [_case(ask, batch, rows, artifact.most_rows, request) for batch in request["batches"]],
         }
-        runner.check_alone(request)
+        runtimes.check_alone(request)
     except Exception as error:
         facts = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
         status = 1
@@ -56,13 +57,11 @@ def main(folder: Path) -> int:
     return status
 
 
-def _runner() -> Any:
-    """Loads the script beside this one, which is in no package here."""
-    spec = importlib.util.spec_from_file_location("runner", Path(__file__).with_name("runner.py"))
-    if spec is None or spec.loader is None:
-        raise ImportError("runner.py cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _runtimes() -> Any:
+    """Loads the file beside this script, which is in no package here."""
+    loader = importlib.machinery.SourceFileLoader("runtimes", str(Path(__file__).with_name("runtimes.py")))
+    module = ModuleType(loader.name)
+    loader.exec_module(module)
     return module
 
 
