@@ -41,14 +41,7 @@ def check_answers_there(
     """Lets the runner of releases answer golden vectors, with that Python and its libraries alone."""
     golden = Golden.load(edge / "golden.json")
     monkeypatch.setattr(sys, "executable", str(aarch64 / "python"))
-    with ArtifactRunner(
-        folder,
-        golden.probe(),
-        feature=golden.feature,
-        tensor_endpoint=golden.tensor_endpoint,
-        temperature=golden.temperature,
-        time_calls=False,
-    ) as runner:
+    with ArtifactRunner.of_release(folder, golden) as runner:
         runner._request["paths"] = [str(aarch64 / "site")]
         for variant in variants:
             runner.start(variant, edge / f"model-{variant}.tflite")

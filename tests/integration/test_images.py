@@ -129,14 +129,7 @@ def test_every_variant_is_measured_on_the_whole_test_split(release, data):
 
 def test_the_gate_learns_that_the_integer_file_takes_raw_pixels(release, tmp_path):
     golden = Golden.load(release.path / "edge" / "golden.json")
-    with ArtifactRunner(
-        tmp_path,
-        golden.probe(),
-        feature=golden.feature,
-        tensor_endpoint=golden.tensor_endpoint,
-        temperature=golden.temperature,
-        time_calls=False,
-    ) as runner:
+    with ArtifactRunner.of_release(tmp_path, golden) as runner:
         runner.start("int8", release.path / "edge" / "model-int8.tflite")
         (answers,) = runner.answers().values()
     assert answers.inputs == {"pixels": ("uint8", 1.0, 0.0)}

@@ -321,13 +321,7 @@ def test_with_many_cores_calls_are_still_timed_on_one_thread(release, tmp_path, 
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     golden = Golden.load(release.path / "edge" / "golden.json")
-    with ArtifactRunner(
-        tmp_path,
-        golden.probe(),
-        feature=golden.feature,
-        tensor_endpoint=golden.tensor_endpoint,
-        temperature=golden.temperature,
-    ) as runner:
+    with ArtifactRunner.of_release(tmp_path, golden, time_calls=True) as runner:
         runner.start("float32", release.path / "edge" / "model-float32.tflite")
         answers = runner.answers()["float32"]
     assert answers.error is None

@@ -49,14 +49,7 @@ def ask_artifact(directory: Path, golden: Golden, variant: str, features: Sequen
                 inputs=golden.tensors,
                 folder=Path(folder) / "tensors",
             )
-        with ArtifactRunner(
-            Path(folder),
-            probe,
-            feature=golden.feature,
-            tensor_endpoint=golden.tensor_endpoint,
-            temperature=golden.temperature,
-            time_calls=False,
-        ) as runner:
+        with ArtifactRunner.of_release(Path(folder), golden, probe) as runner:
             runner.start(variant, directory / artifact_path(variant))
             answers = runner.answers()[variant]
     if answers.error is not None:

@@ -123,14 +123,7 @@ def attack_release_artifacts(
     with (
         writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),
         tempfile.TemporaryDirectory(prefix="tfapp-attack-") as folder,
-        ArtifactRunner(
-            Path(folder),
-            golden.probe(),
-            feature=golden.feature,
-            tensor_endpoint=golden.tensor_endpoint,
-            temperature=golden.temperature,
-            time_calls=False,
-        ) as runner,
+        ArtifactRunner.of_release(Path(folder), golden) as runner,
     ):
         for row in release.manifest["artifacts"]:
             runner.start(row["variant"], directory / row["path"])

@@ -180,14 +180,7 @@ def _accuracies(
         preprocessor, RawFeatures(split.features), inputs=golden.tensors, folder=tensors
     )
     _logger.info("bench: %d rows to every artifact, for its accuracy", len(probe))
-    with ArtifactRunner(
-        folder,
-        probe,
-        feature=golden.feature,
-        tensor_endpoint=golden.tensor_endpoint,
-        temperature=golden.temperature,
-        time_calls=False,
-    ) as runner:
+    with ArtifactRunner.of_release(folder, golden, probe) as runner:
         for variant, row in artifacts.items():
             runner.start(variant, directory / row["path"])
         answers = runner.answers()

@@ -18,6 +18,7 @@ import numpy as np
 from tfapp.machine import usable_cores
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray
+from tfapp.release.golden import Golden
 from tfapp.release.probe import Probe
 from tfapp.release.runner import ANSWERED, ASK
 from tfapp.release.script_process import ScriptProcess
@@ -163,6 +164,27 @@ class ArtifactRunner:
         probe.save(folder / "inputs")
         self._pool = ThreadPoolExecutor(workers)
         self._started: list[tuple[ArtifactProcess, Future[None]]] = []
+
+    @classmethod
+    def of_release(
+        cls, folder: Path, golden: Golden, probe: Probe | None = None, *, time_calls: bool = False
+    ) -> Self:
+        """Runs artifacts of a release, of which the golden vectors tell all that is to be known.
+
+        Args:
+            folder: A folder for requests and results; the rows are written into it.
+            golden: The release's golden vectors.
+            probe: The rows; those of the golden vectors when None.
+            time_calls: Whether to measure latencies.
+        """
+        return cls(
+            folder,
+            golden.probe() if probe is None else probe,
+            feature=golden.feature,
+            tensor_endpoint=golden.tensor_endpoint,
+            temperature=golden.temperature,
+            time_calls=time_calls,
+        )
 
     def start(self, variant: str, artifact: Path) -> None:
         """Lets an artifact answer the rows, in the background.

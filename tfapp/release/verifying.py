@@ -215,19 +215,11 @@ def _check_answers(
     with (
         writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),
         tempfile.TemporaryDirectory(prefix="tfapp-verify-") as folder,
+        ArtifactRunner.of_release(Path(folder), golden) as runner,
     ):
-        runner = ArtifactRunner(
-            Path(folder),
-            golden.probe(),
-            feature=golden.feature,
-            tensor_endpoint=golden.tensor_endpoint,
-            temperature=golden.temperature,
-            time_calls=False,
-        )
-        with runner:
-            for variant, path in artifacts.items():
-                runner.start(variant, path)
-            answers = runner.answers()
+        for variant, path in artifacts.items():
+            runner.start(variant, path)
+        answers = runner.answers()
     for variant, answer in answers.items():
         reference = golden.reference(variant)
         reasons = list(judge(variant, answer, reference, lenient).reasons)
