@@ -360,6 +360,19 @@ def test_verify_finds_other_answers_behind_fitting_checksums(copied, variant):
     assert report.reasons[0].startswith(f"{variant}: ")
 
 
+def test_verify_finds_a_file_that_was_changed_after_it_was_hashed(copied, monkeypatch):
+    from tfapp.release import verifying
+
+    def change(directory, manifest, golden, report):
+        (directory / "edge" / "model-float32.tflite").write_bytes(b"another")
+
+    monkeypatch.setattr(verifying, "_check_answers", change)
+    report = verify(copied)
+    assert not report.ok
+    assert report.rows[-1]["part"] == "files, after the answers"
+    assert "model-float32.tflite is damaged" in report.rows[-1]["details"]
+
+
 def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
     (copied / "edge" / "labels.txt").write_text("tech\nsport\nbusiness\n")
     pieces = (copied / "edge" / "vocab.txt").read_text().splitlines()

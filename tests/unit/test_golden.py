@@ -10,7 +10,7 @@ from tfapp.data.image_decoding import ImageDecoder
 from tfapp.errors import ReleaseError
 from tfapp.release.answers import Answers
 from tfapp.release.gate import Budget
-from tfapp.release.golden import Golden
+from tfapp.release.golden import Golden, choose_steady
 from tfapp.release.golden_images import make_golden_images
 from tfapp.release.golden_texts import TextInputs, make_golden_texts
 from tfapp.release.vocabulary import tokenize
@@ -127,12 +127,29 @@ def test_exact_variants_are_held_to_the_model_and_others_to_themselves(golden):
 
 
 @pytest.mark.parametrize(
-    ("moved", "step", "tolerance"), [(0.0, 0.0, 0.02), (0.2, 0.0, 0.15), (0.2, 1 / 256, 0.02)]
+    ("moved", "step", "tolerance"),
+    [(0.0, 0.0, 0.02), (0.1, 0.0, 0.075), (0.4, 0.0, 0.1), (0.2, 1 / 256, 0.02)],
 )
 def test_room_for_other_processors_grows_with_what_rounding_moves(golden, moved, step, tolerance):
     shifted = golden.probabilities + np.array([[0.0, 0.0], [moved, -moved]])
     golden.record("dynamic", Answers(probabilities=shifted, step=step))
     assert golden.tolerance["dynamic"] == pytest.approx(tolerance)
+
+
+def test_of_each_kind_the_first_input_is_kept_whose_class_rounding_leaves_alone():
+    first = [0.9, 0.54, 0.9, 0.51]
+    second = [0.8, 0.8, 0.52, 0.56]
+    probabilities = np.array([[value, 1 - value] for value in first + second])
+    moved = probabilities.copy()
+    moved[2] = [0.7, 0.3]  # steep, but further from the border than the other input of its kind
+    answers = [Answers(error="crashed"), Answers(probabilities=moved)]
+    assert choose_steady(probabilities, answers, draws=2).tolist() == [0, 5, 2, 7]
+
+
+def test_integers_do_not_make_an_input_steep():
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
+    answers = Answers(probabilities=1 - probabilities, step=1 / 256)
+    assert choose_steady(probabilities, [answers], draws=2).tolist() == [0]
 
 
 def test_answers_that_failed_are_not_recorded(golden):

@@ -225,8 +225,9 @@ def test_damage_is_told_also_where_there_is_no_manifest(folder):
 
 
 def test_a_release_that_is_not_whole_or_not_the_one_that_is_meant_is_refused(folder):
-    content = write_manifest(folder, manifest(hash_files(folder)))
-    checksum = manifest_checksum(folder)
+    content = manifest(hash_files(folder))
+    checksum = write_manifest(folder, content)
+    assert checksum == manifest_checksum(folder)
     assert check_release(folder, manifest_sha256=checksum) == content
     assert find_damage(folder, manifest_sha256=checksum) == []
     (folder / "edge" / "labels.txt").write_bytes(b"dog\n")

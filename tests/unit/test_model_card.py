@@ -3,8 +3,8 @@
 import pytest
 
 from tfapp.data.datasets import DATASETS
-from tfapp.release.exporting import artifact_table
 from tfapp.release.model_card import model_card, preset_name
+from tfapp.release.release import artifact_table
 
 TABLE = [{"artifact": "float32", "verdict": "released"}]
 
@@ -23,7 +23,7 @@ def card(*, preset="minilm-l6", config=None, agreements=(1.0,), **options):
             for name, agreement in zip(names, agreements, strict=False)
         ],
     }
-    return model_card(manifest, preset=preset, table=TABLE, **options)
+    return model_card(manifest, preset=preset, rows=TABLE, **options)
 
 
 @pytest.mark.parametrize(

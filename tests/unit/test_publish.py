@@ -14,7 +14,7 @@ import pytest
 from tfapp.data.image_store import ArrayImages
 from tfapp.errors import OutputError, ReleaseRefused
 from tfapp.release.probe import RawFeatures
-from tfapp.release.publish import publish, refuse, staging
+from tfapp.release.publish import own_files, publish, refuse, staging
 from tfapp.release.versions import check_name
 
 LEAVE_STAGING = """
@@ -144,6 +144,7 @@ def test_a_file_with_a_second_name_is_copied_so_that_nobody_changes_it_later(tmp
     outside.chmod(0o640)
     with staging(tmp_path / "reviews") as stage:
         os.link(outside, stage.release / "weights")
+        own_files(stage)
         path, _ = publish(stage, lambda number: None)
     outside.write_text("others!")
     assert (path / "weights").read_text() == "weights"

@@ -10,8 +10,8 @@ from tfapp.evaluation.page_frame import Markup, element, join, name, page, table
 from tfapp.evaluation.page_plots import bars, confusion_table, reliability_plot
 from tfapp.release.answers import Reference
 from tfapp.release.class_figures import ClassFigures
-from tfapp.release.exporting import artifact_table
 from tfapp.release.model_card import model_card
+from tfapp.release.release import artifact_table
 from tfapp.release.report_page import release_page
 
 EVIL = '<script>alert("1")</script>'
@@ -258,6 +258,6 @@ def test_plots_are_drawn_in_proportion():
 def test_the_card_escapes_what_data_say():
     state = {"verdict": "refused", "reasons": [f"float32: {EVIL} | more"], "budget": BUDGET}
     content = manifest(release=state)
-    card = model_card(content, preset=EVIL, table=[{"artifact": f"a|b{EVIL}"}])
+    card = model_card(content, preset=EVIL, rows=[{"artifact": f"a|b{EVIL}"}])
     assert "<script" not in card
     assert "a\\|b&lt;script" in card

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tfapp.release.benchmark import bench as bench
     from tfapp.release.comparison import compare_releases as compare_releases
     from tfapp.release.comparison_report import ReleaseComparison as ReleaseComparison
-    from tfapp.release.exporting import Release as Release
     from tfapp.release.exporting import export as export
     from tfapp.release.gate import Budget as Budget
     from tfapp.release.pruning import PruneReport as PruneReport
     from tfapp.release.pruning import prune as prune
+    from tfapp.release.release import Release as Release
     from tfapp.release.serving_bundle import write_serving_bundle as write_serving_bundle
     from tfapp.release.verifying import VerifyReport as VerifyReport
     from tfapp.release.verifying import verify as verify
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Budget": "gate",
     "PruneReport": "pruning",
-    "Release": "exporting",
+    "Release": "release",
     "ReleaseComparison": "comparison_report",
     "VerifyReport": "verifying",
     "bench": "benchmark",

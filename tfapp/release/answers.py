@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -71,18 +71,21 @@ class Answers:
     step: float = 0.0
     inputs: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
 
-    def rows(self, start: int, stop: int) -> Answers:
-        """Returns the answers to some of the rows.
+    def rows(self, chosen: Sequence[int]) -> Answers:
+        """Returns the answers to some of the rows, as far as there are any.
 
         Args:
-            start: The first row.
-            stop: The row after the last.
+            chosen: The rows.
         """
+
+        def taken(values: FloatArray) -> FloatArray:
+            return values[[row for row in chosen if row < len(values)]]
+
         return replace(
             self,
-            probabilities=self.probabilities[start:stop],
-            logits=None if self.logits is None else self.logits[start:stop],
-            labels=None if self.labels is None else self.labels[start:stop],
+            probabilities=taken(self.probabilities),
+            logits=None if self.logits is None else taken(self.logits),
+            labels=None if self.labels is None else tuple(taken(np.array(self.labels, object)).tolist()),
         )
 
 

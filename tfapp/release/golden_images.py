@@ -140,16 +140,17 @@ class ImageInputs:
         return len(self.images)
 
     @staticmethod
-    def draw(preprocessor: Any) -> list[bytes]:
+    def draw(preprocessor: Any, *, seed: int) -> list[bytes]:
         """Draws the inputs of a model.
 
         Args:
             preprocessor: Its decoder.
+            seed: Seed of the draw; with another one, others of the same kinds in the same order come.
 
         Returns:
             Image files, the same every time.
         """
-        return make_golden_images(preprocessor.image_size)
+        return make_golden_images(preprocessor.image_size, seed=seed)
 
     @staticmethod
     def draw_like(preprocessor: Any, features: Sequence[bytes]) -> list[bytes]:
@@ -172,19 +173,19 @@ class ImageInputs:
         return drawn
 
     @classmethod
-    def observe(cls, preprocessor: Any, probe: Probe, first: int) -> Self:
+    def observe(cls, preprocessor: Any, probe: Probe, rows: Sequence[int]) -> Self:
         """Notes what the model's decoder makes of the inputs.
 
         Args:
             preprocessor: The decoder.
-            probe: Rows that end with the inputs.
-            first: The row of the first of them.
+            probe: Rows, some of which are the inputs.
+            rows: Which of them.
 
         Returns:
             The inputs.
         """
-        images = tuple(probe.features[row] for row in range(first, len(probe)))
-        return cls(images, _checksums(probe.tensors["pixels"][first:]), preprocessor.get_config())
+        images = tuple(probe.features[row] for row in rows)
+        return cls(images, _checksums(probe.tensors["pixels"][rows]), preprocessor.get_config())
 
     def probe(self, tensors: Sequence[str]) -> Probe:
         """Returns the inputs in the forms that artifacts take, decoded as the model decodes.

@@ -114,16 +114,17 @@ class TextInputs:
         return len(self.texts)
 
     @staticmethod
-    def draw(preprocessor: Any) -> list[bytes]:
+    def draw(preprocessor: Any, *, seed: int) -> list[bytes]:
         """Draws the inputs of a model.
 
         Args:
             preprocessor: Its tokenizer.
+            seed: Seed of the draw; with another one, others of the same kinds in the same order come.
 
         Returns:
             UTF-8 texts, the same every time.
         """
-        texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length)
+        texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length, seed=seed)
         return [text.encode("utf-8") for text in texts]
 
     @staticmethod
@@ -142,13 +143,13 @@ class TextInputs:
         return [text.encode("utf-8") for text in texts]
 
     @classmethod
-    def observe(cls, preprocessor: Any, probe: Probe, first: int) -> Self:
+    def observe(cls, preprocessor: Any, probe: Probe, rows: Sequence[int]) -> Self:
         """Notes what the model's tokenizer makes of the inputs.
 
         Args:
             preprocessor: The tokenizer.
-            probe: Rows that end with the inputs.
-            first: The row of the first of them.
+            probe: Rows, some of which are the inputs.
+            rows: Which of them.
 
         Returns:
             The inputs.
@@ -164,8 +165,9 @@ class TextInputs:
             "pad_id": preprocessor.pad_id,
             "vocabulary_sha256": hashlib.sha256(vocabulary).hexdigest(),
         }
-        texts = tuple(probe.features[row].decode("utf-8") for row in range(first, len(probe)))
-        return cls(texts, token_ids(probe)[first:], settings)
+        texts = tuple(probe.features[row].decode("utf-8") for row in rows)
+        ids = token_ids(probe)
+        return cls(texts, tuple(ids[row] for row in rows), settings)
 
     def probe(self, tensors: Sequence[str]) -> Probe:
         """Returns the inputs in the forms that artifacts take, made without a tokenizer.

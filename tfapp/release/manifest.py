@@ -223,7 +223,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def write_manifest(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def write_manifest(directory: Path, content: Mapping[str, Any]) -> str:
     """Writes `manifest.json`.
 
     Args:
@@ -231,15 +231,15 @@ def write_manifest(directory: Path, content: Mapping[str, Any]) -> dict[str, Any
         content: The manifest.
 
     Returns:
-        What was written.
+        The sha256 of what was written, in hexadecimal; it stands for the whole release.
 
     Raises:
         ReleaseError: When the content breaks the schema.
     """
     checked = _checked(plain(content), directory / FILE_NAME)
-    text = json.dumps(checked, ensure_ascii=False, indent=2) + "\n"
-    (directory / FILE_NAME).write_text(text, encoding="utf-8")
-    return checked
+    written = (json.dumps(checked, ensure_ascii=False, indent=2) + "\n").encode()
+    (directory / FILE_NAME).write_bytes(written)
+    return hashlib.sha256(written).hexdigest()
 
 
 def read_manifest(directory: Path, *, manifest_sha256: str | None = None) -> dict[str, Any]:

@@ -17,16 +17,17 @@ from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, 
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
-from tfapp.release.golden import INPUTS, Golden
+from tfapp.release.golden import INPUTS, Golden, choose_steady
 from tfapp.release.golden_texts import TextInputs, token_ids
 from tfapp.release.packed_files import check_packed
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner
-from tfapp.release.publish import Staging
+from tfapp.release.publish import Staging, own_files
 from tfapp.release.vocabulary import check_vocabulary
 from tfapp.training.inference import predict_logits
 
 _logger = logging.getLogger("tfapp")
+_DRAWS = 3  # golden inputs of each kind, of which the steadiest is kept
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def measure(
     model = in_float32(model)
     preprocessor = model.preprocessor
     kind = INPUTS[preprocessor.feature_name]
-    drawn = kind.draw(preprocessor)
+    drawn = [value for seed in range(_DRAWS) for value in kind.draw(preprocessor, seed=seed)]
     features = RawFeatures(split.features, drawn)
     check_space(stage.directory, model, variants, features, golden=drawn)
     folder = stage.scratch / "tensors"
@@ -106,6 +107,8 @@ def measure(
     answers, probabilities, attacked = _run(model, probe, variants, stage, write, send)
 
     rows, total = len(split), len(features)
+    candidates = [answer.rows(range(rows, total)) for answer in answers.values()]
+    steady = (rows + choose_steady(probabilities[rows:], candidates, draws=_DRAWS)).tolist()
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
     golden = Golden(
         feature=preprocessor.feature_name,
@@ -113,13 +116,13 @@ def measure(
         classes=tuple(model.classes),
         temperature=float(model.temperature),
         tensors=tuple(model.input),
-        inputs=kind.observe(preprocessor, probe, rows),
-        probabilities=probabilities[rows:],
+        inputs=kind.observe(preprocessor, probe, steady),
+        probabilities=probabilities[steady],
     )
     judgements: dict[str, Judgement] = {}
     for name in variants:
-        judged = judge(name, answers[name].rows(0, rows), reference, budget)
-        beside = answers[name].rows(rows, total)
+        judged = judge(name, answers[name].rows(range(rows)), reference, budget)
+        beside = answers[name].rows(steady)
         if answers[name].error is None:
             judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
         if attacked is not None:
@@ -165,6 +168,7 @@ def _run(
         for variant in track(variants, len(variants), "write artifacts"):
             error = write(variant)
             if error is None:
+                own_files(stage)
                 runner.start(variant, stage.release / artifact_path(variant))
             else:
                 answers[variant] = Answers(error=error)

@@ -35,7 +35,7 @@ def model_card(
     manifest: Mapping[str, Any],
     *,
     preset: str,
-    table: Sequence[Mapping[str, str]],
+    rows: Sequence[Mapping[str, str]],
     sources: Sequence[str] = (),
     feature: str = "text",
     copied: int = 0,
@@ -45,7 +45,7 @@ def model_card(
     Args:
         manifest: The manifest's content.
         preset: Name of the backbone's preset; may be empty.
-        table: A row for each artifact, all with the same columns.
+        rows: A row for each artifact, all with the same columns.
         sources: What the data was read from; packaged sets are known by name.
         feature: What is classified: ``"text"`` or ``"image_bytes"``.
         copied: How many rows of the data are copied into the release, as warm-up requests.
@@ -70,7 +70,7 @@ def model_card(
         "single calls on one thread of the exporting machine. The scale is that of the logarithms of "
         "probabilities, 1 where the temperature is the model's, on the rows that tell it; it is not "
         "measurable where no row does, as with integers of a model that is sure of every row.",
-        _markdown(table),
+        _markdown(rows),
         "## Data",
         _markdown(
             [

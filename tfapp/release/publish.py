@@ -84,7 +84,6 @@ def publish(stage: Staging, finish: Callable[[int], object]) -> tuple[Path, int]
     Raises:
         OutputError: When the folder cannot be written.
     """
-    _own_files(stage)
     _sync_tree(stage.release)
     while True:
         with locked(stage.directory):
@@ -169,8 +168,12 @@ def _moved(source: Path, target: Path) -> bool:
     return True
 
 
-def _own_files(stage: Staging) -> None:
-    """Copies files that have a second name elsewhere, through which a release could be changed."""
+def own_files(stage: Staging) -> None:
+    """Copies files that have a second name elsewhere, through which a release could be changed.
+
+    Args:
+        stage: The staging folder.
+    """
     for name in linked_files(stage.release):
         copy = stage.scratch / "own-copy"
         shutil.copy(stage.release / name, copy)

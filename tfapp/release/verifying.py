@@ -107,7 +107,7 @@ def verify(
     """Checks a release again: origin, schema, files, then the answers to its golden vectors.
 
     Each artifact answers in a fresh process. Nothing is run from a release whose files are not those of its
-    manifest, nor from one whose manifest is not the one that is meant.
+    manifest, nor from one whose manifest is not the one that is meant; one that changes meanwhile fails.
 
     Args:
         release_dir: A version folder, or ``saved_models/<name>`` for its newest version.
@@ -150,6 +150,10 @@ def verify(
     _check_edge(directory, golden, report)
     _check_packed(directory, manifest, golden, report)
     _check_answers(directory, manifest, golden, report)
+    # Files are opened by name, minutes after they were hashed: what answered must still be what was hashed.
+    changed = check_files(directory, manifest["files"])
+    if changed:
+        report.add("files, after the answers", changed, "")
     return report
 
 
