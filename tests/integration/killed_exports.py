@@ -2,7 +2,8 @@
 
 Started as ``killed_exports.py DIRECTORY VOCABULARY.json``. Each line on standard input is a trial, as JSON:
 ``{"event": N}`` kills before the N-th time that the export opens, makes, renames or removes something below
-the directory, ``{"seconds": S}`` so long after its start, and ``{}`` not at all. Each line on standard output
+the directory, ``{"seconds": S}`` so long after its start, and ``{}`` not at all; ``"variants"`` says what it
+exports, ``["float32"]`` by default. Each line on standard output
 tells ``status``, as `os.waitpid` does, ``seconds``, and of an export that ended how many ``events`` it had.
 
 The libraries are imported once. No operator runs before a fork, so no thread of TensorFlow is lost in it.
@@ -16,6 +17,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -34,7 +36,9 @@ EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtr
 LENIENT = Budget(min_agreement=0.0, max_accuracy_drop=1.0, max_scale_error=1.0, max_golden_difference=1.0)
 
 
-def export_once(directory: Path, vocabulary: list[str], event: int | None, says: int) -> None:
+def export_once(
+    directory: Path, vocabulary: list[str], variants: Sequence[str], event: int | None, says: int
+) -> None:
     """Exports in this process, and kills it at an event."""
     classes = ("business", "sport")
     model = tiny_text_classifier(vocabulary, classes)
@@ -52,12 +56,17 @@ def export_once(directory: Path, vocabulary: list[str], event: int | None, says:
 
     sys.addaudithook(count)
     os.write(says, b"started\n")
-    exporting.export(model, directory, check_with=split, variants=["float32"], budget=LENIENT)
+    exporting.export(model, directory, check_with=split, variants=variants, budget=LENIENT)
     os.write(says, f"{seen}\n".encode())
 
 
 def trial(
-    directory: Path, vocabulary: list[str], event: int | None = None, seconds: float | None = None
+    directory: Path,
+    vocabulary: list[str],
+    *,
+    variants: Sequence[str] = ("float32",),
+    event: int | None = None,
+    seconds: float | None = None,
 ) -> dict[str, object]:
     """Forks an export, kills it from here or lets it kill itself, and tells how it ended."""
     hears, says = os.pipe()
@@ -67,7 +76,7 @@ def trial(
         try:
             os.close(hears)
             os.dup2(2, 1)  # the answers of the parent stand on standard output
-            export_once(directory, vocabulary, event, says)
+            export_once(directory, vocabulary, variants, event, says)
             status = 0
         finally:
             os._exit(status)

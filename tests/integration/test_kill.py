@@ -10,10 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 
 from tfapp.release.integrity import find_damage
 from tfapp.release.manifest import manifest_checksum, read_manifest
 from tfapp.release.verifying import verify
+from tfapp.wire.configs import ModelServerConfig
 
 SERVER = Path(__file__).with_name("killed_exports.py")
 KILLED = -9
@@ -111,6 +113,9 @@ def kill_many(exports, moments):
             manifest = read_manifest(path)
             assert (manifest["version"], manifest["release"]["verdict"]) == (version, "released")
             checksums.setdefault(version, manifest_checksum(path))
+        models = exports.directory / "serving" / "models.config"
+        if models.exists():
+            text_format.Parse(models.read_text(), ModelServerConfig())
         new = set(exports.versions()) - before
         assert len(new) <= 1
         stages["not killed" if answer["status"] == 0 else exports.stage(new)] += 1
@@ -123,7 +128,8 @@ def check_afterwards(exports, checksums):
     """Nothing of the killed exports is left after the next one, and what was published answers."""
     assert exports.ask()["status"] == 0
     versions = exports.versions()
-    assert {path.name for path in exports.directory.iterdir()} == {str(number) for number in versions}
+    left = {path.name for path in exports.directory.iterdir()} - {"serving"}
+    assert left == {str(number) for number in versions}
     first = min(versions)
     report = verify(versions[first], manifest_sha256=checksums.get(first))
     assert report.ok, report.reasons
@@ -160,4 +166,16 @@ def test_exports_that_are_killed_200_times_publish_whole_versions_or_none(export
     # Just before the version gets its name, and just after.
     assert stages["publishing: manifest written"] >= 3
     assert stages["published, cleaning up"] >= 1
+    check_afterwards(exports, checksums)
+
+
+@pytest.mark.slow
+def test_exports_for_servers_that_are_killed_publish_whole_versions_or_none(exports, capsys):
+    variants = ["saved_model", "float32"]
+    whole, draw = exports.ask(variants=variants), random.Random(SEED)
+    assert whole["status"] == 0
+    events = [1 + int((number + draw.random()) / 20 * whole["events"]) for number in range(20)]
+    with capsys.disabled():
+        stages, checksums = kill_many(exports, [{"event": event, "variants": variants} for event in events])
+    assert len(stages) >= 5
     check_afterwards(exports, checksums)
