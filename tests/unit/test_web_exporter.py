@@ -7,6 +7,7 @@ import html.parser
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from node import SCRIPTS, run_script
 
-from tfapp.assets import ASSETS
+from tfapp.assets import ASSETS, is_cached
 from tfapp.data.characters import character_table
 from tfapp.data.encoded import average_windows
 from tfapp.data.image_decoding import ImageDecoder
@@ -327,6 +328,35 @@ def test_without_its_runtime_the_page_is_left_out_and_the_cure_is_said(
         assert page_runtime(False, tiny_classifier, ["dynamic"]) is None
         assert page_runtime(None, tiny_classifier, ["keras"]) is None
     assert caplog.text == ""
+
+
+def test_a_runtime_that_was_changed_in_the_cache_is_left_out_without_asking_the_network(
+    tiny_classifier, runtime, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tfapp.assets.download", None)
+    asset = ASSETS["litertjs"]
+    folder = tmp_path / "cache" / "assets" / f"{asset.name}-{asset.version}"
+    shutil.copytree(runtime, folder)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+    files = {
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+        for name in names
+    }
+    (folder / "asset.json").write_text(json.dumps({"wheel_sha256": asset.sha256, "files": files}))
+    assert is_cached(asset)
+    with caplog.at_level("INFO", logger="tfapp"):
+        assert page_runtime(None, tiny_classifier, ["dynamic"]) is None
+    assert "index.js has another sha256" in caplog.text
+    assert "edge/web, the page that runs the model in a browser, is left out" in caplog.text
+
+
+def test_every_file_that_a_page_passes_on_is_pinned(runtime):
+    brought = {path.relative_to(runtime).as_posix() for path in runtime.rglob("*.*")}
+    assert set(dict(ASSETS["litertjs"].pinned)) == brought
 
 
 def test_a_page_that_is_wanted_is_not_left_out_in_silence(tiny_classifier, tmp_path, monkeypatch):
