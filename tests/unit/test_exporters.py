@@ -65,7 +65,7 @@ def test_an_unknown_variant_names_the_choices(tiny_classifier, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "", "line\u2028separator"])
+@pytest.mark.parametrize("name", ["two\nlines", "", "line\u2028separator", "ends\u2028"])
 def test_a_class_name_must_fit_a_line(name):
     model = SimpleNamespace(classes=("good", name))
     with pytest.raises(ConfigError, match="line break"):

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from manifests import make_artifact, make_manifest
 
 from tfapp.errors import ReleaseError
 from tfapp.release.integrity import (
@@ -31,44 +32,7 @@ def folder(tmp_path):
 
 
 def manifest(files):
-    budget = {
-        "min_agreement": 0.99,
-        "max_accuracy_drop": 0.01,
-        "max_abs_difference": None,
-        "max_exact_difference": 0.01,
-        "max_scale_error": 0.1,
-        "max_golden_difference": 0.5,
-    }
-    artifact = {
-        "variant": "saved_model",
-        "path": ".",
-        "bytes": 5,
-        "examples": 1,
-        "agreement": 1.0,
-        "max_abs_difference": 0.0,
-        "accuracy": 1.0,
-        "accuracy_drop": 0.0,
-        "scale": 1.0,
-        "scale_rows": 1,
-        "robust_accuracy": None,
-        "latency_ms": None,
-        "verdict": "released",
-        "reasons": [],
-    }
-    return {
-        "schema_version": 1,
-        "name": "reviews",
-        "version": 1,
-        "tfapp_version": "0.1.0",
-        "libraries": {},
-        "seed": None,
-        "config": {},
-        "data": {},
-        "metrics": {},
-        "release": {"verdict": "released", "reasons": [], "budget": budget},
-        "files": files,
-        "artifacts": [artifact],
-    }
+    return make_manifest(files=files, artifacts=[make_artifact("saved_model", path=".")])
 
 
 def test_checksums_are_those_of_sha256sum(folder):

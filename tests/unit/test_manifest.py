@@ -7,6 +7,7 @@ from importlib.resources import files
 import jsonschema
 import numpy as np
 import pytest
+from manifests import BUDGET, make_artifact, make_manifest
 
 from tfapp.errors import ConfigError, ReleaseError
 from tfapp.release.manifest import (
@@ -19,49 +20,26 @@ from tfapp.release.manifest import (
 from tfapp.release.versions import version_folder
 
 SCHEMA = json.loads(files("tfapp.release").joinpath("manifest.schema.json").read_text())
-BUDGET = {
-    "min_agreement": 0.99,
-    "max_accuracy_drop": 0.01,
-    "max_abs_difference": None,
-    "max_exact_difference": 0.01,
-    "max_scale_error": 0.1,
-    "max_golden_difference": 0.5,
-}
 
 
 @pytest.fixture
 def content():
-    return {
-        "schema_version": 1,
-        "name": "reviews",
-        "version": 3,
-        "tfapp_version": "0.1.0",
-        "libraries": {"tensorflow": "2.21.0"},
-        "seed": 7,
-        "config": {"train": {"batch_size": 32}},
-        "data": {"test": {"rows": 430, "sha256": "0" * 64}},
-        "metrics": {"accuracy": {"value": 0.98, "low": 0.97, "high": 0.99}},
-        "release": {"verdict": "released", "reasons": [], "budget": BUDGET},
-        "files": {"edge/model-float32.tflite": "a" * 64},
-        "artifacts": [
-            {
-                "variant": "float32",
-                "path": "edge/model-float32.tflite",
-                "bytes": 123,
-                "examples": 430,
-                "agreement": 1.0,
-                "max_abs_difference": 1e-6,
-                "accuracy": 0.98,
-                "accuracy_drop": 0.0,
-                "scale": 1.0,
-                "scale_rows": 430,
-                "robust_accuracy": None,
-                "latency_ms": {"p50": 1.5, "p95": 2.0, "threads": 1, "batch": 1},
-                "verdict": "released",
-                "reasons": [],
-            }
+    return make_manifest(
+        version=3,
+        libraries={"tensorflow": "2.21.0"},
+        seed=7,
+        config={"train": {"batch_size": 32}},
+        data={"test": {"rows": 430, "sha256": "0" * 64}},
+        metrics={"accuracy": {"value": 0.98, "low": 0.97, "high": 0.99}},
+        files={"edge/model-float32.tflite": "a" * 64},
+        artifacts=[
+            make_artifact(
+                "float32",
+                path="edge/model-float32.tflite",
+                latency_ms={"p50": 1.5, "p95": 2.0, "threads": 1, "batch": 1},
+            )
         ],
-    }
+    )
 
 
 def changed(content, path, value):
@@ -163,9 +141,9 @@ def test_a_cut_manifest_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("EDGE/model-float32.tflite", "one file on some systems"),
+        ("EDGE/model-float32.tflite", "'EDGE/.*' and 'edge/.*' are one file on some systems"),
         ("Manifest.JSON", "one file on some systems"),
-        ("edge/model-float32.tflite/inside", "cannot lie inside the file"),
+        ("edge/model-float32.tflite/inside", "cannot lie inside the file 'edge/model-float32.tflite'"),
         ("Edge/Model-float32.tflite/inside", "cannot lie inside the file"),
     ],
 )
@@ -183,9 +161,28 @@ def test_accents_written_in_two_ways_are_one_name(tmp_path, content):
 
 
 def test_a_released_artifact_is_one_of_the_files(tmp_path, content):
-    for path in ("edge/model-int8.tflite", "."):
-        with pytest.raises(ReleaseError, match="no file of the release"):
-            write_manifest(tmp_path, changed(content, ("artifacts", 0, "path"), path))
+    for row in (make_artifact("int8", path="edge/model-int8.tflite"), make_artifact("saved_model", path=".")):
+        with pytest.raises(ReleaseError, match=f"{row['path']}' is no file of the release"):
+            write_manifest(tmp_path, {**content, "artifacts": [*content["artifacts"], row]})
+
+
+@pytest.mark.parametrize("verdict", ["released", "refused"])
+def test_an_artifact_stands_once_and_in_its_place(tmp_path, content, verdict):
+    (row,) = content["artifacts"]
+    content = changed(content, ("release", "verdict"), verdict)
+    with pytest.raises(ReleaseError, match="'float32' stands twice"):
+        write_manifest(tmp_path, {**content, "artifacts": [row, row]})
+    moved = changed(content, ("artifacts", 0, "path"), "edge/model-int8.tflite")
+    with pytest.raises(ReleaseError, match="'float32' lies in 'edge/model-int8"):
+        write_manifest(tmp_path, {**moved, "files": {"edge/model-int8.tflite": "a" * 64}})
+
+
+@pytest.mark.parametrize(
+    "name", ["edge/model-int8.tflite", "edge/other.TFLITE", "saved_model.pb", "onnx/model.onnx", "a/b.keras"]
+)
+def test_a_model_that_nobody_would_run_is_not_vouched_for(tmp_path, content, name):
+    with pytest.raises(ReleaseError, match=f"'{name}' is a model that no artifact is"):
+        write_manifest(tmp_path, changed(content, ("files", name), "a" * 64))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import html.parser
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from node import SCRIPTS, run_script
 
-from tfapp.assets import ASSETS
+from tfapp.assets import ASSETS, is_cached
 from tfapp.data.characters import character_table
 from tfapp.data.encoded import average_windows
 from tfapp.data.image_decoding import ImageDecoder
@@ -124,6 +125,96 @@ def test_windows_are_averaged_as_a_release_averages_them(tmp_path):
     mean = np.exp(average_windows(logits, np.zeros(5, np.int64))[0])
     np.testing.assert_allclose(found, mean / mean.sum(), atol=1e-12)
     assert single == [1, 0, 0]
+
+
+CHECK = """
+import { selfCheck } from "./check.js";
+const { feature, prepared, answered, golden } = given;
+// Ids of tokens, or letters that stand for pixels.
+let asked = 0;
+const classifier = {
+  entry: { variant: "float32" },
+  settings: { feature },
+  prepare: async () => ({ tokens: prepared[asked], pixels: Buffer.from(prepared[asked]) }),
+  answer: async () => answered[asked++],
+};
+const { p50, ...found } = await selfCheck(classifier, golden, async () => {});
+answer(found);
+"""
+RIGHT = [[0.9, 0.1], [0.2, 0.8]]
+
+
+def self_checked(folder, *, feature="text", prepared, answered=RIGHT):
+    """Lets the page's check judge answers to two golden vectors."""
+    (folder / "litert").mkdir()
+    names = ("loadAndCompile", "loadLiteRt", "supportsFeature", "Tensor")
+    stub = "".join(f"export const {name} = null;\n" for name in names)
+    (folder / "litert" / "index.js").write_text(stub)
+    rows = [{"text": "", "token_ids": [[2, 7, 3]]}, {"text": "", "token_ids": [[2, 8, 3], [2, 9, 3]]}]
+    if feature != "text":
+        rows = [
+            {"image_bytes": "", "pixels_sha256": hashlib.sha256(content).hexdigest()}
+            for content in (b"one", b"two")
+        ]
+    inputs = [{**row, "probabilities": right} for row, right in zip(rows, RIGHT, strict=True)]
+    golden = {"inputs": inputs, "answers": {}, "tolerance": {"float32": 0.01}}
+    given = {"feature": feature, "prepared": prepared, "answered": answered, "golden": golden}
+    return run_script(folder, CHECK, given)
+
+
+TOKENS = [[[2, 7, 3]], [[2, 8, 3], [2, 9, 3]]]
+
+
+@pytest.mark.parametrize(
+    ("prepared", "answered", "verdict"),
+    [
+        (TOKENS, RIGHT, "good"),
+        (TOKENS, [[0.905, 0.095], [0.2, 0.8]], "good"),
+        (TOKENS, [[0.8, 0.2], [0.2, 0.8]], ""),
+        (TOKENS, [[0.4, 0.6], [0.2, 0.8]], "bad"),
+        ([TOKENS[0], [[2, 1, 3]]], RIGHT, "bad"),
+        ([[[2, 1, 3]], [[2, 1, 3]]], RIGHT, "bad"),
+    ],
+)
+def test_the_check_of_texts_is_good_only_where_all_was_compared(tmp_path, prepared, answered, verdict):
+    assert self_checked(tmp_path, prepared=prepared, answered=answered)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("prepared", "answered", "verdict"),
+    [
+        (["one", "two"], RIGHT, "good"),
+        (["one", "twice"], [[0.9, 0.1], [0.3, 0.7]], "good"),
+        (["one", "twice"], [[0.9, 0.1], [0.45, 0.55]], ""),
+        (["once", "twice"], RIGHT, "bad"),
+    ],
+)
+def test_the_check_of_pictures_judges_those_that_are_decoded_otherwise_too(
+    tmp_path, prepared, answered, verdict
+):
+    found = self_checked(tmp_path, feature="image_bytes", prepared=prepared, answered=answered)
+    assert found["verdict"] == verdict
+
+
+def test_what_uses_the_model_waits_for_its_turn_even_after_a_failure(tmp_path):
+    script = """
+import { inTurn } from "./turns.js";
+const said = [];
+const work = (name, steps) => async () => {
+  for (let step = 0; step < steps; step += 1) {
+    said.push(name);
+    await null;
+  }
+  if (name === "fails") throw new Error("said to the one who asked");
+  return name;
+};
+const promised = [inTurn(work("first", 3)), inTurn(work("fails", 2)), inTurn(work("last", 1))];
+const ended = await Promise.allSettled(promised);
+answer([said, ended.map(({ value, reason }) => value ?? reason.message)]);
+"""
+    said, ended = run_script(tmp_path, script, None)
+    assert said == ["first"] * 3 + ["fails"] * 2 + ["last"]
+    assert ended == ["first", "said to the one who asked", "last"]
 
 
 def test_a_table_of_characters_tells_them_apart():
@@ -327,6 +418,35 @@ def test_without_its_runtime_the_page_is_left_out_and_the_cure_is_said(
         assert page_runtime(False, tiny_classifier, ["dynamic"]) is None
         assert page_runtime(None, tiny_classifier, ["keras"]) is None
     assert caplog.text == ""
+
+
+def test_a_runtime_that_was_changed_in_the_cache_is_left_out_without_asking_the_network(
+    tiny_classifier, runtime, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tfapp.assets.download", None)
+    asset = ASSETS["litertjs"]
+    folder = tmp_path / "cache" / "assets" / f"{asset.name}-{asset.version}"
+    shutil.copytree(runtime, folder)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+    files = {
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+        for name in names
+    }
+    (folder / "asset.json").write_text(json.dumps({"wheel_sha256": asset.sha256, "files": files}))
+    assert is_cached(asset)
+    with caplog.at_level("INFO", logger="tfapp"):
+        assert page_runtime(None, tiny_classifier, ["dynamic"]) is None
+    assert "index.js has another sha256" in caplog.text
+    assert "edge/web, the page that runs the model in a browser, is left out" in caplog.text
+
+
+def test_every_file_that_a_page_passes_on_is_pinned(runtime):
+    brought = {path.relative_to(runtime).as_posix() for path in runtime.rglob("*.*")}
+    assert set(dict(ASSETS["litertjs"].pinned)) == brought
 
 
 def test_a_page_that_is_wanted_is_not_left_out_in_silence(tiny_classifier, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class InferenceGraph:
     """
 
     def __init__(self, model: Any) -> None:
-        broken = [name for name in model.classes if len(name.splitlines()) != 1]
+        broken = [name for name in model.classes if name.splitlines() != [name]]
         if broken:
             raise ConfigError(
                 f"class {broken[0]!r} is empty or holds a line break, and labels.txt has one name a line: "

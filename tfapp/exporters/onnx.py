@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfapp.errors import ConfigError, WeightsError
 from tfapp.exporters._graph import InferenceGraph
+from tfapp.exporters._metadata import LABELS, label_file
 
 OPSET = 18
 _PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
@@ -169,9 +170,9 @@ def _describe(graph: InferenceGraph, path: Path) -> None:
     proto.opset_import.extend(domains)
     preprocessor = graph.preprocessor
     settings = {name: value for name, value in preprocessor.get_config().items() if name != "vocabulary"}
+    files = {LABELS: label_file(graph.classes), **preprocessor.asset_files()}
     metadata = {
-        "labels.txt": "".join(f"{name}\n" for name in graph.classes),
-        **{name: content.decode("utf-8") for name, content in preprocessor.asset_files().items()},
+        **{name: content.decode("utf-8") for name, content in files.items()},
         "preprocessor": json.dumps(settings, ensure_ascii=False),
     }
     onnx.helper.set_model_props(proto, metadata)

@@ -1,4 +1,4 @@
-"""Which artifacts there are, where they lie, and how they are written."""
+"""Which artifacts there are, and how they are written."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from tfapp.disk import disk_full
 from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
 from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS, onnx_obstacle
+from tfapp.release.layout import SAVED_MODEL, artifact_path
 from tfapp.release.probe import RawFeatures
 from tfapp.release.publish import SPACE
 
@@ -32,8 +33,7 @@ VARIANTS: dict[str, float] = {
     "text": 0.3,
     "onnx": 1.0,
 }
-_PLACES = {"saved_model": ".", "keras": "keras/model.keras", "onnx": "onnx/model.onnx"}
-_SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
+_SAVED_MODEL_PARTS = (SAVED_MODEL, "fingerprint.pb", "variables", "assets")
 _SCRATCH_SHARE = 2.0
 _SPARE_BYTES = 32_000_000
 # Of one class and row: a probability and a logit, 8 bytes each at most.
@@ -108,18 +108,6 @@ def check_space(
     needed += int(_IN_LETTERS * sum(map(len, golden)))
     if shutil.disk_usage(directory).free < needed:
         raise disk_full(directory, needed=needed, cure=SPACE)
-
-
-def artifact_path(variant: str) -> str:
-    """Tells where a variant lies.
-
-    Args:
-        variant: Its name.
-
-    Returns:
-        The path relative to the version folder; ``"."`` for the SavedModel.
-    """
-    return _PLACES.get(variant, f"edge/model-{variant}.tflite")
 
 
 def artifact_bytes(directory: Path, variant: str) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from tfapp.disk import writing
 from tfapp.errors import ReleaseError
 from tfapp.release.answers import FloatArray
-from tfapp.release.artifacts import artifact_path
 from tfapp.release.golden import Golden
+from tfapp.release.layout import artifact_path
 from tfapp.release.probe import Probe
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.released_model import load_preprocessor

@@ -52,7 +52,7 @@ def bench(
 
     Artifacts that take raw features are measured from a text or an image file to a class name; others from
     the model's tensors, made before. Files of fixed length get padded tensors, others none longer than their
-    batch needs.
+    batch needs. Of a text that is split into windows all are answered in one call.
 
     Args:
         release_dir: A version folder, or ``saved_models/<name>`` for its newest version.

@@ -17,14 +17,13 @@ from pydantic_core import PydanticCustomError
 
 from tfapp.disk import open_plain
 from tfapp.errors import ConfigError, ReleaseError
+from tfapp.release.layout import artifact_file, artifact_path, is_model_file
 
 FILE_NAME = "manifest.json"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _MOST_BYTES = 1 << 26
 # No part of a path may be "." or "..", nor hold what another system takes for a separator or a drive.
 _PATH_PART = r"\.{0,2}[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*"
-
-_SAVED_MODEL = "saved_model.pb"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -168,14 +167,38 @@ class Manifest(_Part):
             folded = unicodedata.normalize("NFC", name).casefold()
             other = taken.setdefault(folded, name)
             if other != name or folded == FILE_NAME:
-                message = "files: {name!r} and {other!r} are one file on some systems"
+                message = "files: '{name}' and '{other}' are one file on some systems"
                 shown = FILE_NAME if folded == FILE_NAME else other
                 raise PydanticCustomError("files", message, {"name": name, "other": shown})
         for folded, name in taken.items():
             for above in map(str, PurePosixPath(folded).parents):
                 if above in taken:
-                    message = "files: {name!r} cannot lie inside the file {above!r}"
+                    message = "files: '{name}' cannot lie inside the file '{above}'"
                     raise PydanticCustomError("files", message, {"name": name, "above": taken[above]})
+        return self
+
+    @model_validator(mode="after")
+    def _check_artifacts(self) -> Manifest:
+        # Readers find an artifact by its variant or by its path; all of them must find the same one, and
+        # no model may lie in the release that none of them looks at.
+        known: set[str] = set()
+        for variant, path in ((artifact.variant, artifact.path) for artifact in self.artifacts):
+            place = artifact_path(variant)
+            if path != place:
+                message = "artifacts: '{variant}' lies in '{path}', but its place is '{place}'"
+                raise PydanticCustomError(
+                    "artifacts", message, {"variant": variant, "path": path, "place": place}
+                )
+            if artifact_file(variant) in known:
+                raise PydanticCustomError(
+                    "artifacts", "artifacts: '{variant}' stands twice", {"variant": variant}
+                )
+            known.add(artifact_file(variant))
+        for name in self.files:
+            if is_model_file(name) and name not in known:
+                raise PydanticCustomError(
+                    "artifacts", "files: '{name}' is a model that no artifact is", {"name": name}
+                )
         return self
 
     @model_validator(mode="after")
@@ -191,9 +214,9 @@ class Manifest(_Part):
                 "released", "release.verdict is 'released', but {named} says otherwise", {"named": named}
             )
         for artifact in self.artifacts:
-            if (artifact.path if artifact.path != "." else _SAVED_MODEL) not in self.files:
+            if artifact_file(artifact.variant) not in self.files:
                 raise PydanticCustomError(
-                    "released", "artifact {path!r} is no file of the release", {"path": artifact.path}
+                    "released", "artifact '{path}' is no file of the release", {"path": artifact.path}
                 )
         return self
 

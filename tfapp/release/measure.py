@@ -13,12 +13,13 @@ from tfapp.evaluation.robustness import Robustness
 from tfapp.exporters import LABELS, TFLITE_VARIANTS, in_float32, label_file
 from tfapp.progress import track
 from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
-from tfapp.release.artifacts import artifact_bytes, artifact_path, check_space, write_artifact
+from tfapp.release.artifacts import artifact_bytes, check_space, write_artifact
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
 from tfapp.release.golden import INPUTS, Golden, choose_steady
 from tfapp.release.golden_texts import TextInputs, token_ids
+from tfapp.release.layout import artifact_path
 from tfapp.release.packed_files import check_packed
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner

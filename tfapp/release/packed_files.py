@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, unpack
-from tfapp.release.artifacts import artifact_path
+from tfapp.release.layout import artifact_path
 
 
 def check_packed(directory: Path, variants: Sequence[str], files: Mapping[str, bytes]) -> list[str]:

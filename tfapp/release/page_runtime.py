@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfapp.assets import ASSETS, fetch, is_cached
-from tfapp.errors import AssetError, ConfigError
+from tfapp.assets import ASSETS, fetch, find_cached
+from tfapp.errors import ConfigError
 
 _logger = logging.getLogger("tfapp")
 
@@ -17,7 +17,8 @@ def page_runtime(web: bool | None, model: Any, variants: Sequence[str]) -> Path 
     """Finds the runtime of the page that a release gets.
 
     Args:
-        web: Whether there is a page; None for one where its runtime is at hand.
+        web: Whether there is a page; None for one where its runtime is in the cache, without asking the
+            network for it.
         model: A classifier that carries its preprocessor.
         variants: The artifacts that are written.
 
@@ -38,7 +39,10 @@ def page_runtime(web: bool | None, model: Any, variants: Sequence[str]) -> Path 
                 f"{', '.join(runnable)}, or leave web out."
             )
         return None
-    if web is None and not is_cached(asset):
+    if web:
+        return fetch(asset)
+    folder = find_cached(asset)
+    if folder is None:
         _logger.info(
             "export: edge/web, the page that runs the model in a browser, is left out: its runtime is not "
             "at hand; `tfapp presets fetch %s` adds it (%.1f MB, licence: %s)",
@@ -46,11 +50,4 @@ def page_runtime(web: bool | None, model: Any, variants: Sequence[str]) -> Path 
             asset.megabytes,
             asset.licence,
         )
-        return None
-    try:
-        return fetch(asset)
-    except AssetError as error:
-        if web:
-            raise
-        _logger.warning("export: edge/web is left out: %s", error)
-        return None
+    return folder

@@ -92,17 +92,17 @@ def _answer(artifact: Any, inputs: Any, folder: Path) -> dict[str, Any]:
 
 
 def _latency(artifact: Any, inputs: Any, request: dict[str, Any]) -> Any:
-    """Times single calls on rows spread over all of them, after two to warm up."""
+    """Times calls about one feature each, spread over all of them, after two to warm up."""
     import numpy as np
 
     calls = request["latency_calls"]
     if not calls:
         return None
-    rows = [index * len(inputs.features) // calls for index in range(calls)]
+    features = [index * len(inputs.features) // calls for index in range(calls)]
     times: list[float] = []
-    for row in [*rows[:2], *rows]:
+    for number in [*features[:2], *features]:
         start = time.perf_counter()
-        artifact.call(inputs, [row])
+        artifact.call(inputs, [number])
         times.append((time.perf_counter() - start) * 1e3)
     p50, p95 = (float(value) for value in np.percentile(times[2:], [50, 95]))
     return {"p50": p50, "p95": p95, "threads": 1, "batch": 1}

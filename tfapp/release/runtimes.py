@@ -82,12 +82,23 @@ class Inputs:
         """The number of the feature that each row belongs to."""
         return _np().arange(len(self.features)) if self._owners is None else self._owners
 
-    def average(self, probabilities: Any) -> Any:
-        """Averages the logits of a text's windows; probabilities show logits but for a constant."""
+    def rows(self, features: list[int]) -> Any:
+        """The numbers of the rows that features are: one each, or all windows of each text in turn."""
+        np = _np()
+        if self._owners is None:
+            return np.array(features)
+        starts, ends = (np.searchsorted(self._owners, features, side) for side in ("left", "right"))
+        return np.concatenate([np.arange(*span) for span in zip(starts, ends, strict=True)])
+
+    def average(self, probabilities: Any, rows: Any = None) -> Any:
+        """Averages the logits of a text's windows; probabilities show logits but for a constant.
+
+        Without numbers of rows, they are those of the first rows.
+        """
         if self._owners is None:
             return probabilities
         np = _np()
-        owners = self._owners[: len(probabilities)]
+        owners = self._owners[: len(probabilities)] if rows is None else self._owners[rows]
         firsts = np.flatnonzero(np.diff(owners, prepend=-1))
         sums = np.add.reduceat(np.log(np.maximum(probabilities, 1e-37)), firsts, axis=0)
         means = sums / np.diff(np.append(firsts, len(owners)))[:, None]
@@ -186,9 +197,9 @@ class _SavedModel:
         features = {feature: train.Feature(bytes_list=train.BytesList(value=[value]))}
         return bytes(train.Example(features=train.Features(feature=features)).SerializeToString())
 
-    def call(self, inputs: Inputs, rows: list[int]) -> Any:
-        features = [inputs.features[row] for row in rows]
-        return _names(self._serve("serving_default", **{self._request["feature"]: features})["label"])
+    def call(self, inputs: Inputs, features: list[int]) -> Any:
+        given = [inputs.features[number] for number in features]
+        return _names(self._serve("serving_default", **{self._request["feature"]: given})["label"])
 
 
 def _names(labels: Any) -> Any:
@@ -228,8 +239,9 @@ class _LiteRT:
             rows = (rows.astype(float) - self._zero) * self._step
         return {"probabilities": inputs.average(rows)}, {"step": self._step, "inputs": self._given}
 
-    def call(self, inputs: Inputs, rows: list[int]) -> Any:
-        return self._one(inputs, rows[0])
+    def call(self, inputs: Inputs, features: list[int]) -> Any:
+        rows = inputs.rows(features)
+        return inputs.average(_np().concatenate([self._one(inputs, row) for row in rows]), rows)
 
     def _one(self, inputs: Inputs, row: int) -> Any:
         tensors = {name: values.astype(self._types[name]) for name, values in inputs.row(row).items()}
@@ -259,6 +271,9 @@ class _LiteRTText(_LiteRT):
     def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = [self._one(inputs, row) for row in range(len(inputs.features))]
         return {"probabilities": _np().concatenate(rows)}, {}
+
+    def call(self, inputs: Inputs, features: list[int]) -> Any:
+        return self._one(inputs, features[0])
 
     def _one(self, inputs: Inputs, row: int) -> Any:
         text = _np().array([inputs.features[row]], dtype=object)
@@ -300,8 +315,9 @@ class _Keras:
     def answer(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"probabilities": inputs.average(_in_batches(inputs, self._answer))}, {}
 
-    def call(self, inputs: Inputs, rows: list[int]) -> Any:
-        return self._answer(inputs.trimmed(rows))
+    def call(self, inputs: Inputs, features: list[int]) -> Any:
+        rows = inputs.rows(features)
+        return inputs.average(self._answer(inputs.trimmed(rows)), rows)
 
 
 class _ONNX:
@@ -324,7 +340,8 @@ class _ONNX:
             request["artifact"], options, providers=["CPUExecutionProvider"]
         )
         self._types = {given.name: self._TYPES[given.type] for given in self._session.get_inputs()}
-        self._labels = self._session.get_modelmeta().custom_metadata_map["labels.txt"].splitlines()
+        labels = self._session.get_modelmeta().custom_metadata_map["labels.txt"]
+        self._labels = labels.removesuffix("\n").split("\n")
 
     def _answer(self, tensors: dict[str, Any]) -> Any:
         given = {name: values.astype(self._types[name]) for name, values in tensors.items()}
@@ -337,8 +354,9 @@ class _ONNX:
         labels = [self._labels[index] for index in probabilities.argmax(axis=1)]
         return {"probabilities": probabilities}, {"labels": labels}
 
-    def call(self, inputs: Inputs, rows: list[int]) -> Any:
-        return self._answer(inputs.trimmed(rows))
+    def call(self, inputs: Inputs, features: list[int]) -> Any:
+        rows = inputs.rows(features)
+        return inputs.average(self._answer(inputs.trimmed(rows)), rows)
 
 
 def _tensorflow(threads: int) -> Any:

@@ -42,7 +42,7 @@ def main(folder: Path) -> int:
         artifact = runtimes.RUNTIMES[request["runtime"]](request, request["threads"])
         inputs = runtimes.Inputs(request["inputs"])
         ask = _asking(artifact, inputs, request["classes"])
-        rows = len(inputs.features) if artifact.takes_features else inputs.num_rows
+        rows = len(inputs.features)
         ask([rows // 2])
         print(FIRST_ANSWER, flush=True)  # noqa: T201
         facts = {
@@ -66,7 +66,7 @@ def _runtimes() -> Any:
 
 
 def _asking(artifact: Any, inputs: Any, classes: list[str]) -> Callable[[list[int]], list[str]]:
-    """Gives a call from rows to the names of their classes, whatever the artifact answers with."""
+    """Gives a call from numbers of features to the names of their classes, whatever it answers with."""
 
     def ask(rows: list[int]) -> list[str]:
         answered = artifact.call(inputs, rows)

@@ -2,6 +2,9 @@
 
 import { best, quantile } from "./runtime.js";
 
+// What a picture that a browser decodes to other pixels than the release did may move a probability by.
+const ELSEWHERE = 0.2;
+
 /** Whether the page made the model's inputs exactly as the release did; null where that cannot be told. */
 async function same(prepared, row) {
   if (row.token_ids) return JSON.stringify(prepared.tokens) === JSON.stringify(row.token_ids);
@@ -23,7 +26,7 @@ function featureOf(row) {
  *   many others were noted as probable as the label but for the tolerance; `same`, how many inputs are exactly
  *   the release's, or null; `largest` and `elsewhere`, the largest difference of a
  *   probability where they are and where they are not (all are, where it cannot be told); `tolerance`, what
- *   counts as the same answer; `p50` in milliseconds.
+ *   counts as the same answer; `verdict`, see `judge`; `p50` in milliseconds.
  */
 export async function selfCheck(classifier, golden, onProgress) {
   const { variant } = classifier.entry;
@@ -45,5 +48,13 @@ export async function selfCheck(classifier, golden, onProgress) {
     else found.largest = Math.max(found.largest, gap);
     await onProgress(number + 1, found.total);
   }
-  return { ...found, p50: quantile(times, 0.5) };
+  return { ...found, verdict: judge(found, classifier.settings.feature), p50: quantile(times, 0.5) };
+}
+
+/** "bad" for other labels or inputs than the release's, "good" for its answers; "" for what lies between. */
+export function judge({ total, agree, ties, same, largest, elsewhere, tolerance }, feature) {
+  // Of texts each must be the same; of pictures some formats leave room, but not for all of them to differ.
+  const fewest = feature === "text" ? total : 1;
+  if (agree + ties < total || (same !== null && same < fewest)) return "bad";
+  return largest <= tolerance && elsewhere <= Math.max(ELSEWHERE, tolerance) ? "good" : "";
 }

@@ -2,6 +2,7 @@
 
 import { selfCheck } from "./check.js";
 import { best, Classifier, json, quantile, startRuntime } from "./runtime.js";
+import { inTurn } from "./turns.js";
 
 const SHOWN = 8;
 const REPEATS = 50;
@@ -32,17 +33,21 @@ function say(text, kind = "") {
 
 function refresh() {
   document.documentElement.dataset.state = state.running ? "busy" : "ready";
-  for (const id of ["repeat", "check", "variant"]) element(id).disabled = state.held;
-  element("repeat").disabled = state.held || state.prepared === null;
+  element("variant").disabled = state.held;
+  element("check").disabled = state.held || state.classifier === null;
+  element("repeat").disabled = state.held || state.classifier === null || state.prepared === null;
 }
 
-/** Does something that takes a while, and shows what goes wrong; `holds` keeps other tasks from being started. */
+/**
+ * Does something that takes a while when its turn comes, and shows what goes wrong; `holds` keeps other tasks
+ * than classifying from being started.
+ */
 async function task(work, { holds = false } = {}) {
   state.running += 1;
   state.held ||= holds;
   refresh();
   try {
-    await work();
+    await inTurn(work);
   } catch (error) {
     console.error(error);
     say(error.message, "bad");
@@ -98,22 +103,32 @@ function wordTiming(preparing, answering) {
     `${what}: ${milliseconds(preparing)} ${how}, ${milliseconds(answering)} for the model.`;
 }
 
+function showNothing() {
+  state.prepared = null;
+  element("result").hidden = true;
+  refresh();
+}
+
 /** Classifies what is on the page, unless something newer has come meanwhile. */
 async function classify() {
   const number = ++state.asked;
   const { feature } = state;
-  if (feature === null || feature === "" || state.classifier === null) {
-    state.prepared = null;
-    element("result").hidden = true;
-    refresh();
+  if (feature === null || feature === "") {
+    showNothing();
     return;
   }
   await task(async () => {
+    const { classifier } = state;
+    if (number !== state.asked) return;
+    if (classifier === null) {
+      showNothing();
+      return;
+    }
     await shown();
     const started = performance.now();
-    const prepared = await state.classifier.prepare(feature);
+    const prepared = await classifier.prepare(feature);
     const ready = performance.now();
-    const probabilities = await state.classifier.answer(prepared);
+    const probabilities = await classifier.answer(prepared);
     const done = performance.now();
     if (number !== state.asked) return;
     state.prepared = prepared;
@@ -124,10 +139,12 @@ async function classify() {
 }
 
 async function repeat() {
+  const { classifier, prepared } = state;
+  if (classifier === null || prepared === null) return;
   const times = [];
   for (let number = 0; number < REPEATS + 2; number += 1) {
     const started = performance.now();
-    await state.classifier.answer(state.prepared);
+    await classifier.answer(prepared);
     times.push(performance.now() - started);
     element("speed").textContent = `${Math.min(number + 1, REPEATS)} of ${REPEATS}`;
     if (number % 5 === 0) await shown();
@@ -144,6 +161,15 @@ function wordInputs({ same, total }) {
   return `${same} of ${total} pictures decoded to the release's very pixels`;
 }
 
+function wordDifferences({ same, largest, elsewhere, tolerance }) {
+  if (same === 0) return `Probabilities differ by ${elsewhere.toFixed(4)} at most`;
+  return (
+    `Probabilities differ by ${largest.toFixed(4)} at most` +
+    (largest <= tolerance ? "" : `, more than the tolerance of ${tolerance.toFixed(4)}`) +
+    (elsewhere ? ` there, and by ${elsewhere.toFixed(4)} elsewhere` : "")
+  );
+}
+
 async function check() {
   const verdict = element("verdict");
   verdict.className = "";
@@ -153,14 +179,11 @@ async function check() {
     verdict.textContent = `${done} of ${total}`;
     await shown();
   });
-  const { agree, ties, total, largest, elsewhere, tolerance } = found;
-  const close = found.same === null || largest <= tolerance;
+  const { agree, ties, total } = found;
   verdict.textContent =
-    `${agree} of ${total} labels agree${ties ? `, ${ties} more but for a tie` : ""}; ${wordInputs(found)}. Probabilities differ by ${largest.toFixed(4)} at most` +
-    (elsewhere ? ` there, and by ${elsewhere.toFixed(4)} elsewhere` : "") +
-    (close ? "" : `, more than the tolerance of ${tolerance.toFixed(4)}`) +
-    `. p50 ${milliseconds(found.p50)}.`;
-  verdict.className = agree + ties < total ? "bad" : close ? "good" : "";
+    `${agree} of ${total} labels agree${ties ? `, ${ties} more but for a tie` : ""}; ${wordInputs(found)}. ` +
+    `${wordDifferences(found)}. p50 ${milliseconds(found.p50)}.`;
+  verdict.className = found.verdict;
   verdict.dataset.found = JSON.stringify(found);
 }
 
