@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,14 @@ from tfapp.wire.tensors import string_tensor
 
 CLASSES = ("bad", "good")
 RESET = "reset"
+
+# Frames of HTTP/2 after which, and after whose bytes, the connection ends.
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+BREAKS = {
+    "closed": b"",
+    "told to go": b"\0\0\x08\7\0\0\0\0\0" + struct.pack(">II", 1, 0),
+    "stream refused for its load": b"\0\0\4\3\0\0\0\0\1" + struct.pack(">I", 11),
+}
 
 
 def scores(text: bytes) -> list[float]:
@@ -174,3 +184,38 @@ def grpc_server(script: Script, *, credentials: Any = None) -> Iterator[str]:
         yield f"{scheme}://127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
+
+
+@contextlib.contextmanager
+def breaking_grpc_server(how: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Takes each gRPC request whole, and breaks the connection instead of answering.
+
+    Args:
+        how: A key of `BREAKS`.
+
+    Yields:
+        The server's address, and the requests for ``good`` as they come.
+    """
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(_SETTINGS)
+                    received = b""
+                    while chunk := connection.recv(65536):
+                        received += chunk
+                        if b"good" in received:
+                            requests.append(received)
+                            connection.sendall(BREAKS[how])
+                            connection.shutdown(socket.SHUT_WR)
+                            received = b""
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"grpc://127.0.0.1:{listener.getsockname()[1]}", requests
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()

@@ -14,7 +14,7 @@ from email.utils import format_datetime
 
 import grpc
 import pytest
-from model_servers import CLASSES, RESET, Script, grpc_server, http_server
+from model_servers import BREAKS, CLASSES, RESET, Script, breaking_grpc_server, grpc_server, http_server
 
 from tfapp.errors import ConfigError, DataError, ServingError
 from tfapp.serving import AsyncClient, Client, Prediction
@@ -24,7 +24,8 @@ from tfapp.serving.client.target import make_target
 GOOD = Prediction("good", {"bad": 0.25, "good": 0.75})
 BAD = Prediction("bad", {"bad": 0.875, "good": 0.125})
 SERVERS = {"rest": http_server, "grpc": grpc_server}
-BUSY = {"rest": (503, "the queue is full"), "grpc": (grpc.StatusCode.UNAVAILABLE, "the queue is full")}
+FULL = "The batch scheduling queue to which this task was submitted is full"  # TF Serving's words
+BUSY = {"rest": (503, FULL), "grpc": (grpc.StatusCode.UNAVAILABLE, FULL)}
 
 
 def client(url, **options):
@@ -116,7 +117,7 @@ def test_a_busy_server_is_asked_again_and_then_given_up(protocol):
         assert ours.predict(["good"]) == [GOOD]
         assert len(script.seen) == 3
         script.failures = [BUSY[protocol]] * 9
-        with pytest.raises(ServingError, match=r"is busy, asked 3 times: .*the queue is full.*max_in_flight"):
+        with pytest.raises(ServingError, match=r"is busy, asked 3 times: .*submitted is full.*max_in_flight"):
             client(url, retries=2).predict(["good"])
         assert len(script.seen) == 6
         with pytest.raises(ServingError, match="is busy: "):
@@ -172,6 +173,7 @@ def test_a_pause_longer_than_the_time_left_is_not_waited_for():
         ("grpc", (grpc.StatusCode.NOT_FOUND, "no such servable"), "lacks it: NOT_FOUND: no such servable"),
         ("grpc", (grpc.StatusCode.UNAUTHENTICATED, "who?"), "does not let you in: UNAUTHENTICATED"),
         ("grpc", (grpc.StatusCode.ABORTED, "hm"), "failed: ABORTED: hm"),
+        ("grpc", (grpc.StatusCode.UNAVAILABLE, "hm"), "broke the connection: UNAVAILABLE: hm; it was"),
     ],
 )
 def test_other_failures_are_told_and_not_asked_again(protocol, failure, words):
@@ -181,6 +183,14 @@ def test_other_failures_are_told_and_not_asked_again(protocol, failure, words):
             ours.predict(["good"])
         assert len(script.seen) == 1
         assert ours.predict(["good"]) == [GOOD]
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_grpc_connection_that_breaks_while_the_server_works_is_not_asked_again(how):
+    with breaking_grpc_server(how) as (url, requests), client(url) as ours:
+        with pytest.raises(ServingError, match=r"broke the connection: .*; it was not asked again"):
+            ours.predict(["good"])
+        assert len(requests) == 1
 
 
 @pytest.mark.parametrize("protocol", SERVERS)

@@ -20,8 +20,9 @@ class Client(BaseClient):
     """Classifies texts or images on TF Serving or on ``tfapp serve``.
 
     A request is sent again, after a pause that grows or that the server names, only where the server was not
-    reached, or said that it is busy (HTTP 429 and 503, gRPC UNAVAILABLE and RESOURCE_EXHAUSTED). Threads may
-    share a client. It needs no TensorFlow.
+    reached, or said that it is busy: HTTP 429 and 503, gRPC RESOURCE_EXHAUSTED, and gRPC UNAVAILABLE where it
+    comes with a time to ask again or in the words of a full queue or of a server that ends. Threads may share
+    a client. It needs no TensorFlow.
 
     Args:
         url: ``"http://host:8501"`` for REST, ``"grpc://host:8500"`` for gRPC; ``https`` and ``grpcs`` with
