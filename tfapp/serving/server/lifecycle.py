@@ -21,14 +21,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
 
 from tfapp.errors import OutputError, ReleaseError
+from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import check_name, version_folder
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.grpc_services import GrpcServices
 from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.metrics import Metrics
-from tfapp.serving.server.model_files import BATCHING_FILE, read_batching
+from tfapp.serving.server.model_files import read_batching
 from tfapp.serving.server.rest import RestApp
-from tfapp.serving.server.settings import Batching, ServerSettings
+from tfapp.serving.server.settings import ServerSettings
 from tfapp.serving.server.versions import Versions
 
 _logger = logging.getLogger(__name__)
@@ -173,10 +174,7 @@ class Server:
         return listener
 
     def _load(self, directory: Path, version: int) -> LoadedModel:
-        batching = self.settings.batching
-        if batching is None:
-            path = directory.parent / BATCHING_FILE
-            batching = read_batching(path) if path.is_file() else Batching()
+        batching = read_batching(directory.parent / FOLDER / BATCHING_FILE, self.settings.batching)
         return LoadedModel(directory, version, batching=batching, threads=self.settings.threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,8 +81,7 @@ class ServerSettings:
         drain_seconds: Seconds that requests in flight get to end when the server stops.
         threads: Cores that a batch is computed on; None for all.
         limits: What requests may ask for.
-        batching: How requests are joined; None takes ``serving/batching.config`` beside the versions, or the
-            defaults.
+        batching: Fields of `Batching` that overrule ``serving/batching.config`` beside the versions.
     """
 
     release: Path
@@ -95,10 +95,11 @@ class ServerSettings:
     drain_seconds: float = 30.0
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
-    batching: Batching | None = None
+    batching: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses settings that contradict each other."""
+        """Refuses settings that are not possible, or contradict each other."""
+        Batching(**self.batching)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("a certificate and its key belong together: give both, or neither.")
         for path in (self.tls_certificate, self.tls_key):

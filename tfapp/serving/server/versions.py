@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfapp.errors import TfappError
+from tfapp.release.serving_files import FOLDER, MODELS_FILE
 from tfapp.serving.server.loaded import LoadedModel
-from tfapp.serving.server.model_files import MODELS_FILE, VersionPolicy, read_policy
+from tfapp.serving.server.model_files import VersionPolicy, read_policy
 from tfapp.serving.server.status import Code, RequestError, invalid
 
 _logger = logging.getLogger(__name__)
@@ -143,8 +144,9 @@ class Versions:
         if self._alone is not None:
             return VersionPolicy("all"), {self._alone: _stamp(self.base / str(self._alone))}
         policy = VersionPolicy()
-        if (self.base / MODELS_FILE).is_file():
-            policy = read_policy(self.base / MODELS_FILE, self.name)
+        models = self.base / FOLDER / MODELS_FILE
+        if models.is_file():
+            policy = read_policy(models, self.name)
         folders = [
             path
             for path in self.base.iterdir()
