@@ -1,7 +1,9 @@
-"""The benchmarks' bookkeeping: which runs a log already holds."""
+"""The benchmarks: what they import is there, and their bookkeeping, which runs a log already holds."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -9,6 +11,40 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+
+
+def imported(path):
+    """Names that a script imports, by the module that they are imported from."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {(node.module, alias.name) for node in nodes for alias in node.names}
+
+
+def defined(path):
+    """Names that a script defines or imports at its top."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        names |= {
+            getattr(node, "name", None),
+            *(alias.asname or alias.name for alias in getattr(node, "names", [])),
+        }
+        targets = [*getattr(node, "targets", []), getattr(node, "target", None)]
+        names |= {
+            inner.id
+            for target in targets
+            if target
+            for inner in ast.walk(target)
+            if isinstance(inner, ast.Name)
+        }
+    return names
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_what_a_benchmark_imports_of_this_repository_is_there(script):
+    for module, name in imported(BENCHMARKS / f"{script}.py"):
+        if module.partition(".")[0] == "tfapp":
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+        elif (BENCHMARKS / f"{module}.py").is_file():
+            assert name in defined(BENCHMARKS / f"{module}.py"), f"{module}.py has no {name}"
 
 
 @pytest.fixture
