@@ -311,6 +311,10 @@ def test_a_token_is_asked_for(served):
     assert predict(app, {"instances": ["x"]}, headers={"Authorization": "Bearer secret"}).status == 200
     assert request(app, "GET", METRICS).status == 401
     assert request(app, "GET", "/healthz").status == 200
+    bearer = {"Authorization": "Bearer secret"}
+    description = request(app, "GET", "/openapi.json", headers=bearer).json
+    gets = {path: each["get"].get("security") for path, each in description["paths"].items() if "get" in each}
+    assert [path for path, security in gets.items() if security == []] == ["/healthz", "/readyz"]
 
 
 def test_a_server_that_ends_refuses_new_requests(served):

@@ -63,6 +63,7 @@ def serve(
 
     On SIGTERM and SIGINT requests in flight are answered before the process ends.
     """
+    token = _token(token_file)
     terminal.load_tensorflow()
 
     try:
@@ -78,7 +79,7 @@ def serve(
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,
-        token=_token(token_file),
+        token=token,
         tls_certificate=tls_cert,
         tls_key=tls_key,
         poll_seconds=poll_seconds,
@@ -92,7 +93,12 @@ def serve(
 
 def _token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get("TFAPP_TOKEN") or None
+        token = os.environ.get("TFAPP_TOKEN")
+        if token is not None and not token.strip():
+            raise ConfigError(
+                "TFAPP_TOKEN is set but empty, and would ask nobody for a token; give it one, or unset it."
+            )
+        return token
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

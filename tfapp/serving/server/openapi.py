@@ -12,6 +12,9 @@ from tfapp.serving.server.loaded import DEFAULT_SIGNATURE, LoadedModel
 if TYPE_CHECKING:
     from tfapp.serving.server.core import Core
 
+OPEN_PATHS = ("/healthz", "/readyz")
+"""What is answered without the token."""
+
 _BASE64 = {
     "type": "object",
     "properties": {"b64": {"type": "string", "contentEncoding": "base64", "format": "byte"}},
@@ -85,6 +88,8 @@ def describe(core: Core) -> dict[str, Any]:
     if core.settings.token is not None:
         description["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
         description["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            paths[path]["get"]["security"] = []
     return description
 
 
