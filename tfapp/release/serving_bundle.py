@@ -27,6 +27,7 @@ from tfapp.release.serving_files import (
     image_of,
     monitoring_config,
 )
+from tfapp.release.versions import versions_in
 from tfapp.wire.configs import ModelServerConfig, read_config
 
 _logger = logging.getLogger("tfapp")
@@ -65,17 +66,17 @@ def write_serving_bundle(directory: str | Path) -> Path | None:
     directory = Path(directory).expanduser().absolute()
     folder, name = directory / FOLDER, directory.name
     with writing(folder), locked(directory):
-        numbers = sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
-        servable = [number for number in numbers if (directory / str(number) / "saved_model.pb").is_file()]
+        versions = versions_in(directory)
+        servable = [number for number, path in versions.items() if (path / "saved_model.pb").is_file()]
         if not servable:
             return None
-        newest = directory / str(servable[-1])
+        newest = versions[servable[-1]]
         image = image_of(read_manifest(newest)["libraries"].get("tensorflow", ""))
         folder.mkdir(exist_ok=True)
         path, config = folder / MODELS_FILE, ModelServerConfig()
         if path.exists():
             read_config(path, config)
-        _update(config, name, servable, upcoming=range(numbers[-1] + 1, numbers[-1] + 1 + _AHEAD))
+        _update(config, name, servable, upcoming=range(max(versions) + 1, max(versions) + 1 + _AHEAD))
         replace_file(path, _HEADER + text_format.MessageToString(config))
         # One image file that cannot be decoded would fail all requests of its batch.
         joins = Golden.load(newest / "edge" / "golden.json").feature == "text"
