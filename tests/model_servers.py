@@ -21,6 +21,8 @@ from tfapp.wire.tensors import string_tensor
 
 CLASSES = ("bad", "good")
 RESET = "reset"
+DRIP = "drip"
+"""An answer over REST that comes byte by byte, for five seconds."""
 
 # Frames of HTTP/2 after which, and after whose bytes, the connection ends.
 _SETTINGS = b"\0\0\0\4\0\0\0\0\0"
@@ -41,10 +43,12 @@ class Script:
 
     Attributes:
         seen: The texts of each request, its headers, and the moment when it came.
+        unwelcome: Words with which all is refused; empty where it is not.
     """
 
     def __init__(self, *failures: Any, delay: float = 0.0) -> None:
         self.failures, self.delay = list(failures), delay
+        self.unwelcome = ""
         self.seen: list[tuple[list[bytes], dict[str, str], float]] = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -68,6 +72,8 @@ class Script:
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
             failure = self.failures.pop(0) if self.failures else None
         time.sleep(self.delay)
+        if failure is None and self.unwelcome:
+            failure = (400, self.unwelcome)
         if failure is None and any(b"refuse" in text for text in texts):
             failure = (400, "Input to reshape: assertion failed: [b'the image is damaged']")
         try:
@@ -99,6 +105,15 @@ def http_server(script: Script, *, tls: Any = None) -> Iterator[str]:
             headers = {**{key.lower(): value for key, value in self.headers.items()}, "path": self.path}
             with script.take(texts, headers) as failure:
                 if failure == RESET:
+                    self.close_connection = True
+                elif failure == DRIP:
+                    self.send_response(200)
+                    self.send_header("content-length", "100")
+                    self.end_headers()
+                    with contextlib.suppress(OSError):
+                        for _ in range(100):
+                            self.wfile.write(b" ")
+                            time.sleep(0.05)
                     self.close_connection = True
                 elif failure is None:
                     rows = [scores(text) for text in texts]

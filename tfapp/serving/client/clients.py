@@ -31,7 +31,8 @@ class Client(BaseClient):
         version: A version's number, a label such as ``"stable"``, or None for the newest that is loaded.
         classes: Names of the classes in their order; when None, the server is asked for them once.
         feature: ``"text"`` or ``"image_bytes"``; when None, the server is asked once.
-        timeout: Seconds for the answer to a request, all attempts together.
+        timeout: Seconds for the answer to a request, all attempts together; an answer that goes on coming is
+            given up by then, too.
         retries: How often a request is sent again at most.
         max_in_flight: Requests under way at once.
         token: A bearer token that the server wants.

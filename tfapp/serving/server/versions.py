@@ -20,6 +20,7 @@ from tfapp.serving.server.model_files import VersionPolicy, read_policy
 from tfapp.serving.server.status import Code, RequestError, invalid
 
 _FIRST_RETRY, _LONGEST_RETRY = 60.0, 3600.0  # seconds
+_MOST_DOUBLINGS = 10
 _logger = logging.getLogger(__name__)
 
 
@@ -203,7 +204,9 @@ class Versions:
         except Exception as error:
             # Whatever is wrong with a new version must not end the server that runs on the old one.
             state.state, state.problem = "END", str(error)
-            state.next_try = time.monotonic() + min(_FIRST_RETRY * 2**state.tries, _LONGEST_RETRY)
+            state.next_try = time.monotonic() + min(
+                _FIRST_RETRY * 2 ** min(state.tries, _MOST_DOUBLINGS), _LONGEST_RETRY
+            )
             state.tries += 1
             expected = isinstance(error, OSError | TfappError | RequestError)
             _logger.error(
