@@ -15,11 +15,12 @@ import tensorflow as tf
 from asgi import ask
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from tfapp.release.integrity import check_servable
 from tfapp.serving import load_release
 from tfapp.serving.server import Batching, Limits, ServerSettings
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.grpc_services import GrpcServices
-from tfapp.serving.server.loaded import LoadedModel, check_servable
+from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.metrics import Metrics
 from tfapp.serving.server.rest import METRICS, RestApp
 from tfapp.serving.server.signatures import Signature

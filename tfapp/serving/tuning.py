@@ -211,7 +211,7 @@ def _config(best: tuple[int, int], rows: Sequence[Measured], parameters: Any) ->
     if parameters.allowed_batch_sizes:
         smaller = [allowed for allowed in parameters.allowed_batch_sizes if allowed < size]
         parameters.allowed_batch_sizes[:] = [*smaller, size]
-    return "\n".join(lines) + "\n" + text_format.MessageToString(parameters)
+    return "\n".join([*lines, text_format.MessageToString(parameters)])
 
 
 @contextlib.contextmanager

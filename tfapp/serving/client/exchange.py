@@ -19,9 +19,9 @@ from tfapp.errors import DataError, ServingError, TfappError
 from tfapp.serving.client.target import Target
 from tfapp.serving.features import refusal_words
 from tfapp.serving.prediction import Prediction
+from tfapp.wire.messages import DEFAULT_SIGNATURE
 from tfapp.wire.tensors import example
 
-DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_SIGNATURE = "classify"
 FEATURES = ("text", "image_bytes")
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
+from tfapp.release.serving_files import METRICS_PATH as METRICS
 from tfapp.serving.server import json_answers, json_requests, messages
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.openapi import OPEN_PATHS, describe
@@ -21,7 +22,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-METRICS = "/monitoring/prometheus/metrics"
 _ASK = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE
 )
