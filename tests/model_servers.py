@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,16 @@ from tfapp.wire.tensors import string_tensor
 
 CLASSES = ("bad", "good")
 RESET = "reset"
+DRIP = "drip"
+"""An answer over REST that comes byte by byte, for five seconds."""
+
+# Frames of HTTP/2 after which, and after whose bytes, the connection ends.
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+BREAKS = {
+    "closed": b"",
+    "told to go": b"\0\0\x08\7\0\0\0\0\0" + struct.pack(">II", 1, 0),
+    "stream refused for its load": b"\0\0\4\3\0\0\0\0\1" + struct.pack(">I", 11),
+}
 
 
 def scores(text: bytes) -> list[float]:
@@ -31,10 +43,12 @@ class Script:
 
     Attributes:
         seen: The texts of each request, its headers, and the moment when it came.
+        unwelcome: Words with which all is refused; empty where it is not.
     """
 
     def __init__(self, *failures: Any, delay: float = 0.0) -> None:
         self.failures, self.delay = list(failures), delay
+        self.unwelcome = ""
         self.seen: list[tuple[list[bytes], dict[str, str], float]] = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -58,6 +72,8 @@ class Script:
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
             failure = self.failures.pop(0) if self.failures else None
         time.sleep(self.delay)
+        if failure is None and self.unwelcome:
+            failure = (400, self.unwelcome)
         if failure is None and any(b"refuse" in text for text in texts):
             failure = (400, "Input to reshape: assertion failed: [b'the image is damaged']")
         try:
@@ -89,6 +105,15 @@ def http_server(script: Script, *, tls: Any = None) -> Iterator[str]:
             headers = {**{key.lower(): value for key, value in self.headers.items()}, "path": self.path}
             with script.take(texts, headers) as failure:
                 if failure == RESET:
+                    self.close_connection = True
+                elif failure == DRIP:
+                    self.send_response(200)
+                    self.send_header("content-length", "100")
+                    self.end_headers()
+                    with contextlib.suppress(OSError):
+                        for _ in range(100):
+                            self.wfile.write(b" ")
+                            time.sleep(0.05)
                     self.close_connection = True
                 elif failure is None:
                     rows = [scores(text) for text in texts]
@@ -174,3 +199,38 @@ def grpc_server(script: Script, *, credentials: Any = None) -> Iterator[str]:
         yield f"{scheme}://127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
+
+
+@contextlib.contextmanager
+def breaking_grpc_server(how: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Takes each gRPC request whole, and breaks the connection instead of answering.
+
+    Args:
+        how: A key of `BREAKS`.
+
+    Yields:
+        The server's address, and the requests for ``good`` as they come.
+    """
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(_SETTINGS)
+                    received = b""
+                    while chunk := connection.recv(65536):
+                        received += chunk
+                        if b"good" in received:
+                            requests.append(received)
+                            connection.sendall(BREAKS[how])
+                            connection.shutdown(socket.SHUT_WR)
+                            received = b""
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"grpc://127.0.0.1:{listener.getsockname()[1]}", requests
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()

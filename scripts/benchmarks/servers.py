@@ -78,6 +78,8 @@ def running(
         grpc_port: Port of gRPC, where it is used.
         seconds: How long it may take to start.
     """
+    # The load sends no token.
+    environment = {name: value for name, value in os.environ.items() if name != "TFAPP_TOKEN"}
     with tempfile.TemporaryDirectory(prefix="tfapp-serving-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as file:
@@ -86,7 +88,7 @@ def running(
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+                env=environment | {"TF_CPP_MIN_LOG_LEVEL": "3"},
             )
         server = RunningServer(name, port, grpc_port, process, log)
         try:

@@ -3,8 +3,9 @@
     python scripts/benchmarks/serving_fuzz.py RELEASE [--quick] [--seed N]
 
 Three things: schemathesis over the server's own OpenAPI description (in an environment of its own), JSON
-bodies and gRPC messages mutated from right ones, and the golden vectors afterwards. Exit status 1 when
-anything was answered with 500 or INTERNAL, was not answered in time, or was answered wrong.
+bodies and gRPC messages mutated from right ones, their texts and images too, and the golden vectors
+afterwards. Exit status 1 when anything was answered with 500 or INTERNAL, was not answered in time, or was
+answered wrong; 2 when schemathesis cannot be run, unless --without-schemathesis says that it need not.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ _TOKENS = (
     b"\xff\xfe", b"\x00", b",", b":", b"}", b"]", b'"',
 )  # fmt: skip
 
+_BYTES = (b"\xff" * 9, b"\x00", b"\x08\x01", b"\xff\xd8\xff", b"\xff\xc0\x00\x11\x08\xff\xff\xff\xff")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -56,19 +59,21 @@ def main() -> None:
     parser.add_argument("release", type=Path, help="a version folder, or saved_models/<name>")
     parser.add_argument("--mutations", type=int, default=10_000, help="bodies, half of each protocol")
     parser.add_argument("--examples", type=int, default=100, help="of schemathesis for each operation")
+    parser.add_argument("--without-schemathesis", action="store_true", help="only mutations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="600 mutations, 10 examples")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     if options.quick:
         options.mutations, options.examples = 600, 10
+    python = None if options.without_schemathesis else schemathesis_python()
     folder = version_folder(options.release)
     golden = Golden.load(folder / "edge" / "golden.json")
     about = about_run(versions("grpcio", "uvicorn", "tensorflow-serving-api"))
     rows: dict[str, Counter[str]] = {}
     with tfapp_server(options.release) as server:
         name = options.release.resolve().name if options.release.resolve() != folder else folder.parent.name
-        findings = schemathesis(server, options)
+        findings = schemathesis(python, server, options)
         draw = random.Random(options.seed)
         rows["REST"] = asyncio.run(by_rest(server, bodies(golden, draw, options.mutations // 2), name))
         rows["gRPC"] = asyncio.run(
@@ -100,12 +105,19 @@ def main() -> None:
 _BAD = ("500", "INTERNAL", "UNKNOWN", "no answer", "disconnected")
 
 
-def schemathesis(server: RunningServer, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs schemathesis over the server's description."""
+def schemathesis_python() -> Path:
+    """Makes its environment, or ends with status 2."""
     try:
-        python = peer_python("schemathesis")
+        return peer_python("schemathesis")
     except PeerError as error:
-        return {"failed": False, "summary": f"not run: {str(error).splitlines()[0]}", "output": ""}
+        print(f"schemathesis: {error}\nWith --without-schemathesis only mutations are sent.", file=sys.stderr)
+        sys.exit(2)
+
+
+def schemathesis(python: Path | None, server: RunningServer, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs schemathesis over the server's description."""
+    if python is None:
+        return {"failed": False, "summary": "not run, as was asked for", "output": ""}
     command = [python.with_name("schemathesis"), "run", f"http://127.0.0.1:{server.port}/openapi.json"]
     command += ["--checks", ",".join(_CHECKS), "--max-examples", options.examples, "--seed", options.seed]
     command += ["--request-timeout", _SECONDS, "--no-color", "--suppress-health-check", "all"]
@@ -126,10 +138,10 @@ def bodies(golden: Golden, draw: random.Random, count: int) -> list[bytes]:
     features = golden.probe().features
     made = []
     for _ in range(count):
-        chosen = [draw.choice(features) for _ in range(draw.randint(1, 3))]
+        chosen = [spoiled(draw.choice(features), draw) for _ in range(draw.randint(1, 3))]
         values: list[Any] = [{"b64": base64.b64encode(value).decode()} for value in chosen]
         if golden.feature == "text" and draw.random() < 0.7:
-            values = [value.decode() for value in chosen]
+            values = [value.decode(errors="replace") for value in chosen]
         document: dict[str, Any] = {"instances": values} if draw.random() < 0.5 else {"inputs": values}
         if draw.random() < 0.3:
             document = {key: [{golden.feature: value} for value in values] for key in document}
@@ -146,12 +158,12 @@ def messages(golden: Golden, name: str, draw: random.Random, count: int) -> list
         message.model_spec.name = name
         tensor = message.inputs[golden.feature]
         tensor.dtype = 7
-        values = [draw.choice(features) for _ in range(draw.randint(1, 3))]
+        values = [spoiled(draw.choice(features), draw) for _ in range(draw.randint(1, 3))]
         tensor.string_val.extend(values)
         tensor.tensor_shape.dim.add(size=len(values))
         spoil(message, tensor, draw)
         data = message.SerializeToString()
-        made.append(mutated(data, draw, (b"\xff" * 9, b"\x00", b"\x08\x01")) if draw.random() < 0.6 else data)
+        made.append(mutated(data, draw, _BYTES) if draw.random() < 0.6 else data)
     return made
 
 
@@ -185,6 +197,16 @@ def spoil(message: Any, tensor: Any, draw: random.Random) -> None:
         lambda: tensor.string_val.append(draw.randbytes(200)),
     )
     draw.choice(changes)()
+
+
+def spoiled(feature: bytes, draw: random.Random) -> bytes:
+    """Damages some texts and image files themselves, the beginning of a file more than the rest."""
+    kind = draw.randrange(6)
+    if kind == 0:
+        return mutated(feature, draw, _BYTES)
+    if kind == 1:
+        return mutated(feature[:64], draw, _BYTES) + feature[64:]
+    return feature[: draw.randrange(len(feature) + 1)] if kind == 2 else feature
 
 
 def mutated(data: bytes, draw: random.Random, tokens: tuple[bytes, ...]) -> bytes:

@@ -4,7 +4,8 @@
 
 Versions are copies of RELEASE that appear in a scratch folder as releases do, the oldest of them going; every
 fifth is spoiled and must never be served. Requests are golden vectors, and every answer is compared with what
-the release answered. Exit status 1 when a request failed, was answered wrong, or memory grew.
+the release answered. Exit status 1 when a request failed, was answered wrong, memory grew, or a version was
+not served that should have been, or the other way round.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
+import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +35,7 @@ from tfapp.release.versions import version_folder
 from tfapp.serving.load import Load, drive, post
 
 _SPOILED = 5
+_SETTLE_SECONDS = 120
 _GROWTH = 0.15
 """More of the memory of the first third than that, in the last third, is growth."""
 
@@ -57,6 +62,7 @@ def main() -> None:
         with tfapp_server(folder, "--no-grpc", "--poll-seconds", "1") as server:
             result = uvloop.run(soak(server, source, folder, options))
             said = server.said()
+    problems = unexpected(said, result["versions"])
     third = max(1, len(result["megabytes"]) // 3)
     first, last = (
         float(np.mean(part)) for part in (result["megabytes"][:third], result["megabytes"][-third:])
@@ -68,13 +74,13 @@ def main() -> None:
         ["failed or wrong", f"{sum(result['failures'].values())} {result['failures'] or ''}"],
         ["a second", f"{result['rate']:.0f} of {result['saturation']:.0f}"],
         ["p50, p99", f"{result['p50']:.0f} ms, {result['p99']:.0f} ms"],
-        ["versions served", str(said.count(" is served"))],
-        ["spoiled versions refused", str(said.count(" is not served"))],
+        ["versions served", str(len(told(said, "served")))],
+        ["spoiled versions refused", str(len(told(said, "not served")))],
         ["memory, first and last third", f"{first:.0f} MB, {last:.0f} MB"],
     ]
-    report("A soak with swaps", about, markdown_table(("", ""), rows), [])
+    report("A soak with swaps", about, markdown_table(("", ""), rows), problems)
     save(options.output, "serving-soak", about, result)
-    if result["failures"] or last > (1 + _GROWTH) * first:
+    if problems or result["failures"] or last > (1 + _GROWTH) * first:
         print(said[-3000:], file=sys.stderr)
         sys.exit(1)
 
@@ -108,10 +114,16 @@ async def soak(
     await load(5)
     saturation = (await load(10)).rate
     megabytes: list[float] = []
-    watching = asyncio.create_task(watch(server, source, folder, megabytes, options))
-    made = await load(60 * options.minutes, options.share * saturation)
-    watching.cancel()
+    seconds = 60 * options.minutes
+    last = math.ceil(seconds / options.swap_seconds)
+    # Without the versions that it is about, the load is of no use: whichever fails ends both.
+    async with asyncio.TaskGroup() as both:
+        both.create_task(watch(server, source, folder, megabytes, last, options.swap_seconds))
+        loading = both.create_task(load(seconds, options.share * saturation))
+    made = loading.result()
+    await settled(server, last)
     return {
+        "versions": last,
         "saturation": saturation,
         "requests": len(made.latencies) + sum(made.failures.values()),
         "rate": made.rate,
@@ -123,16 +135,40 @@ async def soak(
 
 
 async def watch(
-    server: RunningServer, source: Path, folder: Path, megabytes: list[float], options: argparse.Namespace
+    server: RunningServer, source: Path, folder: Path, megabytes: list[float], last: int, seconds: float
 ) -> None:
-    """Adds versions in their time, and notes memory when each has settled."""
-    number, started = 1, time.monotonic()
-    while True:
-        number += 1
-        await asyncio.sleep(max(0.0, started + (number - 1) * options.swap_seconds - time.monotonic()))
+    """Adds the versions from 2 to the last in their time, and notes memory when each has settled."""
+    started = time.monotonic()
+    for number in range(2, last + 1):
+        await asyncio.sleep(max(0.0, started + (number - 1) * seconds - time.monotonic()))
         megabytes.append(server.megabytes())
         await asyncio.to_thread(add_version, source, folder, number, spoiled=number % _SPOILED == 0)
         await asyncio.to_thread(shutil.rmtree, folder / str(number - 3), True)
+
+
+async def settled(server: RunningServer, last: int) -> None:
+    """Waits a while until the server has said what became of the last version."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            while last not in told(server.said(), "served") | told(server.said(), "not served"):
+                await asyncio.sleep(0.5)
+
+
+def told(said: str, what: str) -> set[int]:
+    """Finds the versions of which the server said that they are ``served`` or ``not served``."""
+    return {int(number) for number in re.findall(rf"version (\d+) of \S+ is {what}", said)}
+
+
+def unexpected(said: str, last: int) -> list[str]:
+    """Compares what the server said of the versions up to the last with what was right."""
+    spoiled = {number for number in range(1, last + 1) if number % _SPOILED == 0}
+    sound = set(range(1, last + 1)) - spoiled
+    found = {"served": told(said, "served"), "refused": told(said, "not served")}
+    return [
+        f"versions {sorted(found[what])} were {what} instead of {sorted(right)}"
+        for what, right in (("served", sound), ("refused", spoiled))
+        if found[what] != right
+    ]
 
 
 def add_version(source: Path, folder: Path, number: int, *, spoiled: bool) -> None:

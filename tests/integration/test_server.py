@@ -15,11 +15,12 @@ import tensorflow as tf
 from asgi import ask
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from tfapp.release.integrity import check_servable
 from tfapp.serving import load_release
 from tfapp.serving.server import Batching, Limits, ServerSettings
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.grpc_services import GrpcServices
-from tfapp.serving.server.loaded import LoadedModel, check_servable
+from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.metrics import Metrics
 from tfapp.serving.server.rest import METRICS, RestApp
 from tfapp.serving.server.signatures import Signature
@@ -311,6 +312,10 @@ def test_a_token_is_asked_for(served):
     assert predict(app, {"instances": ["x"]}, headers={"Authorization": "Bearer secret"}).status == 200
     assert request(app, "GET", METRICS).status == 401
     assert request(app, "GET", "/healthz").status == 200
+    bearer = {"Authorization": "Bearer secret"}
+    description = request(app, "GET", "/openapi.json", headers=bearer).json
+    gets = {path: each["get"].get("security") for path, each in description["paths"].items() if "get" in each}
+    assert [path for path, security in gets.items() if security == []] == ["/healthz", "/readyz"]
 
 
 def test_a_server_that_ends_refuses_new_requests(served):

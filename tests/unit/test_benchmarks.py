@@ -1,14 +1,121 @@
-"""The benchmarks' bookkeeping: which runs a log already holds."""
+"""The benchmarks: what they import is there, and their bookkeeping, which runs a log already holds."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import base64
+import importlib
 import json
+import random
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tfapp.serving.load import Load
+
 BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+
+
+def imported(path):
+    """Names that a script imports, by the module that they are imported from."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {(node.module, alias.name) for node in nodes for alias in node.names}
+
+
+def defined(path):
+    """Names that a script defines or imports at its top."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        names |= {
+            getattr(node, "name", None),
+            *(alias.asname or alias.name for alias in getattr(node, "names", [])),
+        }
+        targets = [*getattr(node, "targets", []), getattr(node, "target", None)]
+        names |= {
+            inner.id
+            for target in targets
+            if target
+            for inner in ast.walk(target)
+            if isinstance(inner, ast.Name)
+        }
+    return names
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_what_a_benchmark_imports_of_this_repository_is_there(script):
+    for module, name in imported(BENCHMARKS / f"{script}.py"):
+        if module.partition(".")[0] == "tfapp":
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+        elif (BENCHMARKS / f"{module}.py").is_file():
+            assert name in defined(BENCHMARKS / f"{module}.py"), f"{module}.py has no {name}"
+
+
+@pytest.fixture
+def soak(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("serving_soak")
+
+
+def test_a_soak_sees_versions_that_were_not_served_and_spoiled_ones_that_were(soak):
+    lines = [f"version {number} of soak is {'not ' * (number == 5)}served: x\n" for number in range(1, 7)]
+    assert soak.unexpected("".join(lines), 6) == []
+    assert soak.unexpected("".join(lines * 2), 6) == []  # a refused version is tried again
+    assert len(soak.unexpected("".join(lines[:-1]), 6)) == 1
+    assert len(soak.unexpected("".join([*lines[:4], lines[5]]), 6)) == 1
+    assert len(soak.unexpected("".join([*lines, "version 5 of soak is served"]), 6)) == 1
+
+
+def test_a_soak_whose_versions_cannot_be_added_fails(soak, monkeypatch, tmp_path):
+    async def drive(*_arguments, rate=None, **_options):
+        await asyncio.sleep(0 if rate is None else 600)
+        return Load(seconds=1.0, latencies=[0.1])
+
+    def full(*_arguments, **_options):
+        raise OSError("the disk is full")
+
+    probe = SimpleNamespace(features=[b"x"])
+    golden = SimpleNamespace(probe=lambda: probe, tolerance={"saved_model": 0}, probabilities=[[1.0]])
+    monkeypatch.setattr(soak, "drive", drive)
+    monkeypatch.setattr(soak, "add_version", full)
+    monkeypatch.setattr(soak.Golden, "load", lambda _path: golden)
+    options = SimpleNamespace(connections=1, minutes=1.0, swap_seconds=0.01, share=0.7)
+    server = SimpleNamespace(port=1, megabytes=lambda: 1.0)
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(soak.soak(server, tmp_path, tmp_path, options))
+    assert failed.group_contains(OSError, match="the disk is full")
+
+
+def test_without_schemathesis_the_fuzzing_fails_unless_that_was_asked_for(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    fuzz = importlib.import_module("serving_fuzz")
+
+    def missing(_name):
+        raise fuzz.PeerError("no network")
+
+    monkeypatch.setattr(fuzz, "peer_python", missing)
+    monkeypatch.setattr(sys, "argv", ["serving_fuzz.py", "release"])
+    with pytest.raises(SystemExit) as ended:
+        fuzz.main()
+    assert ended.value.code == 2
+    assert "no network" in capsys.readouterr().err
+
+
+def test_fuzzing_damages_images_themselves_and_not_all(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    fuzz = importlib.import_module("serving_fuzz")
+    image = bytes(range(256))
+    probe = SimpleNamespace(features=[image])
+    golden = SimpleNamespace(probe=lambda: probe, feature="image_bytes")
+    monkeypatch.setattr(fuzz, "mutated", lambda data, _draw, tokens: data if tokens is fuzz._TOKENS else b"!")
+    sent = "".join(body.decode() for body in fuzz.bodies(golden, random.Random(0), 50))
+    values = {base64.b64decode(value) for value in re.findall(r'"b64": "([^"]*)"', sent)}
+    assert image in values
+    assert b"!" in values
+    assert b"!" + image[64:] in values
 
 
 @pytest.fixture

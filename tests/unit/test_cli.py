@@ -298,6 +298,16 @@ def test_an_unknown_preset_gets_the_nearest_name(capsys):
     assert "did you mean 'minilm-l6'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("token", ["", " \n"])
+def test_serve_without_the_token_that_was_meant_to_be_there_does_not_start(
+    capsys, tmp_path, monkeypatch, token
+):
+    monkeypatch.setenv("TFAPP_TOKEN", token)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: pytest.fail("too late"))
+    assert run_cli("serve", tmp_path) == 2
+    assert "TFAPP_TOKEN is set but empty" in capsys.readouterr().err
+
+
 def test_the_command_line_starts_without_tensorflow():
     code = (
         "import sys, tfapp, tfapp.cli, tfapp.config, tfapp.errors, tfapp.assets, tfapp.workflow\n"

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import grpc
 import pytest
-from model_servers import CLASSES, RESET, Script, grpc_server, http_server
+from model_servers import BREAKS, CLASSES, DRIP, RESET, Script, breaking_grpc_server, grpc_server, http_server
 
 from tfapp.errors import ConfigError, DataError, ServingError
 from tfapp.serving import AsyncClient, Client, Prediction
-from tfapp.serving.client.exchange import Exchange
+from tfapp.serving.client import base
+from tfapp.serving.client.exchange import Exchange, _delay
 from tfapp.serving.client.target import make_target
 
 GOOD = Prediction("good", {"bad": 0.25, "good": 0.75})
 BAD = Prediction("bad", {"bad": 0.875, "good": 0.125})
 SERVERS = {"rest": http_server, "grpc": grpc_server}
-BUSY = {"rest": (503, "the queue is full"), "grpc": (grpc.StatusCode.UNAVAILABLE, "the queue is full")}
+FULL = "The batch scheduling queue to which this task was submitted is full"  # TF Serving's words
+BUSY = {"rest": (503, FULL), "grpc": (grpc.StatusCode.UNAVAILABLE, FULL)}
 
 
 def client(url, **options):
@@ -110,13 +115,25 @@ def test_what_cannot_be_sent_or_is_refused_costs_no_other_its_answer(protocol):
 
 
 @pytest.mark.parametrize("protocol", SERVERS)
+@pytest.mark.parametrize("texts", [["good"], ["good"] * 32])
+def test_a_refusal_of_everything_is_blamed_on_no_text(protocol, texts):
+    script = Script()
+    script.unwelcome = "Unrecognized servable version label: canray"
+    with SERVERS[protocol](script) as url, client(url) as ours:
+        answers = list(ours.predict_each(texts))
+    assert [type(answer) for answer in answers] == [ServingError] * len(texts)
+    assert "label: canray; check the model's name and version" in str(answers[0])
+    assert len(script.seen) == 2
+
+
+@pytest.mark.parametrize("protocol", SERVERS)
 def test_a_busy_server_is_asked_again_and_then_given_up(protocol):
     script = Script(BUSY[protocol], BUSY[protocol])
     with SERVERS[protocol](script) as url, client(url) as ours:
         assert ours.predict(["good"]) == [GOOD]
         assert len(script.seen) == 3
         script.failures = [BUSY[protocol]] * 9
-        with pytest.raises(ServingError, match=r"is busy, asked 3 times: .*the queue is full.*max_in_flight"):
+        with pytest.raises(ServingError, match=r"is busy, asked 3 times: .*submitted is full.*max_in_flight"):
             client(url, retries=2).predict(["good"])
         assert len(script.seen) == 6
         with pytest.raises(ServingError, match="is busy: "):
@@ -132,6 +149,24 @@ def test_retry_after_is_waited_for(status, dated):
         assert ours.predict(["good"]) == [GOOD]
     # A date has whole seconds, and some of the three are gone when it arrives.
     assert script.pauses[0] >= 1.0
+
+
+@pytest.mark.parametrize("after", ["nan", "inf", "soon", "-5", "0", "Sun, 06 Nov 1994 08:49:37 GMT"])
+def test_after_any_retry_after_there_is_a_pause_that_grows(after):
+    busy = (429, "later", {"retry-after": after})
+    script = Script(busy, busy)
+    with http_server(script) as url, client(url) as ours:
+        assert ours.predict(["good"]) == [GOOD]
+    first, second = script.pauses
+    assert first >= 0.05
+    assert second >= 0.1
+
+
+def test_clients_that_were_refused_together_do_not_come_back_together():
+    delays = {_delay(1, 1.0) for _ in range(20)}
+    assert len(delays) > 1
+    assert min(delays) >= 1.0
+    assert _delay(5000, None) <= 5.0
 
 
 def test_grpcs_own_retry_after_is_waited_for_and_its_never_obeyed():
@@ -172,6 +207,7 @@ def test_a_pause_longer_than_the_time_left_is_not_waited_for():
         ("grpc", (grpc.StatusCode.NOT_FOUND, "no such servable"), "lacks it: NOT_FOUND: no such servable"),
         ("grpc", (grpc.StatusCode.UNAUTHENTICATED, "who?"), "does not let you in: UNAUTHENTICATED"),
         ("grpc", (grpc.StatusCode.ABORTED, "hm"), "failed: ABORTED: hm"),
+        ("grpc", (grpc.StatusCode.UNAVAILABLE, "hm"), "broke the connection: UNAVAILABLE: hm; it was"),
     ],
 )
 def test_other_failures_are_told_and_not_asked_again(protocol, failure, words):
@@ -181,6 +217,14 @@ def test_other_failures_are_told_and_not_asked_again(protocol, failure, words):
             ours.predict(["good"])
         assert len(script.seen) == 1
         assert ours.predict(["good"]) == [GOOD]
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_grpc_connection_that_breaks_while_the_server_works_is_not_asked_again(how):
+    with breaking_grpc_server(how) as (url, requests), client(url) as ours:
+        with pytest.raises(ServingError, match=r"broke the connection: .*; it was not asked again"):
+            ours.predict(["good"])
+        assert len(requests) == 1
 
 
 @pytest.mark.parametrize("protocol", SERVERS)
@@ -198,6 +242,27 @@ def test_a_slow_answer_is_given_up_and_not_asked_for_again(protocol):
         with pytest.raises(ServingError, match=r"has not answered within 0\.2 s"):
             ours.predict(["good"])
         assert len(script.seen) == 1
+
+
+def ask_blocking(url, **options):
+    return client(url, **options).predict(["good"])
+
+
+def ask_awaiting(url, **options):
+    async def ask():
+        async with AsyncClient(url, "reviews", classes=CLASSES, feature="text", **options) as ours:
+            return await ours.predict(["good"])
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [ask_blocking, ask_awaiting])
+def test_an_answer_that_comes_byte_by_byte_is_given_up(ask):
+    with (
+        http_server(Script(DRIP)) as url,
+        pytest.raises(ServingError, match=r"has not answered within 0\.5 s"),
+    ):
+        ask(url, timeout=0.5)
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
@@ -346,6 +411,35 @@ def test_classes_are_asked_for_again_when_another_version_answers():
     calls, answers = answered(outcomes, ours.classify([b"x"], ["text 0"]))
     assert len(calls) == 3
     assert answers == [Prediction("fine", {"bad": 0.1, "poor": 0.2, "fine": 0.7})]
+
+
+def test_classes_that_another_thread_learns_meanwhile_do_no_harm():
+    """Version 2 takes over and is learned of elsewhere, while version 1 is at work on a request of here."""
+    ours = exchange(feature="text", classes=None)
+    ours.classes = CLASSES
+    steps = ours.classify([b"x"], ["text 0"])
+    next(steps)
+    ours.classes = ("bad", "poor", "fine")
+    with pytest.raises(StopIteration) as done:
+        steps.send({"label": ["good"], "probabilities": [[0.25, 0.75]]})
+    assert done.value.value == [GOOD]
+
+
+def test_threads_that_start_together_share_one_connection(monkeypatch):
+    made, both = [], threading.Barrier(2)
+
+    def transport(_target, _connections):
+        made.append(1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # broken by the time where the second is kept out, as it should be
+        return object()
+
+    monkeypatch.setattr(base, "_transport", lambda *_arguments: transport)
+    ours = client("http://localhost")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: ours._connect("", ""), range(2))
+    assert first is second
+    assert made == [1]
 
 
 def test_a_model_of_others_and_one_that_does_not_tell_its_classes_are_named():

@@ -27,8 +27,8 @@ from tfapp.errors import ConfigError
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file of the certificate chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option("--threads", type=click.IntRange(1), help="Cores that a batch is computed on; all by default.")
-@click.option("--max-batch-size", type=click.IntRange(1), help="As in batching.config, which it overrules.")
-@click.option("--batch-timeout-micros", type=click.IntRange(0), help="As in batching.config.")
+@click.option("--max-batch-size", type=click.IntRange(1), help="Overrules that of batching.config.")
+@click.option("--batch-timeout-micros", type=click.IntRange(0), help="Overrules that of batching.config.")
 @click.option("--poll-seconds", type=click.FloatRange(0.1), default=2.0, show_default=True)
 @click.option("--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True)
 @click.option("--max-body-bytes", "body_bytes", type=click.IntRange(1), help="Of a request; 32 MiB.")
@@ -63,37 +63,42 @@ def serve(
 
     On SIGTERM and SIGINT requests in flight are answered before the process ends.
     """
+    token = _token(token_file)
     terminal.load_tensorflow()
 
     try:
-        from tfapp.serving.server import Batching, Limits, ServerSettings
+        from tfapp.serving.server import Limits, ServerSettings
         from tfapp.serving.server import serve as serve_release
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"serving needs the package {error.name}: install tfapp with its extra, 'tfapp[serve]'."
         ) from error
-    chosen = {"max_batch_size": max_batch_size, "batch_timeout_micros": batch_timeout_micros}
-    given = {name: value for name, value in chosen.items() if value is not None}
+    batching = {"max_batch_size": max_batch_size, "batch_timeout_micros": batch_timeout_micros}
     settings = ServerSettings(
         release=release,
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,
-        token=_token(token_file),
+        token=token,
         tls_certificate=tls_cert,
         tls_key=tls_key,
         poll_seconds=poll_seconds,
         drain_seconds=drain_seconds,
         threads=threads,
         limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
-        batching=Batching(**given) if given else None,
+        batching={name: value for name, value in batching.items() if value is not None},
     )
     serve_release(settings, announce=lambda line: click.echo(line, err=True))
 
 
 def _token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get("TFAPP_TOKEN") or None
+        token = os.environ.get("TFAPP_TOKEN")
+        if token is not None and not token.strip():
+            raise ConfigError(
+                "TFAPP_TOKEN is set but empty, and would ask nobody for a token; give it one, or unset it."
+            )
+        return token
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

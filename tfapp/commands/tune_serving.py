@@ -39,7 +39,7 @@ def tune_serving(release: Path, source: Path | None, seconds: float) -> None:
     tuned = tune(release, texts=texts, seconds=seconds)
     rows = [
         {
-            name: f"{value:,.1f}" if isinstance(value, float) else str(value)
+            name: f"{value:,.1f}" if isinstance(value, float) else "-" if value is None else str(value)
             for name, value in asdict(row).items()
         }
         for row in tuned.rows

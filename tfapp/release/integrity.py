@@ -129,6 +129,25 @@ def check_release(directory: Path, *, manifest_sha256: str | None = None) -> dic
     return manifest
 
 
+def check_servable(directory: Path, *, manifest_sha256: str | None = None) -> None:
+    """Refuses a folder whose SavedModel is not wholly what was released.
+
+    Args:
+        directory: A version folder.
+        manifest_sha256: What the sha256 of its manifest must be; any if None.
+
+    Raises:
+        ReleaseError: When it is no release or another one, was refused, has no SavedModel, or a file is
+            damaged, missing or not listed.
+    """
+    manifest = check_release(directory, manifest_sha256=manifest_sha256)
+    if manifest["release"]["verdict"] != "released":
+        reasons = "; ".join(manifest["release"]["reasons"])
+        raise ReleaseError(f"{directory} was refused ({reasons}); use a released version.")
+    if "saved_model.pb" not in manifest["files"]:
+        raise ReleaseError(f"{directory} has no SavedModel; export again with the variant 'saved_model'.")
+
+
 def linked_files(directory: Path) -> list[str]:
     """Lists the files that have a second name somewhere, through which they can be changed.
 

@@ -14,10 +14,11 @@ from tfapp.disk import locked, writing
 from tfapp.errors import ConfigError, OutputError
 from tfapp.release.manifest import FILE_NAME
 from tfapp.release.publish import discard, discard_leftovers, leftovers
+from tfapp.release.serving_files import FOLDER, MODELS_FILE
 from tfapp.release.versions import check_name, version_number
 from tfapp.wire.configs import ModelServerConfig
 
-MODELS_CONFIG = Path("serving") / "models.config"
+MODELS_CONFIG = Path(FOLDER) / MODELS_FILE
 _REFUSED = re.compile(r"refused-\d{8}T\d{6}Z(-\d+)?")
 _EVERY = 1 << 31
 

@@ -6,26 +6,32 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import secrets
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
-from tfapp.disk import locked, writing
-from tfapp.errors import ReleaseError
+from tfapp.disk import locked, replace_file, writing
 from tfapp.release.golden import Golden
 from tfapp.release.manifest import read_manifest
-from tfapp.release.serving_files import IMAGE, batching_config, compose_file, image_of, monitoring_config
-from tfapp.wire.configs import ModelServerConfig
+from tfapp.release.serving_files import (
+    BATCHING_FILE,
+    FOLDER,
+    IMAGE,
+    MODELS_FILE,
+    MONITORING_FILE,
+    batching_config,
+    compose_file,
+    image_of,
+    monitoring_config,
+)
+from tfapp.release.versions import versions_in
+from tfapp.wire.configs import ModelServerConfig, read_config
 
 _logger = logging.getLogger("tfapp")
 
-FOLDER = "serving"
-MODELS_FILE = "models.config"
 COMPOSE_FILE = "docker-compose.yml"
 CANARY, STABLE = "canary", "stable"
 _AHEAD = 2
@@ -60,40 +66,30 @@ def write_serving_bundle(directory: str | Path) -> Path | None:
     directory = Path(directory).expanduser().absolute()
     folder, name = directory / FOLDER, directory.name
     with writing(folder), locked(directory):
-        numbers = sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
-        servable = [number for number in numbers if (directory / str(number) / "saved_model.pb").is_file()]
+        versions = versions_in(directory)
+        servable = [number for number, path in versions.items() if (path / "saved_model.pb").is_file()]
         if not servable:
             return None
-        newest = directory / str(servable[-1])
+        newest = versions[servable[-1]]
         image = image_of(read_manifest(newest)["libraries"].get("tensorflow", ""))
         folder.mkdir(exist_ok=True)
-        config = _read(folder / MODELS_FILE)
-        _update(config, name, servable, upcoming=range(numbers[-1] + 1, numbers[-1] + 1 + _AHEAD))
-        _write(folder / MODELS_FILE, _HEADER + text_format.MessageToString(config))
+        path, config = folder / MODELS_FILE, ModelServerConfig()
+        if path.exists():
+            read_config(path, config)
+        _update(config, name, servable, upcoming=range(max(versions) + 1, max(versions) + 1 + _AHEAD))
+        replace_file(path, _HEADER + text_format.MessageToString(config))
         # One image file that cannot be decoded would fail all requests of its batch.
         joins = Golden.load(newest / "edge" / "golden.json").feature == "text"
         once = {
-            "batching.config": batching_config(),
-            "monitoring.config": monitoring_config(),
+            BATCHING_FILE: batching_config(),
+            MONITORING_FILE: monitoring_config(),
             COMPOSE_FILE: compose_file(name, image=image, joins=joins),
         }
         for file, content in once.items():
             if not (folder / file).exists():
-                _write(folder / file, content)
+                replace_file(folder / file, content)
         _warn_of_other_image(folder / COMPOSE_FILE, image)
     return folder
-
-
-def _read(path: Path) -> Any:
-    config = ModelServerConfig()
-    if path.exists():
-        try:
-            text_format.Parse(path.read_text(encoding="utf-8"), config)
-        except (ValueError, text_format.ParseError) as error:
-            raise ReleaseError(
-                f"{path} cannot be read ({error}); mend it, or delete it to have it written anew."
-            ) from error
-    return config
 
 
 def _update(config: Any, name: str, servable: Collection[int], *, upcoming: Iterable[int]) -> None:
@@ -114,19 +110,6 @@ def _update(config: Any, name: str, servable: Collection[int], *, upcoming: Iter
     if policy.HasField("latest") or policy.HasField("all"):
         return
     policy.specific.versions[:] = sorted({*labels.values(), *upcoming})
-
-
-def _write(path: Path, content: str) -> None:
-    """Replaces a file at once and whole: a server may be reading it."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _warn_of_other_image(path: Path, image: str) -> None:

@@ -1,6 +1,11 @@
-"""The files of ``serving/`` that are written once: batching, monitoring, and a container for the server."""
+"""The files of ``serving/``: their names, and what is written once (batching, monitoring, a container)."""
 
 from __future__ import annotations
+
+FOLDER = "serving"
+"""Where they lie, beside the versions."""
+
+MODELS_FILE, BATCHING_FILE, MONITORING_FILE = "models.config", "batching.config", "monitoring.config"
 
 IMAGE = "tensorflow/serving"
 _TAGS = {"2.20": "2.20.0", "2.21": "2.21.0"}
@@ -34,15 +39,15 @@ def server_arguments(folder: str, *, joins: bool) -> list[str]:
         The arguments, beside those of the image.
     """
     arguments = [
-        f"--model_config_file={folder}/models.config",
+        f"--model_config_file={folder}/{MODELS_FILE}",
         f"--model_config_file_poll_wait_seconds={POLL_SECONDS}",
         f"--file_system_poll_wait_seconds={POLL_SECONDS}",
         # Labels of versions that are still being loaded when the server starts.
         "--allow_version_labels_for_unavailable_models=true",
-        f"--monitoring_config_file={folder}/monitoring.config",
+        f"--monitoring_config_file={folder}/{MONITORING_FILE}",
     ]
     if joins:
-        arguments += ["--enable_batching=true", f"--batching_parameters_file={folder}/batching.config"]
+        arguments += ["--enable_batching=true", f"--batching_parameters_file={folder}/{BATCHING_FILE}"]
     return arguments
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from tfapp.errors import OutputError, ReleaseError
 from tfapp.release.manifest import FILE_NAME, NAME_PATTERN
 
-_NUMBER = re.compile(r"[0-9]+")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_MOST = 2**63 - 1  # of the integers in which servers keep them
 
 
 def check_name(directory: Path) -> str:
@@ -39,9 +40,25 @@ def version_number(path: Path) -> int | None:
         path: The entry; whether it is a folder is not looked at.
 
     Returns:
-        The number, or None where the name is none.
+        The number, or None where the name is none, or one that servers have no room for.
     """
-    return int(path.name) if _NUMBER.fullmatch(path.name) else None
+    number = int(path.name) if _NUMBER.fullmatch(path.name) else None
+    return None if number is None or number > _MOST else number
+
+
+def versions_in(directory: Path) -> dict[int, Path]:
+    """Finds the version folders of a model.
+
+    Args:
+        directory: ``saved_models/<name>``.
+
+    Returns:
+        Folders by their number, rising; of ``7`` and ``007``, the first.
+    """
+    # Of names of one number, the shortest comes last and stays.
+    children = sorted(directory.iterdir(), key=lambda child: len(child.name), reverse=True)
+    numbered = {version_number(child): child for child in children if child.is_dir()}
+    return {number: numbered[number] for number in sorted(key for key in numbered if key is not None)}
 
 
 def version_folder(path: str | Path) -> Path:
@@ -61,11 +78,7 @@ def version_folder(path: str | Path) -> Path:
         raise ReleaseError(f"{directory} is not a folder; give a release such as saved_models/<name>/1.")
     if (directory / FILE_NAME).is_file():
         return directory
-    versions = {
-        number: child
-        for child in directory.iterdir()
-        if (number := version_number(child)) is not None and child.is_dir()
-    }
+    versions = versions_in(directory)
     if not versions:
         raise ReleaseError(
             f"{directory} is not a release and has no released version: it holds neither {FILE_NAME} nor a "

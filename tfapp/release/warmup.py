@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfapp.errors import ConfigError, nearest
 from tfapp.release.golden import INPUTS
-from tfapp.wire.messages import PredictionLog
+from tfapp.wire.messages import DEFAULT_SIGNATURE, PredictionLog
 from tfapp.wire.tensors import string_tensor
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -76,7 +76,7 @@ def write_warmup(preprocessor: Any, held_out: Sequence[Any], directory: Path, *,
         for value in values:
             record = PredictionLog()
             request = record.predict_log.request
-            request.model_spec.name, request.model_spec.signature_name = name, "serving_default"
+            request.model_spec.name, request.model_spec.signature_name = name, DEFAULT_SIGNATURE
             request.inputs[feature].CopyFrom(string_tensor([value]))
             writer.write(record.SerializeToString())
     return len(values)

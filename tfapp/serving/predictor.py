@@ -12,10 +12,11 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
 from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
-from tfapp.release.integrity import check_release
+from tfapp.release.integrity import check_servable
 from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 from tfapp.serving.prediction import Prediction
+from tfapp.wire.messages import DEFAULT_SIGNATURE
 
 _GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
@@ -43,7 +44,7 @@ class Predictor:
             raise ReleaseError(
                 f"the SavedModel in {directory} cannot be loaded: {' '.join(str(error).split())[:300]}"
             ) from error
-        self._serve = self._loaded.signatures["serving_default"]
+        self._serve = self._loaded.signatures[DEFAULT_SIGNATURE]
 
     def predict(self, features: Sequence[Any], *, batch_size: int = 32) -> list[Prediction]:
         """Classifies texts or images, as the release does.
@@ -151,11 +152,6 @@ def load_release(path: str | Path, *, manifest_sha256: str | None = None) -> Pre
         ConfigError: When ``manifest_sha256`` is no sha256.
     """
     directory = version_folder(path)
-    manifest = check_release(directory, manifest_sha256=manifest_sha256)
-    if manifest["release"]["verdict"] != "released":
-        reasons = "; ".join(manifest["release"]["reasons"])
-        raise ReleaseError(f"{directory} was refused ({reasons}); use a released version.")
-    if "saved_model.pb" not in manifest["files"]:
-        raise ReleaseError(f"{directory} has no SavedModel; export again with the variant 'saved_model'.")
+    check_servable(directory, manifest_sha256=manifest_sha256)
     golden = Golden.load(directory / _GOLDEN)
     return Predictor(directory, golden.classes, feature=golden.feature)

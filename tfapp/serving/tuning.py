@@ -19,17 +19,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tfapp.disk import writing
+from google.protobuf import text_format
+
+from tfapp.disk import replace_file, writing
 from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
+from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import version_folder
 from tfapp.serving.load import drive, post
+from tfapp.wire.configs import BatchingParameters, read_config
 
 SIZES = (1, 8, 16, 32, 64)
 TIMEOUTS = (0, 1000, 5000)
 CONNECTIONS = (1, 4, 16, 64)
 _NEAR = 0.03
-_START_SECONDS = 300.0
+_START_SECONDS, _END_SECONDS = 300.0, 60.0
+_ENQUEUED = 1024
 _SERVING = re.compile(r"^Serving version \d+ at http://[^ ]*:(\d+)/")
 _logger = logging.getLogger(__name__)
 
@@ -43,8 +48,8 @@ class Measured:
         batch_timeout_micros: Microseconds that a batch waits for more rows.
         connections: Connections with a request in flight each.
         rows_per_second: Texts or images answered a second.
-        p50_ms: Median latency.
-        p99_ms: Latency that one request of a hundred exceeds.
+        p50_ms: Median latency; None where nothing was answered.
+        p99_ms: Latency that one request of a hundred exceeds; None where nothing was answered.
         failures: Requests that were not answered.
     """
 
@@ -52,9 +57,14 @@ class Measured:
     batch_timeout_micros: int
     connections: int
     rows_per_second: float
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
     failures: int
+
+    @property
+    def batching(self) -> tuple[int, int]:
+        """Size and timeout."""
+        return self.max_batch_size, self.batch_timeout_micros
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,9 @@ def tune_serving(
     """Loads servers on loopback, each with other batches, and writes the best ``batching.config``.
 
     Sizes are tried without a timeout first, then timeouts with the best of them. Of what is within 3 % of the
-    most rows a second at the most connections, that with the lowest p99 at half as many tries is chosen: a
-    server is rarely at its limit, and waits are felt always.
+    most rows a second at the most connections, that with the lowest p99 at the next smaller number of
+    connections is chosen: a server is rarely at its limit, and waits are felt always. What left a request
+    unanswered is not chosen, and not loaded further. Other fields of an existing file stay, but for comments.
 
     Args:
         release: A version folder, or ``saved_models/<name>`` for its newest version.
@@ -102,10 +113,15 @@ def tune_serving(
         What was measured and chosen. Beside the config, ``tuning.json`` holds the figures.
 
     Raises:
-        ReleaseError: When a server does not start, or answers nothing.
+        ReleaseError: When a server does not start, every setting leaves requests unanswered, or the present
+            ``batching.config`` cannot be read.
         OutputError: When the files cannot be written.
     """
     directory = version_folder(release)
+    folder = directory.parent / FOLDER
+    parameters = BatchingParameters()
+    if (folder / BATCHING_FILE).exists():
+        read_config(folder / BATCHING_FILE, parameters)
     requests = _requests(directory, texts)
     rows: list[Measured] = []
     tried: list[tuple[int, int]] = []
@@ -117,14 +133,9 @@ def tune_serving(
         with _server(directory, size, timeout) as port:
             for count in connections:
                 rows.append(_measured(port, requests, (size, timeout), count, seconds))
-                _logger.info(
-                    "max_batch_size %d, timeout %d us, %d connections: %.0f rows/s, p99 %.0f ms",
-                    size,
-                    timeout,
-                    count,
-                    rows[-1].rows_per_second,
-                    rows[-1].p99_ms,
-                )
+                _logger.info("measured %s", rows[-1])
+                if rows[-1].failures:
+                    break
 
     for size in sizes:
         measure(size, min(timeouts))
@@ -133,12 +144,11 @@ def tune_serving(
         for timeout in timeouts:
             measure(best[0], timeout)
     best = _best(rows, connections)
-    folder = directory.parent / "serving"
+    path = folder / BATCHING_FILE
     with writing(folder):
         folder.mkdir(exist_ok=True)
-        path = folder / "batching.config"
-        _write(path, _config(best, rows))
-        _write(folder / "tuning.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        replace_file(path, _config(best, rows, parameters))
+        replace_file(folder / "tuning.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return Tuned(*best, tuple(rows), path)
 
 
@@ -159,37 +169,49 @@ def _measured(
         return await drive("127.0.0.1", port, requests, connections=connections, seconds=seconds)
 
     made = asyncio.run(load())
-    if not made.latencies:
-        raise ReleaseError(f"the server answered none of the requests: {dict(made.failures)}.")
-    p50, p99 = made.milliseconds(50), made.milliseconds(99)
+    if made.failures:
+        _logger.warning("max_batch_size %d, timeout %d us: failed %s", *batching, dict(made.failures))
+    p50, p99 = (made.milliseconds(percent) if made.latencies else None for percent in (50, 99))
     return Measured(*batching, connections, made.rate, p50, p99, sum(made.failures.values()))
 
 
 def _best(rows: Sequence[Measured], connections: Sequence[int]) -> tuple[int, int]:
     most, usual = max(connections), sorted(connections)[max(0, len(connections) - 2)]
-    full = {(row.max_batch_size, row.batch_timeout_micros): row for row in rows if row.connections == most}
-    felt = {(row.max_batch_size, row.batch_timeout_micros): row for row in rows if row.connections == usual}
+    failed = {row.batching for row in rows if row.failures or row.p99_ms is None}
+    full = {row.batching: row for row in rows if row.connections == most and row.batching not in failed}
+    felt = {row.batching: row.p99_ms for row in rows if row.connections == usual and row.p99_ms is not None}
+    if not full:
+        raise ReleaseError(
+            "every setting left requests unanswered, as the warnings above say; see that the release answers "
+            "under `tfapp serve`, and that nothing else loads this machine."
+        )
     enough = (1 - _NEAR) * max(row.rows_per_second for row in full.values())
-    return min((key for key in full if full[key].rows_per_second >= enough), key=lambda key: felt[key].p99_ms)
+    return min((key for key in full if full[key].rows_per_second >= enough), key=lambda key: felt[key])
 
 
-def _config(best: tuple[int, int], rows: Sequence[Measured]) -> str:
+def _config(best: tuple[int, int], rows: Sequence[Measured], parameters: Any) -> str:
+    """Writes what was measured, and the ``BatchingParameters`` that there were with the best of it."""
     lines = ["# Measured by `tfapp tune-serving` on this machine; the figures are also in tuning.json.", "#"]
-    lines.append("# max_batch_size  timeout us  connections   rows/s   p50 ms   p99 ms")
-    lines += [
-        f"# {row.max_batch_size:14d}  {row.batch_timeout_micros:10d}  {row.connections:11d}  "
-        f"{row.rows_per_second:7.0f}  {row.p50_ms:7.1f}  {row.p99_ms:7.1f}"
-        for row in rows
-    ]
-    lines += [f"max_batch_size {{ value: {best[0]} }}", f"batch_timeout_micros {{ value: {best[1]} }}"]
-    return "\n".join([*lines, "max_enqueued_batches { value: 1024 }"]) + "\n"
-
-
-def _write(path: Path, content: str) -> None:
-    """Replaces a file at once and whole: a server may be reading it."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    lines.append("# max_batch_size  timeout us  connections   rows/s   p50 ms   p99 ms  failures")
+    for row in rows:
+        p50, p99 = ("-" if value is None else f"{value:.1f}" for value in (row.p50_ms, row.p99_ms))
+        lines.append(
+            f"# {row.max_batch_size:14d}  {row.batch_timeout_micros:10d}  {row.connections:11d}  "
+            f"{row.rows_per_second:7.0f}  {p50:>7}  {p99:>7}  {row.failures:8d}"
+        )
+    size, parameters.batch_timeout_micros.value = best
+    parameters.max_batch_size.value = size
+    if not parameters.HasField("max_enqueued_batches"):
+        parameters.max_enqueued_batches.value = _ENQUEUED
+    # TF Serving refuses sizes beyond the largest, and a list that does not end with it.
+    if parameters.HasField("max_execution_batch_size"):
+        size = parameters.max_execution_batch_size.value = min(
+            size, parameters.max_execution_batch_size.value
+        )
+    if parameters.allowed_batch_sizes:
+        smaller = [allowed for allowed in parameters.allowed_batch_sizes if allowed < size]
+        parameters.allowed_batch_sizes[:] = [*smaller, size]
+    return "\n".join([*lines, text_format.MessageToString(parameters)])
 
 
 @contextlib.contextmanager
@@ -207,6 +229,9 @@ def _server(directory: Path, size: int, timeout: int) -> Iterator[int]:
             yield _port(process, log)
         finally:
             process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
+            process.kill()
 
 
 def _port(process: subprocess.Popen[bytes], log: IO[str]) -> int:

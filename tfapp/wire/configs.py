@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
+
+from tfapp.errors import ReleaseError
 from tfapp.wire.schema import make_messages
 
 _POLICY = "tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy"
@@ -62,3 +66,24 @@ ModelConfig = _MADE["tensorflow.serving.ModelConfig"]
 ModelServerConfig = _MADE["tensorflow.serving.ModelServerConfig"]
 BatchingParameters = _MADE["tensorflow.serving.BatchingParameters"]
 MonitoringConfig = _MADE["tensorflow.serving.MonitoringConfig"]
+
+
+def read_config(path: Path, message: Any) -> Any:
+    """Reads a configuration file.
+
+    Args:
+        path: A text file in the format of protocol buffers.
+        message: An empty message of its kind, which is filled.
+
+    Returns:
+        The message.
+
+    Raises:
+        ReleaseError: When the file cannot be read.
+    """
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), message)
+    except (OSError, ValueError, text_format.ParseError) as error:
+        raise ReleaseError(
+            f"{path} cannot be read ({error}); mend it, or delete it to have it written anew."
+        ) from error

@@ -99,5 +99,8 @@ GetModelStatusRequest = _MADE["tensorflow.serving.GetModelStatusRequest"]
 GetModelStatusResponse = _MADE["tensorflow.serving.GetModelStatusResponse"]
 PredictionLog = _MADE["tensorflow.serving.PredictionLog"]
 
+DEFAULT_SIGNATURE = "serving_default"
+"""The signature that is run where a request names none."""
+
 VERSION_STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 """Names of the states of a version, by their number in ``ModelVersionStatus``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,14 @@ class BaseClient:
         self._exchange = Exchange(self._target, timeout, retries, feature, told)
         self._max_in_flight = max_in_flight
         self._transport: Any = None
+        self._connecting = threading.Lock()
 
     def _connect(self, rest: str, channel: str) -> Any:
         """Connects on first use; the library of a protocol that is not spoken need not be there."""
-        if self._transport is None:
-            self._transport = _transport(self._target, rest, channel)(self._target, self._max_in_flight)
-        return self._transport
+        with self._connecting:
+            if self._transport is None:
+                self._transport = _transport(self._target, rest, channel)(self._target, self._max_in_flight)
+            return self._transport
 
     def _batches(self, features: Iterable[Any], batch_size: int) -> Iterator[Batch]:
         """Encodes features and cuts them into requests."""

@@ -32,10 +32,14 @@ _KINDS: dict[grpc.StatusCode, Any] = {
     grpc.StatusCode.UNAUTHENTICATED: "denied",
     grpc.StatusCode.PERMISSION_DENIED: "denied",
     grpc.StatusCode.NOT_FOUND: "missing",
-    grpc.StatusCode.UNAVAILABLE: "busy",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
     grpc.StatusCode.DEADLINE_EXCEEDED: "late",
 }
+# UNAVAILABLE is also what gRPC itself makes of a connection that broke while the server was at work, and only
+# words tell the two apart. These are said before anything is sent, or computed.
+_UNSENT = ("failed to connect", "errors resolving", "DNS resolution failed")
+_UNTOUCHED = ("queue to which this task was submitted is full", "the server is shutting down")
+_STREAM_RESET = "RST_STREAM"
 _MOST_WORDS = 1000  # characters of a server's message
 _NO_LIMIT = -1
 _OPTIONS = (
@@ -94,12 +98,18 @@ class _Codec:
 
 def _failure(error: Any) -> Failure:
     code, details = error.code(), error.details() or ""
+    retry_after = _pushback(error.trailing_metadata() or ())
     kind = _KINDS.get(code, "failed")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         kind = "refused"
-    elif code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED and _STREAM_RESET in details:
+        kind = "broken"
+    elif code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _UNSENT):
         kind = "unsent"
-    return Failure(kind, details[:_MOST_WORDS], code.name, _pushback(error.trailing_metadata() or ()))
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        said = retry_after is not None or any(words in details for words in _UNTOUCHED)
+        kind = "busy" if said else "broken"
+    return Failure(kind, details[:_MOST_WORDS], code.name, retry_after)
 
 
 def _pushback(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:

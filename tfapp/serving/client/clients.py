@@ -20,8 +20,9 @@ class Client(BaseClient):
     """Classifies texts or images on TF Serving or on ``tfapp serve``.
 
     A request is sent again, after a pause that grows or that the server names, only where the server was not
-    reached, or said that it is busy (HTTP 429 and 503, gRPC UNAVAILABLE and RESOURCE_EXHAUSTED). Threads may
-    share a client. It needs no TensorFlow.
+    reached, or said that it is busy: HTTP 429 and 503, gRPC RESOURCE_EXHAUSTED, and gRPC UNAVAILABLE where it
+    comes with a time to ask again or in the words of a full queue or of a server that ends. Threads may share
+    a client. It needs no TensorFlow.
 
     Args:
         url: ``"http://host:8501"`` for REST, ``"grpc://host:8500"`` for gRPC; ``https`` and ``grpcs`` with
@@ -30,7 +31,8 @@ class Client(BaseClient):
         version: A version's number, a label such as ``"stable"``, or None for the newest that is loaded.
         classes: Names of the classes in their order; when None, the server is asked for them once.
         feature: ``"text"`` or ``"image_bytes"``; when None, the server is asked once.
-        timeout: Seconds for the answer to a request, all attempts together.
+        timeout: Seconds for the answer to a request, all attempts together; an answer that goes on coming is
+            given up by then, too.
         retries: How often a request is sent again at most.
         max_in_flight: Requests under way at once.
         token: A bearer token that the server wants.

@@ -19,13 +19,14 @@ from tfapp.errors import DataError, ServingError, TfappError
 from tfapp.serving.client.target import Target
 from tfapp.serving.features import refusal_words
 from tfapp.serving.prediction import Prediction
+from tfapp.wire.messages import DEFAULT_SIGNATURE
 from tfapp.wire.tensors import example
 
-DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_SIGNATURE = "classify"
 FEATURES = ("text", "image_bytes")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds
+_MOST_DOUBLINGS = 10
 _SAME_PROBABILITY = 1e-6  # what writing numbers as text may lose
 _PROBE_SIDE = 32  # pixels
 
@@ -178,11 +179,14 @@ class Exchange:
         Args:
             anew: Asks for the classes again.
 
+        Returns:
+            The classes.
+
         Raises:
             ServingError: There is no answer, or the model is none of tfapp's.
         """
         if self.feature is not None and self.classes is not None and not anew:
-            return
+            return self.classes
         signatures = yield from self.ask(Call("metadata"))
         if isinstance(signatures, Failure):
             raise self.error(signatures)
@@ -192,8 +196,10 @@ class Exchange:
             takes = ", ".join(sorted(inputs)) or "nothing"
             raise self._wrong(f"takes {takes} instead of 'text' or 'image_bytes': it is no release of tfapp.")
         self.feature = found[0]
-        if self.classes is None or anew:
-            self.classes = yield from self._ask_classes(signatures)
+        classes = self.classes
+        if classes is None or anew:
+            classes = self.classes = yield from self._ask_classes(signatures)
+        return classes
 
     def _ask_classes(self, signatures: dict[str, Any]) -> Steps:
         if CLASSIFY_SIGNATURE not in signatures:
@@ -201,73 +207,87 @@ class Exchange:
                 "does not tell the names of its classes; give them as classes=[...], in the order of the "
                 "release's edge/labels.txt."
             )
-        probe = b"" if self.feature == "text" else png_file(np.zeros((_PROBE_SIDE, _PROBE_SIDE, 3), np.uint8))
-        values = [example(str(self.feature), probe)]
+        values = [example(str(self.feature), self._probe())]
         outputs = yield from self.ask(Call("predict", CLASSIFY_SIGNATURE, "inputs", values, ("classes",)))
         if isinstance(outputs, Failure):
             raise self.error(outputs)
         return tuple(map(_text, outputs["classes"][0]))
 
-    def classify(self, encoded: Sequence[bytes], names: Sequence[str]) -> Steps:
+    def classify(self, encoded: Sequence[bytes], names: Sequence[str], *, half: bool = False) -> Steps:
         """Classifies a batch; where the server refuses it, each half by itself, down to what it refuses.
 
         Args:
             encoded: The texts or image files.
             names: Their names, for messages.
+            half: Whether they are a part of what the server has refused.
 
         Returns:
             A prediction for each, or the error that says why there is none.
         """
-        call = Call("predict", DEFAULT_SIGNATURE, str(self.feature), encoded, ("label", "probabilities"))
+        # Those of now: another thread may learn of other ones while the server works.
+        classes = self.classes or ()
         try:
-            outputs = yield from self.ask(call)
+            outputs = yield from self.ask(self._call(encoded))
             if not isinstance(outputs, Failure):
-                return (yield from self._predictions(outputs, len(encoded)))
+                return (yield from self._predictions(outputs, len(encoded), classes))
+            if not half:
+                yield from self._check_welcome(outputs)
         except ServingError as error:
             return [error] * len(encoded)
         if len(encoded) == 1:
             return [DataError(f"{names[0]}: {refusal_words(outputs.message)}")]
         answers: list[Prediction | TfappError] = []
         middle = len(encoded) // 2
-        for half in (slice(None, middle), slice(middle, None)):
-            answers += yield from self.classify(encoded[half], names[half])
+        for part in (slice(None, middle), slice(middle, None)):
+            answers += yield from self.classify(encoded[part], names[part], half=True)
         return answers
 
-    def _predictions(self, outputs: dict[str, Any], count: int) -> Steps:
+    def _call(self, encoded: Sequence[bytes]) -> Call:
+        return Call("predict", DEFAULT_SIGNATURE, str(self.feature), encoded, ("label", "probabilities"))
+
+    def _probe(self) -> bytes:
+        """An input that no release refuses."""
+        if self.feature == "text":
+            return b""
+        return png_file(np.zeros((_PROBE_SIDE, _PROBE_SIDE, 3), np.uint8))
+
+    def _check_welcome(self, refusal: Failure) -> Steps:
+        """Raises a `ServingError` when the server refuses in the same words what is surely right."""
+        outcome = yield from self.ask(self._call([self._probe()]))
+        if isinstance(outcome, Failure) and outcome.message == refusal.message:
+            raise self.error(refusal)
+
+    def _predictions(self, outputs: dict[str, Any], count: int, classes: tuple[str, ...]) -> Steps:
         labels, rows = [_text(label) for label in outputs["label"]], outputs["probabilities"]
         if len(labels) != count or len(rows) != count:
             raise self._wrong(f"answered {len(rows)} rows to {count}; see the server's log.")
-        if not self._fits(labels, rows):
+        if not _fits(classes, labels, rows):
             # Perhaps another version, with other classes, has taken over.
             if not self.told:
-                yield from self.learn(anew=True)
-            if not self._fits(labels, rows):
+                classes = yield from self.learn(anew=True)
+            if not _fits(classes, labels, rows):
                 raise self._wrong(
-                    f"answers with other classes than {list(self.classes or ())}; give those of the version "
-                    "that is served."
+                    f"answers with other classes than {list(classes)}; give those of the version it serves."
                 )
-        classes = self.classes or ()
         return [
             Prediction(label, dict(zip(classes, map(float, row), strict=True)))
             for label, row in zip(labels, rows, strict=True)
         ]
 
-    def _fits(self, labels: Sequence[str], rows: Sequence[Sequence[float]]) -> bool:
-        classes = self.classes or ()
-        return all(
-            len(row) == len(classes)
-            and label in classes
-            and row[classes.index(label)] >= max(row) - _SAME_PROBABILITY
-            for label, row in zip(labels, rows, strict=True)
-        )
+
+def _fits(classes: Sequence[str], labels: Sequence[str], rows: Sequence[Sequence[float]]) -> bool:
+    return all(
+        len(row) == len(classes)
+        and label in classes
+        and row[classes.index(label)] >= max(row) - _SAME_PROBABILITY
+        for label, row in zip(labels, rows, strict=True)
+    )
 
 
 def _delay(attempt: int, asked: float | None) -> float:
-    """Seconds before the next attempt: what the server asks, else longer each time and never the same."""
-    if asked is not None:
-        return max(asked, 0.0)
-    longest = min(_FIRST_DELAY * 2 ** (attempt - 1), _LONGEST_DELAY)
-    return random.uniform(longest / 2, longest)
+    """Seconds before the next attempt: longer each time and never the same, after what the server asks."""
+    longest = min(_FIRST_DELAY * 2 ** min(attempt - 1, _MOST_DOUBLINGS), _LONGEST_DELAY)
+    return max(asked or 0.0, 0.0) + random.uniform(longest / 2, longest)
 
 
 def _text(value: str | bytes) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import math
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,6 +37,9 @@ _KINDS: dict[int, Any] = {
 }
 
 
+_TOO_SLOW = Failure("late", "its answer had not ended")
+
+
 class _Codec:
     """Calls as HTTP requests, and HTTP responses as answers."""
 
@@ -60,12 +66,12 @@ class _Codec:
         body = {"signature_name": call.signature, "inputs": {call.input: values}}
         return "POST", self._urls["predict"], json.dumps(body, ensure_ascii=False).encode("utf-8")
 
-    def answer(self, call: Call, response: httpx2.Response) -> Any:
-        """Reads a response."""
+    def answer(self, call: Call, response: httpx2.Response, body: bytes) -> Any:
+        """Reads a response and its body."""
         if response.status_code != 200:
-            return _failure(response)
+            return _failure(response, body)
         try:
-            content = response.json()
+            content = json.loads(body)
             if call.kind == "status":
                 rows = content["model_version_status"]
                 return {int(row["version"]): str(row["state"]) for row in rows}
@@ -81,11 +87,11 @@ class _Codec:
             return Failure("failed", f"its answer is none of TF Serving's ({type(error).__name__}: {error})")
 
 
-def _failure(response: httpx2.Response) -> Failure:
+def _failure(response: httpx2.Response, body: bytes) -> Failure:
     try:
-        message = str(response.json()["error"])
+        message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        message = response.text
+        message = body.decode("utf-8", "replace")
     return Failure(
         _KINDS.get(response.status_code, "failed"),
         message.strip()[:_MOST_WORDS] or response.reason_phrase,
@@ -99,7 +105,8 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
@@ -139,12 +146,19 @@ class RestTransport:
 
     def send(self, call: Call, timeout: float) -> Any:
         """Sends a call; see `Send`."""
-        method, url, body = self._codec.request(call)
+        deadline = time.monotonic() + timeout
+        method, url, content = self._codec.request(call)
+        body = bytearray()
         try:
-            response = self._client.request(method, url, content=body, timeout=timeout)
+            # The library's own timeout begins anew with every byte.
+            with self._client.stream(method, url, content=content, timeout=timeout) as response:
+                for part in response.iter_bytes():
+                    body += part
+                    if time.monotonic() > deadline:
+                        return _TOO_SLOW
         except httpx2.TransportError as error:
             return _lost(error)
-        return self._codec.answer(call, response)
+        return self._codec.answer(call, response, bytes(body))
 
     def close(self) -> None:
         """Closes all connections."""
@@ -160,12 +174,15 @@ class AsyncRestTransport:
 
     async def send(self, call: Call, timeout: float) -> Any:
         """Sends a call; see `Send`."""
-        method, url, body = self._codec.request(call)
+        method, url, content = self._codec.request(call)
         try:
-            response = await self._client.request(method, url, content=body, timeout=timeout)
+            async with asyncio.timeout(timeout):
+                response = await self._client.request(method, url, content=content, timeout=timeout)
         except httpx2.TransportError as error:
             return _lost(error)
-        return self._codec.answer(call, response)
+        except TimeoutError:
+            return _TOO_SLOW
+        return self._codec.answer(call, response, response.content)
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -8,6 +8,7 @@ import functools
 import gc
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -21,16 +22,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
 
 from tfapp.errors import OutputError, ReleaseError
+from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import check_name, version_folder
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.grpc_services import GrpcServices
 from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.metrics import Metrics
-from tfapp.serving.server.model_files import BATCHING_FILE, read_batching
+from tfapp.serving.server.model_files import read_batching
 from tfapp.serving.server.rest import RestApp
-from tfapp.serving.server.settings import Batching, ServerSettings
+from tfapp.serving.server.settings import ServerSettings
 from tfapp.serving.server.versions import Versions
 
+_BACKLOG = 2048  # connections that wait to be taken
 _logger = logging.getLogger(__name__)
 
 
@@ -70,50 +73,73 @@ class Server:
             ReleaseError: When no version can be served.
             OutputError: When a port cannot be listened at.
         """
-        listener = self._listener()
+        listener = self._bound()
+        stopping = asyncio.create_task(self._stop.wait())
         try:
-            await self.versions.refresh()
-            if not self.versions.ready:
-                problems = [state.problem for state in self.versions.states.values() if state.problem]
-                raise ReleaseError("; ".join(problems) or f"{self.versions.base} has no version to serve.")
-            # What is there to stay need not be looked through at every collection, with requests waiting.
-            gc.collect()
-            gc.freeze()
+            if not await self._loaded(stopping):
+                return
             health = grpc_health.HealthServicer()
             rpc = await self._start_grpc(health)
             try:
-                await self._serve(listener, rpc, health, started)
+                await self._serve(listener, rpc, health, stopping, started)
             finally:
                 if rpc is not None:
                     await rpc.stop(0)
         finally:
+            await _cancelled(stopping)
             listener.close()
             await self.versions.close()
             self.core.close()
 
+    async def _loaded(self, stopping: asyncio.Task[Any]) -> bool:
+        """Loads what is to be served; False when the server was told to stop meanwhile."""
+        loading = asyncio.create_task(self.versions.refresh())
+        try:
+            await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                return False
+            await loading
+        finally:
+            await _cancelled(loading)
+        if not self.versions.ready:
+            problems = [state.problem for state in self.versions.states.values() if state.problem]
+            raise ReleaseError("; ".join(problems) or f"{self.versions.base} has no version to serve.")
+        return True
+
     async def _serve(
-        self, listener: socket.socket, rpc: Any, health: Any, started: Callable[[], object] | None
+        self,
+        listener: socket.socket,
+        rpc: Any,
+        health: Any,
+        stopping: asyncio.Task[Any],
+        started: Callable[[], object] | None,
     ) -> None:
         web = _Web(self._web_config())
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:  # somebody else was faster
+            raise self._cannot_listen(error) from error
         serving = asyncio.create_task(web.serve(sockets=[listener]))
         watching = asyncio.create_task(self.versions.watch(self.settings.poll_seconds))
-        stopping = asyncio.create_task(self._stop.wait())
-        while not web.started and not serving.done():
-            await asyncio.sleep(0.01)
-        for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
-            await health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        if started is not None:
-            started()
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        self.core.draining = True
-        await health.enter_graceful_shutdown()
-        watching.cancel()
-        web.should_exit = True
-        ending = [serving]
-        if rpc is not None:
-            ending.append(asyncio.ensure_future(rpc.stop(self.settings.drain_seconds)))
-        await asyncio.gather(*ending)
-        stopping.cancel()
+        try:
+            while not web.started and not serving.done():
+                await asyncio.sleep(0.01)
+            if serving.done():
+                serving.result()
+            for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
+                await health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            if started is not None:
+                started()
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.core.draining = True
+            await _cancelled(watching)
+            await health.enter_graceful_shutdown()
+            web.should_exit = True
+            ending = [serving]
+            if rpc is not None:
+                ending.append(asyncio.ensure_future(rpc.stop(self.settings.drain_seconds)))
+            await asyncio.gather(*ending)
 
     async def _start_grpc(self, health: Any) -> Any:
         if self.settings.grpc_port is None:
@@ -159,24 +185,33 @@ class Server:
             ssl_certfile=certificate,
         )
 
-    def _listener(self) -> socket.socket:
+    def _bound(self) -> socket.socket:
+        """Takes the port, where nobody is let in before there is an answer."""
         host, port = self.settings.host, self.settings.port
+        listener = None
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            listener = socket.create_server((host, port), family=family, backlog=2048)
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, kind, protocol)
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
         except OSError as error:
-            raise OutputError(
-                f"REST cannot listen at {host}:{port} ({error.strerror or error}); choose another --host or "
-                "--port, or stop what listens there."
-            ) from error
+            if listener is not None:
+                listener.close()
+            raise self._cannot_listen(error) from error
         self.port = listener.getsockname()[1]
         return listener
 
+    def _cannot_listen(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"REST cannot listen at {self.settings.host}:{self.settings.port} ({error.strerror or error}); "
+            "choose another --host or --port, or stop what listens there."
+        )
+
     def _load(self, directory: Path, version: int) -> LoadedModel:
-        batching = self.settings.batching
-        if batching is None:
-            path = directory.parent / BATCHING_FILE
-            batching = read_batching(path) if path.is_file() else Batching()
+        batching = read_batching(directory.parent / FOLDER / BATCHING_FILE, self.settings.batching)
         return LoadedModel(directory, version, batching=batching, threads=self.settings.threads)
 
 
@@ -187,6 +222,12 @@ class _Web(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Captures nothing."""
         yield
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Ends a task, if it has not ended, and waits until it has."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def is_loopback(host: str) -> bool:
@@ -218,6 +259,10 @@ def serve(settings: ServerSettings, *, announce: Callable[[str], object] = _logg
         ReleaseError: When there is no release to serve.
         OutputError: When a port cannot be listened at.
     """
+    # What the libraries are made of need not be looked through at every collection, with requests waiting.
+    # Models come later, for what is frozen is never freed: they go when another version takes over.
+    gc.collect()
+    gc.freeze()
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         runner.run(_serve_until_told(settings, announce))
@@ -230,6 +275,11 @@ async def _serve_until_told(settings: ServerSettings, announce: Callable[[str], 
             f"warning: {settings.host} can be reached by other machines and no token is asked for: anybody "
             "there can use the model. Set TFAPP_TOKEN or --token-file."
         )
+    elif not is_loopback(settings.host) and settings.tls_certificate is None:
+        announce(
+            f"warning: the token is sent to {settings.host} unencrypted: who reads it on its way can use the "
+            "model. Give --tls-cert and --tls-key."
+        )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # where event loops take no signals
@@ -238,7 +288,10 @@ async def _serve_until_told(settings: ServerSettings, announce: Callable[[str], 
 
 
 def _told(server: Server, announce: Callable[[str], object]) -> None:
-    announce("Ending: requests in flight are answered.")
+    ready = server.core.ready
+    announce(
+        "Ending: requests in flight are answered." if ready else "Ending as soon as the loading is over."
+    )
     server.stop()
 
 

@@ -19,15 +19,15 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
-from tfapp.release.integrity import check_release
+from tfapp.release.integrity import check_servable
+from tfapp.release.warmup import WARMUP_FILE
 from tfapp.serving.server.joining import call_of, work_of
 from tfapp.serving.server.settings import Batching
 from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import RequestError
 from tfapp.serving.server.tensors import array_of, as_strings
+from tfapp.wire.messages import DEFAULT_SIGNATURE as DEFAULT_SIGNATURE
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-DEFAULT_SIGNATURE = "serving_default"
 _MOST_WARMUPS = 1000
 _keys = itertools.count()
 
@@ -164,25 +164,3 @@ class LoadedModel:
                 yield self.signatures[name], inputs
             except RequestError as error:
                 raise ReleaseError(f"{path}: {error.message}; export again.") from error
-
-
-def check_servable(directory: Path) -> dict[str, Any]:
-    """Refuses a folder that is not wholly what was released.
-
-    Args:
-        directory: A version folder.
-
-    Returns:
-        Its manifest.
-
-    Raises:
-        ReleaseError: When it is no release, was refused, has no SavedModel, or a file is missing, changed or
-            unlisted.
-    """
-    manifest = check_release(directory)
-    if manifest["release"]["verdict"] != "released":
-        reasons = "; ".join(manifest["release"]["reasons"])
-        raise ReleaseError(f"{directory} was refused ({reasons}); serve a released version.")
-    if "saved_model.pb" not in manifest["files"]:
-        raise ReleaseError(f"{directory} has no SavedModel; export again with the variant 'saved_model'.")
-    return manifest

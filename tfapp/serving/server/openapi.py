@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tfapp import __version__
+from tfapp.release.serving_files import METRICS_PATH
 from tfapp.serving.server.loaded import DEFAULT_SIGNATURE, LoadedModel
 
 if TYPE_CHECKING:
     from tfapp.serving.server.core import Core
+
+OPEN_PATHS = ("/healthz", "/readyz")
+"""What is answered without the token."""
 
 _BASE64 = {
     "type": "object",
@@ -47,7 +51,7 @@ def describe(core: Core) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/healthz": {"get": _look("Whether the process is alive.", {"type": "object"})},
         "/readyz": {"get": _look("Whether requests are welcome.", {"type": "object"})},
-        "/monitoring/prometheus/metrics": {
+        METRICS_PATH: {
             "get": _look("Metrics in Prometheus' text format.", {"type": "string"}, kind="text/plain")
         },
         "/openapi.json": {"get": _look("This description.", {"type": "object"})},
@@ -85,6 +89,8 @@ def describe(core: Core) -> dict[str, Any]:
     if core.settings.token is not None:
         description["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
         description["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            paths[path]["get"]["security"] = []
     return description
 
 

@@ -12,16 +12,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
+from tfapp.release.serving_files import METRICS_PATH as METRICS
 from tfapp.serving.server import json_answers, json_requests, messages
 from tfapp.serving.server.core import Core
-from tfapp.serving.server.openapi import describe
+from tfapp.serving.server.openapi import OPEN_PATHS, describe
 from tfapp.serving.server.status import Code, RequestError, invalid
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-METRICS = "/monitoring/prometheus/metrics"
 _ASK = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE
 )
@@ -31,7 +31,6 @@ _LOOK = re.compile(
 _MOST_VERSION = 2**63 - 1
 _LARGE_BODY = 1 << 18
 _JSON = "application/json"
-_OPEN = ("/healthz", "/readyz")
 _logger = logging.getLogger(__name__)
 
 
@@ -96,7 +95,7 @@ class RestApp:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, method: str, path: str, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
-        if path not in _OPEN:
+        if path not in OPEN_PATHS:
             self._check_token(scope)
         if path in self._pages:
             _check_method(method, "GET", path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,8 +81,7 @@ class ServerSettings:
         drain_seconds: Seconds that requests in flight get to end when the server stops.
         threads: Cores that a batch is computed on; None for all.
         limits: What requests may ask for.
-        batching: How requests are joined; None takes ``serving/batching.config`` beside the versions, or the
-            defaults.
+        batching: Fields of `Batching` that overrule ``serving/batching.config`` beside the versions.
     """
 
     release: Path
@@ -95,14 +95,25 @@ class ServerSettings:
     drain_seconds: float = 30.0
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
-    batching: Batching | None = None
+    batching: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses settings that contradict each other."""
+        """Refuses settings that are not possible, or contradict each other."""
+        Batching(**self.batching)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("a certificate and its key belong together: give both, or neither.")
-        for path in (self.tls_certificate, self.tls_key):
-            if path is not None and not os.access(path, os.R_OK):
-                raise ConfigError(f"{path} cannot be read; give the path of a PEM file.")
+        if self.tls_certificate is not None and self.tls_key is not None:
+            _check_certificate(self.tls_certificate, self.tls_key)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
             raise ConfigError("the token must be printable ASCII characters, at least one.")
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    try:
+        # Without a password nobody is asked for one: a server starts unattended.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ConfigError(
+            f"{certificate} and {key} cannot be used ({error.strerror or error}); give the certificate chain "
+            "and its own key, without a password, as PEM files."
+        ) from error

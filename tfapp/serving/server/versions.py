@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfapp.errors import TfappError
+from tfapp.errors import ReleaseError, TfappError
+from tfapp.release.manifest import FILE_NAME
+from tfapp.release.serving_files import FOLDER, MODELS_FILE
+from tfapp.release.versions import version_number, versions_in
 from tfapp.serving.server.loaded import LoadedModel
-from tfapp.serving.server.model_files import MODELS_FILE, VersionPolicy, read_policy
+from tfapp.serving.server.model_files import VersionPolicy, read_policy
 from tfapp.serving.server.status import Code, RequestError, invalid
 
+_FIRST_RETRY, _LONGEST_RETRY = 60.0, 3600.0  # seconds
+_MOST_DOUBLINGS = 10
 _logger = logging.getLogger(__name__)
 
 
@@ -26,13 +32,23 @@ class VersionState:
         state: A name of TensorFlow Serving's ``ModelVersionStatus.State``.
         problem: Why it was not loaded; empty otherwise.
         model: The loaded model, while there is one.
-        stamp: When the folder changed last, so that a mended one is tried again.
+        stamp: When the folder changed last, so that a mended one is tried again at once.
+        tries: How often it has been loaded since, in vain.
+        next_try: When it is tried again, on the clock `time.monotonic`: it may not be the folder's fault.
     """
 
     state: str
     problem: str = ""
     model: LoadedModel | None = None
     stamp: tuple[int, ...] = ()
+    tries: int = 0
+    next_try: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    stamp: tuple[int, ...]
 
 
 class Versions:
@@ -43,16 +59,22 @@ class Versions:
     Args:
         path: ``saved_models/<name>``, or one version folder of it.
         load: Loads a version folder; called in a thread.
+
+    Raises:
+        ReleaseError: When the path is a version without a number.
     """
 
     def __init__(self, path: Path, load: Callable[[Path, int], LoadedModel]) -> None:
-        alone = path.name.isdecimal()
+        alone = (path / FILE_NAME).is_file()
+        number = version_number(path)
+        if alone and number is None:
+            raise ReleaseError(f"{path}: its name is no version number; serve saved_models/<name>/<version>.")
         self.base = path.parent if alone else path
         self.name = self.base.name
         self.states: dict[int, VersionState] = {}
         self.labels: dict[str, int] = {}
         self.loads = 0
-        self._alone = int(path.name) if alone else None
+        self._alone = path if alone else None
         self._load = load
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="tfapp-load")
         self._closing: set[asyncio.Task[None]] = set()
@@ -128,8 +150,10 @@ class Versions:
             await asyncio.sleep(seconds)
             try:
                 await self.refresh()
-            except (OSError, TfappError) as error:
-                _logger.warning("%s cannot be looked at: %s", self.base, error)
+            except Exception as error:
+                # Whatever it is, later versions are to be found.
+                expected = isinstance(error, OSError | TfappError)
+                _logger.error("%s cannot be looked at: %s", self.base, error, exc_info=not expected)
 
     async def close(self) -> None:
         """Lets every version go."""
@@ -137,43 +161,53 @@ class Versions:
             if state.state == "AVAILABLE":
                 self._let_go(number, state)
         await asyncio.gather(*self._closing)
-        self._loader.shutdown()
+        await asyncio.to_thread(self._loader.shutdown)
 
-    def _look(self) -> tuple[VersionPolicy, dict[int, tuple[int, ...]]]:
+    def _look(self) -> tuple[VersionPolicy, dict[int, _Folder]]:
         if self._alone is not None:
-            return VersionPolicy("all"), {self._alone: _stamp(self.base / str(self._alone))}
+            number = version_number(self._alone)
+            assert number is not None
+            return VersionPolicy("all"), {number: _Folder(self._alone, _stamp(self._alone))}
         policy = VersionPolicy()
-        if (self.base / MODELS_FILE).is_file():
-            policy = read_policy(self.base / MODELS_FILE, self.name)
-        folders = [
-            path
-            for path in self.base.iterdir()
-            if path.name.isdecimal() and path.name.isascii() and path.is_dir()
-        ]
-        return policy, {int(path.name): _stamp(path) for path in folders if str(int(path.name)) == path.name}
+        models = self.base / FOLDER / MODELS_FILE
+        if models.is_file():
+            policy = read_policy(models, self.name)
+        found = versions_in(self.base)
+        return policy, {number: _Folder(path, _stamp(path)) for number, path in found.items()}
 
     @staticmethod
-    def _candidates(policy: VersionPolicy, found: dict[int, tuple[int, ...]]) -> list[int]:
+    def _candidates(policy: VersionPolicy, found: Collection[int]) -> list[int]:
         newest_first = sorted(found, reverse=True)
         if policy.kind == "specific":
             return [number for number in newest_first if number in policy.versions]
         return newest_first
 
-    async def _available(self, number: int, stamp: tuple[int, ...]) -> bool:
+    async def _available(self, number: int, folder: _Folder) -> bool:
         known = self.states.get(number)
         if known is not None and known.state == "AVAILABLE":
             return True
-        if known is not None and (known.state == "UNLOADING" or (known.problem and known.stamp == stamp)):
+        if known is not None and known.state == "UNLOADING":
             return False
-        state = self.states[number] = VersionState("LOADING", stamp=stamp)
-        loop = asyncio.get_running_loop()
+        state = VersionState("LOADING", stamp=folder.stamp)
+        if known is not None and known.problem and known.stamp == folder.stamp:
+            if time.monotonic() < known.next_try:
+                return False
+            state.tries = known.tries
+        self.states[number] = state
+        loading = self._loader.submit(self._load, folder.path, number)
         try:
-            state.model = await loop.run_in_executor(
-                self._loader, self._load, self.base / str(number), number
-            )
+            state.model = await asyncio.wrap_future(loading)
+        except asyncio.CancelledError:
+            state.state = "END"
+            loading.add_done_callback(_close_unused)
+            raise
         except Exception as error:
             # Whatever is wrong with a new version must not end the server that runs on the old one.
             state.state, state.problem = "END", str(error)
+            state.next_try = time.monotonic() + min(
+                _FIRST_RETRY * 2 ** min(state.tries, _MOST_DOUBLINGS), _LONGEST_RETRY
+            )
+            state.tries += 1
             expected = isinstance(error, OSError | TfappError | RequestError)
             _logger.error(
                 "version %d of %s is not served: %s", number, self.name, error, exc_info=not expected
@@ -198,6 +232,12 @@ class Versions:
         state.state, state.model = "END", None
         await asyncio.to_thread(model.close)
         _logger.info("version %d of %s was let go", number, self.name)
+
+
+def _close_unused(loading: Future[LoadedModel]) -> None:
+    """Closes a model whose loading nobody awaits any more."""
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().close()
 
 
 def _stamp(directory: Path) -> tuple[int, ...]:
