@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jsonschema
@@ -16,11 +17,9 @@ from asgi import ask
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tfapp.serving import load_release
-from tfapp.serving.server import Batching, Limits, ServerSettings
-from tfapp.serving.server.core import Core
+from tfapp.serving.server import Batching, Limits
 from tfapp.serving.server.grpc_services import GrpcServices
-from tfapp.serving.server.loaded import LoadedModel, check_servable
-from tfapp.serving.server.metrics import Metrics
+from tfapp.serving.server.loaded import check_servable
 from tfapp.serving.server.rest import METRICS, RestApp
 from tfapp.serving.server.signatures import Signature
 from tfapp.serving.server.status import RequestError
@@ -35,42 +34,6 @@ TEXTS = (
     "the team won the game and the season was long " * 4,
     "an early vote",
 )
-
-
-def load(directory, version):
-    return LoadedModel(directory, version, batching=Batching(max_batch_size=8))
-
-
-@pytest.fixture(scope="module")
-def folder(release, tmp_path_factory):
-    """A copy of the release that tests may add versions to."""
-    target = tmp_path_factory.mktemp("served") / "tiny"
-    shutil.copytree(release.path, target / "1")
-    return target
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    model = load(folder / "1", 1)
-    yield model
-    model.close()
-
-
-@pytest.fixture
-def served(folder, loaded):
-    """Makes a core that serves version 1, with settings of its own."""
-    cores = []
-
-    def make(**settings):
-        versions = Versions(folder, lambda _path, _number: loaded)
-        core = Core(versions, ServerSettings(release=folder, **settings), Metrics("tiny"))
-        asyncio.run(versions.refresh())
-        cores.append(core)
-        return core
-
-    yield make
-    for core in cores:
-        core.close()
 
 
 @pytest.fixture
@@ -282,12 +245,6 @@ def test_more_than_the_limits_is_refused(served):
     assert late.status == 504
 
 
-def test_nothing_waits_after_requests_that_failed(served):
-    core = served(limits=Limits(seconds=1e-6))
-    assert predict(RestApp(core), {"instances": ["x"]}).status == 504
-    assert core.waiting == 0
-
-
 def test_a_body_that_does_not_come_is_given_up(served):
     app = RestApp(served(limits=Limits(body_seconds=0.05)))
     sent = []
@@ -392,13 +349,13 @@ def spread(count):
         (lambda message: message.inputs["text"].string_val.append(b"more"), "3 values for the shape [2]"),
         (
             lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", 2**62),
-            "values for the shape",
+            "at most 1024 are taken",
         ),
         (lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", -1), "shape"),
         (lambda message: message.inputs["text"].__setattr__("dtype", 99), "type"),
-        (lambda message: message.inputs["text"].__setattr__("dtype", 1), "values"),
-        (lambda message: message.inputs["text"].__setattr__("dtype", 21), "no type of tensors"),
-        (lambda message: message.inputs["text"].CopyFrom(spread(2**40)), "1 values for the shape"),
+        (lambda message: message.inputs["text"].__setattr__("dtype", 1), "string but float is provided"),
+        (lambda message: message.inputs["text"].__setattr__("dtype", 21), "string but variant is provided"),
+        (lambda message: message.inputs["text"].CopyFrom(spread(2**40)), "string but float is provided"),
         (lambda message: message.inputs["text"].CopyFrom(spread(4)), "string but float is provided"),
         (lambda message: message.inputs["other"].CopyFrom(message.inputs["text"]), "Sent extra: {other}"),
         (lambda message: message.inputs.pop("text"), "Missing but required: {text}"),
@@ -538,7 +495,14 @@ def test_a_row_that_cannot_be_computed_spoils_no_other_request(tmp_path, by_leng
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         definition = meta.signature_def["serving_default"]
         batching = Batching(max_batch_size=16, batch_timeout_micros=50_000)
-        signature = Signature(definition, session, batching=batching, by_length=by_length, key="numbers")
+        signature = Signature(
+            definition,
+            session,
+            batching=batching,
+            alone=ThreadPoolExecutor(1),
+            by_length=by_length,
+            key=f"numbers {by_length}",
+        )
         assert signature.joins
 
         def ask_for(text):
@@ -565,6 +529,7 @@ def test_strings_are_ordered_back(tmp_path):
             meta.signature_def["serving_default"],
             session,
             batching=Batching(max_batch_size=64),
+            alone=ThreadPoolExecutor(1),
             by_length=True,
             key="order",
         )

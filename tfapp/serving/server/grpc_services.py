@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -24,8 +23,10 @@ from tensorflow_serving.apis import (
 from tfapp.serving.server import messages
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.loaded import DEFAULT_SIGNATURE
-from tfapp.serving.server.status import Code, RequestError, invalid
-from tfapp.serving.server.tensors import array_of, message_of
+from tfapp.serving.server.request_checks import check_tensors
+from tfapp.serving.server.signatures import Arrays
+from tfapp.serving.server.status import FAILED, Code, RequestError, invalid
+from tfapp.serving.server.tensors import array_of, claimed, message_of
 
 _logger = logging.getLogger(__name__)
 _STATUSES = {code: status for status in grpc.StatusCode for code in Code if status.value[0] == code.number}
@@ -84,14 +85,16 @@ class GrpcServices:
                 raise RequestError(Code.FAILED_PRECONDITION, f'Serving signature key "{wanted}" not found.')
             signature = model.signatures[wanted]
             chosen = _chosen(list(request.output_filter), signature.outputs)
-            inputs = {alias: array_of(tensor, alias) for alias, tensor in request.inputs.items()}
+            shapes = {alias: claimed(tensor, alias) for alias, tensor in request.inputs.items()}
+            check_tensors(model, signature, shapes, self.core.settings.limits)
+            inputs = await self.core.aside(request.ByteSize(), _arrays, request)
             outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
             response = predict_pb2.PredictResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = model.version
             response.model_spec.signature_name = wanted
-            for alias in chosen:
-                response.outputs[alias].CopyFrom(message_of(outputs[alias]))
+            size = sum(outputs[alias].nbytes for alias in chosen)
+            await self.core.aside(size, _add_outputs, response, chosen, outputs)
             return response
 
     async def classify(self, request: Any, _context: Any) -> Any:
@@ -178,14 +181,17 @@ class GrpcServices:
             started = time.perf_counter()
             try:
                 self._check_token(context)
-                response, failure = await answer(_parsed(request, message), context), None
+                with self.core.body() as take:
+                    take(len(message))
+                    parsed = await self.core.aside(len(message), _parsed, request, message)
+                    response, failure = await answer(parsed, context), None
             except RequestError as error:
                 response, failure = None, error
             except Exception:
                 # Nothing that a client sends may end the server or show its insides.
                 _logger.exception("gRPC %s", request.DESCRIPTOR.name)
                 response = None
-                failure = RequestError(Code.INTERNAL, "the server failed at this request; its log tells more")
+                failure = RequestError(Code.INTERNAL, FAILED)
             if api:
                 status = failure.code.name if failure else "OK"
                 seconds = time.perf_counter() - started
@@ -200,11 +206,8 @@ class GrpcServices:
         )
 
     def _check_token(self, context: Any) -> None:
-        token = self.core.settings.token
-        if token is None:
-            return
         given = next((value for name, value in context.invocation_metadata() if name == "authorization"), "")
-        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        if not self.core.knows(given.encode() if isinstance(given, str) else given):
             raise RequestError(Code.UNAUTHENTICATED, "send the metadata authorization: Bearer <token>")
 
 
@@ -214,6 +217,15 @@ def _parsed(kind: Any, message: bytes) -> Any:
         return kind.FromString(message)
     except DecodeError as error:
         raise invalid(f"the message is no {kind.DESCRIPTOR.full_name}") from error
+
+
+def _arrays(request: Any) -> Arrays:
+    return {alias: array_of(tensor, alias) for alias, tensor in request.inputs.items()}
+
+
+def _add_outputs(response: Any, chosen: list[str], outputs: Arrays) -> None:
+    for alias in chosen:
+        response.outputs[alias].CopyFrom(message_of(outputs[alias]))
 
 
 def _asked(spec: Any) -> tuple[str, int | None, str | None]:

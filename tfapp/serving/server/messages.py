@@ -46,7 +46,8 @@ def model_status(versions: Versions, name: str, version: int | None = None, labe
         state = known[number]
         entry = response.model_version_status.add(version=number, state=state.state)
         entry.status.error_code = _UNKNOWN if state.problem else 0
-        entry.status.error_message = state.problem
+        # Where the folder lies is nobody's business but the server's.
+        entry.status.error_message = state.problem.replace(str(versions.base), versions.name)
     return response
 
 

@@ -26,6 +26,7 @@ _REFUSALS = {
     "405": "Another method is needed.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body's encoding is not taken.",
     "429": "The queue is full; try again.",
     "500": "The server failed.",
     "503": "No version is served, or the server is shutting down.",
