@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from tfapp.errors import ReleaseError
@@ -29,6 +30,7 @@ from tfapp.serving.server.request_checks import check_features
 from tfapp.serving.server.rest import RestApp
 from tfapp.serving.server.signatures import Signature, refusal
 from tfapp.serving.server.status import Code, RequestError, invalid
+from tfapp.serving.server.tensors import array_of
 from tfapp.serving.server.versions import Versions
 from tfapp.serving.server.work import Work
 
@@ -123,6 +125,18 @@ def test_a_message_is_refused_for_its_shape_before_its_values_are_read(served, m
     with pytest.raises(RequestError) as refused:
         asyncio.run(GrpcServices(served()).predict(one_for_all(*shape), None))
     assert words in refused.value.message
+
+
+def test_values_are_read_in_slices_and_the_last_stands_for_the_rest():
+    values = np.arange(100_000, dtype=np.int32)
+    tensor = tensor_pb2.TensorProto(dtype=tf.int32.as_datatype_enum, int_val=values.tolist())
+    tensor.tensor_shape.dim.add(size=50_010)
+    tensor.tensor_shape.dim.add(size=2)
+    np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[:100_000], values)
+    np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[100_000:], [99_999] * 20)
+    tensor.tensor_shape.dim[0].size = 1 << 23
+    with pytest.raises(RequestError, match="100000 values for the shape"):
+        array_of(tensor, "ids")
 
 
 @pytest.fixture

@@ -104,12 +104,8 @@ class Core:
         shapes = {alias: described(array) for alias, array in inputs.items()}
         rows = check_tensors(model, signature, shapes, limits)
         most = limits.seconds if seconds is None else min(limits.seconds, seconds)
-        late = RequestError(
-            Code.DEADLINE_EXCEEDED,
-            f"the request was not answered within {max(0.0, round(most, 3)):g} seconds",
-        )
         if most <= 0:
-            raise late
+            raise _late(most)
         with self._work(model, rows) as work:
             started = time.perf_counter()
             try:
@@ -121,7 +117,7 @@ class Core:
                     ]
                     answers = await asyncio.gather(*futures)
             except TimeoutError as error:
-                raise late from error
+                raise _late(most) from error
         self.metrics.computed(rows, time.perf_counter() - started)
         if len(answers) == 1:
             return signature.named(answers[0])
@@ -240,6 +236,11 @@ class Core:
             check_features(model, signature, inputs, limits)
         else:
             await work.wait_for(self._aside.submit(check_features, model, signature, inputs, limits))
+
+
+def _late(seconds: float) -> RequestError:
+    words = f"the request was not answered within {max(0.0, round(seconds, 3)):g} seconds"
+    return RequestError(Code.DEADLINE_EXCEEDED, words)
 
 
 def _parts(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], rows: int) -> list[Part]:

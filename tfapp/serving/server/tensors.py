@@ -105,7 +105,8 @@ def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
     values = np.empty(count, dtype)
     try:
         for start in range(0, len(given), _SLICE):
-            values[start : start + _SLICE] = np.array(given[start : start + _SLICE], dtype)
+            read = np.array(given[start : start + _SLICE], dtype)
+            values[start : start + len(read)] = read
     except OverflowError as error:
         raise invalid(f"input {name}: a value does not fit the tensor's type") from error
     values[len(given) :] = values[len(given) - 1 : len(given)]
