@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+)
 
 from tfapp.serving import load_release
 from tfapp.serving.server import Batching, Limits
@@ -210,16 +215,97 @@ def test_wrong_addresses_are_refused_in_words(app, method, path, status, words):
     assert words in answer.json["error"]
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_releases_have_no_signature_to_classify_or_regress_with(app, verb):
-    examples = {"examples": [{"text": "x"}]}
-    answer = request(app, "POST", f"{MODEL}:{verb}", examples)
-    assert answer.status == 400
-    assert (
-        f"method_name to be tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
-        in answer.json["error"]
+def classify(app, **payload):
+    return request(app, "POST", f"{MODEL}:classify", {"signature_name": "classify", **payload})
+
+
+def test_examples_are_classified_as_tensorflow_serving_does(served, expected):
+    core = served()
+    app = RestApp(core)
+    encoded = {"b64": base64.b64encode(TEXTS[0].encode()).decode()}
+    forms = [{"text": TEXTS[0]}, {"text": [TEXTS[0]]}, {"text": encoded, "more": [1, True], "other": 2.5}]
+    answer = classify(app, examples=[*forms, *({"text": text} for text in TEXTS)])
+    jsonschema.validate(
+        answer.json,
+        request(app, "GET", "/openapi.json").json["paths"][f"{MODEL}:classify"]["post"]["responses"]["200"][
+            "content"
+        ]["application/json"]["schema"],
     )
-    assert "'examples' is expected" in request(app, "POST", f"{MODEL}:{verb}", {}).json["error"]
+    for text, row in zip([TEXTS[0]] * 3 + list(TEXTS), answer.json["results"], strict=True):
+        assert [name for name, _ in row] == list(expected[text].probabilities)
+        np.testing.assert_allclose(
+            [score for _, score in row], list(expected[text].probabilities.values()), atol=1e-5
+        )
+    in_common = classify(app, context={"text": TEXTS[0]}, examples=[{}, {"text": TEXTS[2]}]).json["results"]
+    for row, text in zip(in_common, (TEXTS[0], TEXTS[2]), strict=True):
+        np.testing.assert_allclose(
+            [score for _, score in row], list(expected[text].probabilities.values()), atol=1e-5
+        )
+
+
+def test_grpc_classifies_examples(served, expected):
+    message = classification_pb2.ClassificationRequest(
+        model_spec={"name": "tiny", "signature_name": "classify"}
+    )
+    plain = message.input.example_list.examples
+    plain.add().features.feature["text"].bytes_list.value.append(TEXTS[0].encode())
+    services = GrpcServices(served())
+    answers = [asyncio.run(services.classify(message, Call()))]
+    shared = message.input.example_list_with_context
+    shared.context.features.feature["text"].bytes_list.value.append(TEXTS[0].encode())
+    shared.examples.add()
+    answers.append(asyncio.run(services.classify(message, Call())))
+    for answer in answers:
+        spec = answer.model_spec
+        assert (spec.name, spec.version.value, spec.signature_name) == ("tiny", 1, "classify")
+        (row,) = answer.result.classifications
+        found = {each.label: each.score for each in row.classes}
+        assert found == pytest.approx(expected[TEXTS[0]].probabilities, abs=1e-5)
+    shared.ClearField("examples")
+    for clear in (False, True):
+        if clear:
+            message.ClearField("input")
+        with pytest.raises(RequestError, match="Input is empty"):
+            asyncio.run(services.classify(message, Call()))
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({}, "'examples' is expected"),
+        ({"examples": {}}, "'examples' value to be an list/array"),
+        ({"examples": []}, "is an empty array"),
+        ({"examples": ["x"]}, "Example must be JSON object but got JSON String"),
+        ({"examples": [{"text": "x"}], "context": 1}, "Example must be JSON object but got JSON Number"),
+        ({"examples": [{"text": None}]}, "Feature: text has element with unexpected JSON type: Null"),
+        ({"examples": [{"text": [["x"]]}]}, "Feature: text has element with unexpected JSON type: Array"),
+        (
+            {"examples": [{"text": ["x", 1]}]},
+            "Unexpected element type in feature: text expecting type: bytes",
+        ),
+        ({"examples": [{"n": 2**63}]}, "Feature: n has uint64_t element. Only int64_t is supported."),
+        ({"examples": [{"n": 10**400}]}, "Feature: n has a number that is too large"),
+        ({"examples": [{"\ud800": "x"}]}, "surrogate"),
+        ({"examples": [{"text": {"b64": "%"}}]}, "Unable to base64 decode"),
+        ({"examples": [{"other": "x"}]}, "text"),
+        ({"examples": [{}] * 1025}, "1025 rows; at most 1024 are taken"),
+        ({"examples": [{"text": "x"}], "signature_name": "no"}, "No signature was found with the name: no"),
+        ({"examples": [{"text": "x"}], "signature_name": ""}, "Expected one or two output Tensors, found 3"),
+        ({"examples": [{"text": "x"}], "signature_name": "serve_ids"}, "Expected one input Tensor."),
+        ({"examples": [{"text": "x"}], "signature_name": 1}, "'signature_name' key must be a string value."),
+    ],
+)
+def test_what_cannot_be_classified_is_refused_in_words(app, payload, words):
+    answer = classify(app, **payload)
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+    assert words in answer.json["error"]
+
+
+def test_releases_have_no_signature_to_regress_with(app):
+    for name, words in (("", "Expected one output Tensor."), ("serve_ids", "Expected one input Tensor.")):
+        payload = {"signature_name": name, "examples": [{"text": "x"}]}
+        answer = request(app, "POST", f"{MODEL}:regress", payload)
+        assert (answer.status, answer.json["error"]) == (400, words)
 
 
 def test_status_and_metadata_are_those_of_tensorflow_serving(app):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -21,6 +22,15 @@ from tensorflow_serving.apis import (
 )
 
 from tfapp.serving.server import messages
+from tfapp.serving.server.classification import (
+    CLASSES,
+    INPUTS,
+    SCORES,
+    classifying,
+    count_of,
+    examples_of,
+    not_regressing,
+)
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.loaded import DEFAULT_SIGNATURE
 from tfapp.serving.server.request_checks import check_tensors
@@ -97,17 +107,33 @@ class GrpcServices:
             await self.core.aside(size, _add_outputs, response, chosen, outputs)
             return response
 
-    async def classify(self, request: Any, _context: Any) -> Any:
-        """Answers Classify: releases have no signature for it.
+    async def classify(self, request: Any, context: Any) -> Any:
+        """Answers Classify, which the signature ``classify`` of a release can be asked.
 
         Args:
             request: A ``ClassificationRequest``.
+            context: The call.
+
+        Returns:
+            A ``ClassificationResponse``.
 
         Raises:
-            RequestError: Always, in TensorFlow Serving's words.
+            RequestError: When the request is refused.
         """
-        with self._lease(request.model_spec) as model:
-            raise messages.not_a("classify", model, request.model_spec.signature_name)
+        spec = request.model_spec
+        with self._lease(spec) as model:
+            signature = classifying(model, spec.signature_name)
+            shapes = {INPUTS: (tf.string, (count_of(request.input),))}
+            check_tensors(model, signature, shapes, self.core.settings.limits)
+            inputs = await self.core.aside(request.ByteSize(), examples_of, request.input)
+            outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
+            response = classification_pb2.ClassificationResponse()
+            response.model_spec.name = spec.name
+            response.model_spec.version.value = model.version
+            response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
+            size = sum(array.nbytes for array in outputs.values())
+            await self.core.aside(size, _add_classifications, response.result, outputs)
+            return response
 
     async def regress(self, request: Any, _context: Any) -> Any:
         """Answers Regress: releases have no signature for it.
@@ -119,10 +145,10 @@ class GrpcServices:
             RequestError: Always, in TensorFlow Serving's words.
         """
         with self._lease(request.model_spec) as model:
-            raise messages.not_a("regress", model, request.model_spec.signature_name)
+            raise not_regressing(model, request.model_spec.signature_name)
 
     async def multi_inference(self, request: Any, _context: Any) -> Any:
-        """Answers MultiInference, which needs signatures that releases do not have.
+        """Answers MultiInference: it is left out, as it would answer no more than Classify.
 
         Args:
             request: A ``MultiInferenceRequest``.
@@ -132,8 +158,7 @@ class GrpcServices:
         """
         if not request.tasks:
             raise invalid("Inference request must have at least one task.")
-        with self._lease(request.tasks[0].model_spec) as model:
-            raise messages.not_a("classify", model, request.tasks[0].model_spec.signature_name)
+        raise RequestError(Code.UNIMPLEMENTED, "MultiInference is not answered here; ask Classify")
 
     async def metadata(self, request: Any, _context: Any) -> Any:
         """Answers GetModelMetadata.
@@ -226,6 +251,13 @@ def _arrays(request: Any) -> Arrays:
 def _add_outputs(response: Any, chosen: list[str], outputs: Arrays) -> None:
     for alias in chosen:
         response.outputs[alias].CopyFrom(message_of(outputs[alias]))
+
+
+def _add_classifications(result: Any, outputs: Arrays) -> None:
+    for names, scores in zip(outputs[CLASSES], outputs[SCORES].tolist(), strict=True):
+        classes = result.classifications.add().classes
+        for name, score in zip(names, scores, strict=True):
+            classes.add(label=name.decode("utf-8", "replace"), score=score)
 
 
 def _asked(spec: Any) -> tuple[str, int | None, str | None]:

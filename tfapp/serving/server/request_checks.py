@@ -66,13 +66,26 @@ def check_tensors(
     (count,) = rows
     if count == 0 or any(0 in found for found in lengths.values()):
         raise invalid("the request has no rows")
-    if count > limits.rows:
-        raise invalid(f"the request has {count} rows; at most {limits.rows} are taken: send several requests")
+    check_rows(count, limits)
     longest = max((max(found) for axis, found in lengths.items() if axis), default=0)
     most = model.max_length or limits.pixels
     if longest > most:
         raise invalid(f"the rows have {longest} columns; the model reads at most {most}")
     return count
+
+
+def check_rows(count: int, limits: Limits) -> None:
+    """Refuses too many rows.
+
+    Args:
+        count: How many there are.
+        limits: What requests may ask for.
+
+    Raises:
+        RequestError: When there are more.
+    """
+    if count > limits.rows:
+        raise invalid(f"the request has {count} rows; at most {limits.rows} are taken: send several requests")
 
 
 def check_features(

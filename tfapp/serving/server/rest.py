@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from tfapp.serving.server import json_answers, json_requests, messages
+from tfapp.serving.server.classification import INPUTS, classifying, not_regressing
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.openapi import describe
 from tfapp.serving.server.settings import Limits
+from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import FAILED, Code, RequestError, invalid
 
 Scope = MutableMapping[str, Any]
@@ -123,18 +125,26 @@ class RestApp:
         with self.core.body() as take:
             body = await self._body(scope, receive, take)
             with self.core.versions.lease(name, version, label) as model:
-                request = await self.core.aside(len(body), self._read, body, model, asked[4].lower())
-                outputs = await self.core.predict(model, request.signature, request.inputs)
-            write = json_answers.predictions if request.by_row else json_answers.columns
+                signature, inputs, write = await self.core.aside(
+                    len(body), self._read, body, model, asked[4].lower()
+                )
+                outputs = await self.core.predict(model, signature, inputs)
             size = sum(output.nbytes for output in outputs.values())
             return await self.core.aside(_WRITING * size, write, outputs)
 
-    def _read(self, body: bytes, model: LoadedModel, verb: str) -> json_requests.PredictRequest:
+    def _read(
+        self, body: bytes, model: LoadedModel, verb: str
+    ) -> tuple[Signature, Arrays, Callable[[Arrays], bytes]]:
         document = json_requests.parse(body)
-        if verb != "predict":
-            json_requests.check_examples(document)
-            raise messages.not_a(verb, model, json_requests.signature_name(document))
-        return json_requests.predict_request(document, lambda name: self.core.signature(model, name))
+        if verb == "predict":
+            request = json_requests.predict_request(document, lambda name: self.core.signature(model, name))
+            write = json_answers.predictions if request.by_row else json_answers.columns
+            return request.signature, request.inputs, write
+        name = json_requests.signature_name(document)
+        examples = json_requests.examples(document, self.core.settings.limits)
+        if verb == "regress":
+            raise not_regressing(model, name)
+        return classifying(model, name), {INPUTS: examples}, json_answers.results
 
     async def _body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
         limits = self.core.settings.limits
