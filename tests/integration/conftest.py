@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +65,47 @@ def release(decided_classifier, test_split, tmp_path_factory):
     return export(
         decided_classifier, directory, check_with=test_split, config={"name": "tiny"}, web=False, seed=5
     )
+
+
+@pytest.fixture(scope="module")
+def folder(release, tmp_path_factory):
+    """A copy of the release, as version 1, that tests may add versions to."""
+    target = tmp_path_factory.mktemp("served") / "tiny"
+    shutil.copytree(release.path, target / "1")
+    return target
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """The release as a server has it, in batches of at most eight rows."""
+    from tfapp.serving.server import Batching
+    from tfapp.serving.server.loaded import LoadedModel
+
+    model = LoadedModel(folder / "1", 1, batching=Batching(max_batch_size=8))
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def served(folder, loaded):
+    """Makes a core that serves version 1, with settings of its own."""
+    from tfapp.serving.server import ServerSettings
+    from tfapp.serving.server.core import Core
+    from tfapp.serving.server.metrics import Metrics
+    from tfapp.serving.server.versions import Versions
+
+    cores = []
+
+    def make(**settings):
+        versions = Versions(folder, lambda _path, _number: loaded)
+        core = Core(versions, ServerSettings(release=folder, **settings), Metrics("tiny"))
+        asyncio.run(versions.refresh())
+        cores.append(core)
+        return core
+
+    yield make
+    for core in cores:
+        core.close()
 
 
 @pytest.fixture(scope="session")

@@ -123,8 +123,15 @@ def test_clients_of_tensorflow_serving_are_answered(folder):
             outputs = stub.Predict(predict_message(texts), 60).outputs
             np.testing.assert_allclose(tf.make_ndarray(outputs["probabilities"]), expected, atol=1e-4)
             classify = classification_pb2.ClassificationRequest(model_spec={"name": "tiny"})
-            with pytest.raises(grpc.RpcError, match="method_name to be tensorflow/serving/classify"):
+            with pytest.raises(grpc.RpcError, match="Expected one or two output Tensors, found 3"):
                 stub.Classify(classify, 60)
+            classify.model_spec.signature_name = "classify"
+            for text in texts:
+                features = classify.input.example_list.examples.add().features
+                features.feature["text"].bytes_list.value.append(text.encode())
+            answers = stub.Classify(classify, 60).result.classifications
+            scores = [[each.score for each in answer.classes] for answer in answers]
+            np.testing.assert_allclose(scores, expected, atol=1e-4)
             models = model_service_pb2_grpc.ModelServiceStub(channel)
             asked = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "tiny"})
             assert models.GetModelStatus(asked, 60).model_version_status[0].state == 30  # AVAILABLE

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jsonschema
@@ -13,15 +14,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+)
 
 from tfapp.release.integrity import check_servable
 from tfapp.serving import load_release
-from tfapp.serving.server import Batching, Limits, ServerSettings
-from tfapp.serving.server.core import Core
+from tfapp.serving.server import Batching, Limits
 from tfapp.serving.server.grpc_services import GrpcServices
-from tfapp.serving.server.loaded import LoadedModel
-from tfapp.serving.server.metrics import Metrics
 from tfapp.serving.server.rest import METRICS, RestApp
 from tfapp.serving.server.signatures import Signature
 from tfapp.serving.server.status import RequestError
@@ -36,42 +39,6 @@ TEXTS = (
     "the team won the game and the season was long " * 4,
     "an early vote",
 )
-
-
-def load(directory, version):
-    return LoadedModel(directory, version, batching=Batching(max_batch_size=8))
-
-
-@pytest.fixture(scope="module")
-def folder(release, tmp_path_factory):
-    """A copy of the release that tests may add versions to."""
-    target = tmp_path_factory.mktemp("served") / "tiny"
-    shutil.copytree(release.path, target / "1")
-    return target
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    model = load(folder / "1", 1)
-    yield model
-    model.close()
-
-
-@pytest.fixture
-def served(folder, loaded):
-    """Makes a core that serves version 1, with settings of its own."""
-    cores = []
-
-    def make(**settings):
-        versions = Versions(folder, lambda _path, _number: loaded)
-        core = Core(versions, ServerSettings(release=folder, **settings), Metrics("tiny"))
-        asyncio.run(versions.refresh())
-        cores.append(core)
-        return core
-
-    yield make
-    for core in cores:
-        core.close()
 
 
 @pytest.fixture
@@ -248,16 +215,97 @@ def test_wrong_addresses_are_refused_in_words(app, method, path, status, words):
     assert words in answer.json["error"]
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_releases_have_no_signature_to_classify_or_regress_with(app, verb):
-    examples = {"examples": [{"text": "x"}]}
-    answer = request(app, "POST", f"{MODEL}:{verb}", examples)
-    assert answer.status == 400
-    assert (
-        f"method_name to be tensorflow/serving/{verb}. Was: tensorflow/serving/predict"
-        in answer.json["error"]
+def classify(app, **payload):
+    return request(app, "POST", f"{MODEL}:classify", {"signature_name": "classify", **payload})
+
+
+def test_examples_are_classified_as_tensorflow_serving_does(served, expected):
+    core = served()
+    app = RestApp(core)
+    encoded = {"b64": base64.b64encode(TEXTS[0].encode()).decode()}
+    forms = [{"text": TEXTS[0]}, {"text": [TEXTS[0]]}, {"text": encoded, "more": [1, True], "other": 2.5}]
+    answer = classify(app, examples=[*forms, *({"text": text} for text in TEXTS)])
+    jsonschema.validate(
+        answer.json,
+        request(app, "GET", "/openapi.json").json["paths"][f"{MODEL}:classify"]["post"]["responses"]["200"][
+            "content"
+        ]["application/json"]["schema"],
     )
-    assert "'examples' is expected" in request(app, "POST", f"{MODEL}:{verb}", {}).json["error"]
+    for text, row in zip([TEXTS[0]] * 3 + list(TEXTS), answer.json["results"], strict=True):
+        assert [name for name, _ in row] == list(expected[text].probabilities)
+        np.testing.assert_allclose(
+            [score for _, score in row], list(expected[text].probabilities.values()), atol=1e-5
+        )
+    in_common = classify(app, context={"text": TEXTS[0]}, examples=[{}, {"text": TEXTS[2]}]).json["results"]
+    for row, text in zip(in_common, (TEXTS[0], TEXTS[2]), strict=True):
+        np.testing.assert_allclose(
+            [score for _, score in row], list(expected[text].probabilities.values()), atol=1e-5
+        )
+
+
+def test_grpc_classifies_examples(served, expected):
+    message = classification_pb2.ClassificationRequest(
+        model_spec={"name": "tiny", "signature_name": "classify"}
+    )
+    plain = message.input.example_list.examples
+    plain.add().features.feature["text"].bytes_list.value.append(TEXTS[0].encode())
+    services = GrpcServices(served())
+    answers = [asyncio.run(services.classify(message, Call()))]
+    shared = message.input.example_list_with_context
+    shared.context.features.feature["text"].bytes_list.value.append(TEXTS[0].encode())
+    shared.examples.add()
+    answers.append(asyncio.run(services.classify(message, Call())))
+    for answer in answers:
+        spec = answer.model_spec
+        assert (spec.name, spec.version.value, spec.signature_name) == ("tiny", 1, "classify")
+        (row,) = answer.result.classifications
+        found = {each.label: each.score for each in row.classes}
+        assert found == pytest.approx(expected[TEXTS[0]].probabilities, abs=1e-5)
+    shared.ClearField("examples")
+    for clear in (False, True):
+        if clear:
+            message.ClearField("input")
+        with pytest.raises(RequestError, match="Input is empty"):
+            asyncio.run(services.classify(message, Call()))
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({}, "'examples' is expected"),
+        ({"examples": {}}, "'examples' value to be an list/array"),
+        ({"examples": []}, "is an empty array"),
+        ({"examples": ["x"]}, "Example must be JSON object but got JSON String"),
+        ({"examples": [{"text": "x"}], "context": 1}, "Example must be JSON object but got JSON Number"),
+        ({"examples": [{"text": None}]}, "Feature: text has element with unexpected JSON type: Null"),
+        ({"examples": [{"text": [["x"]]}]}, "Feature: text has element with unexpected JSON type: Array"),
+        (
+            {"examples": [{"text": ["x", 1]}]},
+            "Unexpected element type in feature: text expecting type: bytes",
+        ),
+        ({"examples": [{"n": 2**63}]}, "Feature: n has uint64_t element. Only int64_t is supported."),
+        ({"examples": [{"n": 10**400}]}, "Feature: n has a number that is too large"),
+        ({"examples": [{"\ud800": "x"}]}, "surrogate"),
+        ({"examples": [{"text": {"b64": "%"}}]}, "Unable to base64 decode"),
+        ({"examples": [{"other": "x"}]}, "text"),
+        ({"examples": [{}] * 1025}, "1025 rows; at most 1024 are taken"),
+        ({"examples": [{"text": "x"}], "signature_name": "no"}, "No signature was found with the name: no"),
+        ({"examples": [{"text": "x"}], "signature_name": ""}, "Expected one or two output Tensors, found 3"),
+        ({"examples": [{"text": "x"}], "signature_name": "serve_ids"}, "Expected one input Tensor."),
+        ({"examples": [{"text": "x"}], "signature_name": 1}, "'signature_name' key must be a string value."),
+    ],
+)
+def test_what_cannot_be_classified_is_refused_in_words(app, payload, words):
+    answer = classify(app, **payload)
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+    assert words in answer.json["error"]
+
+
+def test_releases_have_no_signature_to_regress_with(app):
+    for name, words in (("", "Expected one output Tensor."), ("serve_ids", "Expected one input Tensor.")):
+        payload = {"signature_name": name, "examples": [{"text": "x"}]}
+        answer = request(app, "POST", f"{MODEL}:regress", payload)
+        assert (answer.status, answer.json["error"]) == (400, words)
 
 
 def test_status_and_metadata_are_those_of_tensorflow_serving(app):
@@ -281,12 +329,6 @@ def test_more_than_the_limits_is_refused(served):
     assert (full.status, full.headers["retry-after"]) == (429, "1")
     late = predict(RestApp(served(limits=Limits(seconds=1e-6))), {"instances": ["x"]})
     assert late.status == 504
-
-
-def test_nothing_waits_after_requests_that_failed(served):
-    core = served(limits=Limits(seconds=1e-6))
-    assert predict(RestApp(core), {"instances": ["x"]}).status == 504
-    assert core.waiting == 0
 
 
 def test_a_body_that_does_not_come_is_given_up(served):
@@ -397,13 +439,13 @@ def spread(count):
         (lambda message: message.inputs["text"].string_val.append(b"more"), "3 values for the shape [2]"),
         (
             lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", 2**62),
-            "values for the shape",
+            "at most 1024 are taken",
         ),
         (lambda message: message.inputs["text"].tensor_shape.dim[0].__setattr__("size", -1), "shape"),
         (lambda message: message.inputs["text"].__setattr__("dtype", 99), "type"),
-        (lambda message: message.inputs["text"].__setattr__("dtype", 1), "values"),
-        (lambda message: message.inputs["text"].__setattr__("dtype", 21), "no type of tensors"),
-        (lambda message: message.inputs["text"].CopyFrom(spread(2**40)), "1 values for the shape"),
+        (lambda message: message.inputs["text"].__setattr__("dtype", 1), "string but float is provided"),
+        (lambda message: message.inputs["text"].__setattr__("dtype", 21), "string but variant is provided"),
+        (lambda message: message.inputs["text"].CopyFrom(spread(2**40)), "string but float is provided"),
         (lambda message: message.inputs["text"].CopyFrom(spread(4)), "string but float is provided"),
         (lambda message: message.inputs["other"].CopyFrom(message.inputs["text"]), "Sent extra: {other}"),
         (lambda message: message.inputs.pop("text"), "Missing but required: {text}"),
@@ -543,7 +585,14 @@ def test_a_row_that_cannot_be_computed_spoils_no_other_request(tmp_path, by_leng
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         definition = meta.signature_def["serving_default"]
         batching = Batching(max_batch_size=16, batch_timeout_micros=50_000)
-        signature = Signature(definition, session, batching=batching, by_length=by_length, key="numbers")
+        signature = Signature(
+            definition,
+            session,
+            batching=batching,
+            alone=ThreadPoolExecutor(1),
+            by_length=by_length,
+            key=f"numbers {by_length}",
+        )
         assert signature.joins
 
         def ask_for(text):
@@ -570,6 +619,7 @@ def test_strings_are_ordered_back(tmp_path):
             meta.signature_def["serving_default"],
             session,
             batching=Batching(max_batch_size=64),
+            alone=ThreadPoolExecutor(1),
             by_length=True,
             key="order",
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,16 @@ from tfapp.serving.server.request_checks import check_features, check_tensors
 from tfapp.serving.server.settings import ServerSettings
 from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import Code, RequestError, invalid
+from tfapp.serving.server.tensors import described
 from tfapp.serving.server.versions import Versions
+from tfapp.serving.server.work import Work
 
+_LARGE = 1 << 18
 _THREADS = 64
+_ASIDE = 2
+_BODIES = 8
 
+Value = TypeVar("Value")
 Part = tuple[npt.NDArray[np.int64], list[npt.NDArray[Any]]]
 
 
@@ -39,8 +47,13 @@ class Core:
         self.metrics = metrics
         self.draining = False
         self.waiting = 0
+        """Rows that wait or are computed, also those whose answer was given up."""
+        self.body_bytes = 0
+        """Bytes of requests that are being received or answered."""
         # Each waits in TensorFlow's batching operator; the cores work in TensorFlow's own threads.
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tfapp-serve")
+        # Few: what JSON becomes takes many times the memory of its text.
+        self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="tfapp-aside")
 
     @property
     def ready(self) -> bool:
@@ -79,7 +92,7 @@ class Core:
             model: The model, leased by the caller.
             signature: Its signature.
             inputs: Arrays by name, the rows of the request along their first dimension.
-            seconds: How long the client waits, where it says so.
+            seconds: How long the client still waits, where it says so; 0 or less when it has given up.
 
         Returns:
             Arrays by name.
@@ -88,39 +101,83 @@ class Core:
             RequestError: When the request is refused or not answered in time.
         """
         limits = self.settings.limits
-        rows = check_tensors(signature, inputs, limits)
-        if model.feature == "image_bytes" and signature.of_strings:
-            await self._in_thread(lambda: check_features(model, signature, inputs, limits))
-        else:
-            check_features(model, signature, inputs, limits)
-        if self.draining:
-            raise RequestError(Code.UNAVAILABLE, "the server is shutting down")
-        if self.waiting + rows > limits.waiting_rows:
-            raise RequestError(
-                Code.RESOURCE_EXHAUSTED,
-                "The batch scheduling queue to which this task was submitted is full; currently "
-                f"{self.waiting} rows wait",
-            )
-        self.waiting += rows
-        started = time.perf_counter()
-        tasks = [
-            (places, self._submit(signature, values)) for places, values in _parts(signature, inputs, rows)
-        ]
-        try:
-            async with asyncio.timeout(min(limits.seconds, seconds or limits.seconds)):
-                answers = [(places, await task) for places, task in tasks]
-        except TimeoutError as error:
-            raise RequestError(
-                Code.DEADLINE_EXCEEDED, f"the request was not answered within {limits.seconds:g} seconds"
-            ) from error
-        finally:
-            self.waiting -= rows
-            for _, task in tasks:
-                task.cancel()
+        shapes = {alias: described(array) for alias, array in inputs.items()}
+        rows = check_tensors(model, signature, shapes, limits)
+        most = limits.seconds if seconds is None else min(limits.seconds, seconds)
+        if most <= 0:
+            raise _late(most)
+        with self._work(model, rows) as work:
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(most):
+                    await self._check_features(work, model, signature, inputs)
+                    parts = _parts(signature, inputs, rows)
+                    futures = [
+                        work.wait_for(signature.submit(values, self._pool)) for _places, values in parts
+                    ]
+                    answers = await asyncio.gather(*futures)
+            except TimeoutError as error:
+                raise _late(most) from error
         self.metrics.computed(rows, time.perf_counter() - started)
         if len(answers) == 1:
-            return signature.named(answers[0][1])
-        return signature.named(_assembled(answers, rows))
+            return signature.named(answers[0])
+        places = [places for places, _values in parts]
+        return signature.named(_assembled(list(zip(places, answers, strict=True)), rows))
+
+    async def aside(self, size: int, call: Callable[..., Value], *arguments: Any) -> Value:
+        """Calls what would hold up the event loop in one of few threads, and what would not at once.
+
+        Args:
+            size: Bytes that the call reads or writes.
+            call: What is called.
+            arguments: With what.
+
+        Returns:
+            What it answers.
+        """
+        if size <= _LARGE:
+            return call(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, call, *arguments)
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Counts the memory of a request's body while the request is received and answered.
+
+        All bodies together may take eight times ``body_bytes`` of the limits.
+
+        Yields:
+            What is called with the bytes that have come; it raises RequestError when they are too many.
+        """
+        held = 0
+
+        def take(count: int) -> None:
+            nonlocal held
+            if self.body_bytes + count > _BODIES * self.settings.limits.body_bytes:
+                raise RequestError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the requests in flight hold {self.body_bytes} bytes already; try again",
+                )
+            held += count
+            self.body_bytes += count
+
+        try:
+            yield take
+        finally:
+            self.body_bytes -= held
+
+    def knows(self, authorization: bytes) -> bool:
+        """Says whether a client sent the token that is asked for.
+
+        Args:
+            authorization: The header or metadata of that name; empty when none was sent.
+
+        Returns:
+            True also when none is asked for.
+        """
+        if self.settings.token is None:
+            return True
+        scheme, _, token = authorization.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token, self.settings.token.encode())
 
     def metrics_page(self) -> str:
         """Writes what was counted, with the state of this moment, in Prometheus' text format."""
@@ -140,22 +197,57 @@ class Core:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._aside):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(
-        self, signature: Signature, values: Sequence[npt.NDArray[Any]]
-    ) -> asyncio.Future[list[npt.NDArray[Any]]]:
-        return asyncio.wrap_future(self._pool.submit(signature.run, values))
+    @contextlib.contextmanager
+    def _work(self, model: LoadedModel, rows: int) -> Iterator[Work]:
+        """Lets a request in, and counts it until the last of its computations has ended."""
+        if self.draining:
+            raise RequestError(Code.UNAVAILABLE, "the server is shutting down")
+        if self.waiting + rows > self.settings.limits.waiting_rows:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{self.waiting} rows wait",
+            )
 
-    async def _in_thread(self, call: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        def ended() -> None:
+            self.waiting -= rows
+            model.requests -= 1
+
+        self.waiting += rows
+        model.requests += 1
+        work = Work(ended)
+        try:
+            yield work
+        finally:
+            work.leave()
+
+    async def _check_features(
+        self,
+        work: Work,
+        model: LoadedModel,
+        signature: Signature,
+        inputs: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        limits = self.settings.limits
+        if model.feature == "text":
+            check_features(model, signature, inputs, limits)
+        else:
+            await work.wait_for(self._aside.submit(check_features, model, signature, inputs, limits))
+
+
+def _late(seconds: float) -> RequestError:
+    words = f"the request was not answered within {max(0.0, round(seconds, 3)):g} seconds"
+    return RequestError(Code.DEADLINE_EXCEEDED, words)
 
 
 def _parts(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], rows: int) -> list[Part]:
     """Splits a request into parts that fit a batch, strings of similar length together."""
     values = [inputs[alias] for alias in signature.inputs]
     size = signature.max_batch_size
-    if not signature.joins or rows <= size:
+    if rows <= size:
         return [(np.arange(rows), values)]
     order = np.arange(rows)
     if signature.of_strings:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -22,10 +22,21 @@ from tensorflow_serving.apis import (
 )
 
 from tfapp.serving.server import messages
+from tfapp.serving.server.classification import (
+    CLASSES,
+    INPUTS,
+    SCORES,
+    classifying,
+    count_of,
+    examples_of,
+    not_regressing,
+)
 from tfapp.serving.server.core import Core
 from tfapp.serving.server.loaded import DEFAULT_SIGNATURE
-from tfapp.serving.server.status import Code, RequestError, invalid
-from tfapp.serving.server.tensors import array_of, message_of
+from tfapp.serving.server.request_checks import check_tensors
+from tfapp.serving.server.signatures import Arrays
+from tfapp.serving.server.status import FAILED, Code, RequestError, invalid
+from tfapp.serving.server.tensors import array_of, claimed, message_of
 
 _logger = logging.getLogger(__name__)
 _STATUSES = {code: status for status in grpc.StatusCode for code in Code if status.value[0] == code.number}
@@ -84,27 +95,45 @@ class GrpcServices:
                 raise RequestError(Code.FAILED_PRECONDITION, f'Serving signature key "{wanted}" not found.')
             signature = model.signatures[wanted]
             chosen = _chosen(list(request.output_filter), signature.outputs)
-            inputs = {alias: array_of(tensor, alias) for alias, tensor in request.inputs.items()}
+            shapes = {alias: claimed(tensor, alias) for alias, tensor in request.inputs.items()}
+            check_tensors(model, signature, shapes, self.core.settings.limits)
+            inputs = await self.core.aside(request.ByteSize(), _arrays, request)
             outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
             response = predict_pb2.PredictResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = model.version
             response.model_spec.signature_name = wanted
-            for alias in chosen:
-                response.outputs[alias].CopyFrom(message_of(outputs[alias]))
+            size = sum(outputs[alias].nbytes for alias in chosen)
+            await self.core.aside(size, _add_outputs, response, chosen, outputs)
             return response
 
-    async def classify(self, request: Any, _context: Any) -> Any:
-        """Answers Classify: releases have no signature for it.
+    async def classify(self, request: Any, context: Any) -> Any:
+        """Answers Classify, which the signature ``classify`` of a release can be asked.
 
         Args:
             request: A ``ClassificationRequest``.
+            context: The call.
+
+        Returns:
+            A ``ClassificationResponse``.
 
         Raises:
-            RequestError: Always, in TensorFlow Serving's words.
+            RequestError: When the request is refused.
         """
-        with self._lease(request.model_spec) as model:
-            raise messages.not_a("classify", model, request.model_spec.signature_name)
+        spec = request.model_spec
+        with self._lease(spec) as model:
+            signature = classifying(model, spec.signature_name)
+            shapes = {INPUTS: (tf.string, (count_of(request.input),))}
+            check_tensors(model, signature, shapes, self.core.settings.limits)
+            inputs = await self.core.aside(request.ByteSize(), examples_of, request.input)
+            outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
+            response = classification_pb2.ClassificationResponse()
+            response.model_spec.name = spec.name
+            response.model_spec.version.value = model.version
+            response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
+            size = sum(array.nbytes for array in outputs.values())
+            await self.core.aside(size, _add_classifications, response.result, outputs)
+            return response
 
     async def regress(self, request: Any, _context: Any) -> Any:
         """Answers Regress: releases have no signature for it.
@@ -116,10 +145,10 @@ class GrpcServices:
             RequestError: Always, in TensorFlow Serving's words.
         """
         with self._lease(request.model_spec) as model:
-            raise messages.not_a("regress", model, request.model_spec.signature_name)
+            raise not_regressing(model, request.model_spec.signature_name)
 
     async def multi_inference(self, request: Any, _context: Any) -> Any:
-        """Answers MultiInference, which needs signatures that releases do not have.
+        """Answers MultiInference: it is left out, as it would answer no more than Classify.
 
         Args:
             request: A ``MultiInferenceRequest``.
@@ -129,8 +158,7 @@ class GrpcServices:
         """
         if not request.tasks:
             raise invalid("Inference request must have at least one task.")
-        with self._lease(request.tasks[0].model_spec) as model:
-            raise messages.not_a("classify", model, request.tasks[0].model_spec.signature_name)
+        raise RequestError(Code.UNIMPLEMENTED, "MultiInference is not answered here; ask Classify")
 
     async def metadata(self, request: Any, _context: Any) -> Any:
         """Answers GetModelMetadata.
@@ -178,14 +206,17 @@ class GrpcServices:
             started = time.perf_counter()
             try:
                 self._check_token(context)
-                response, failure = await answer(_parsed(request, message), context), None
+                with self.core.body() as take:
+                    take(len(message))
+                    parsed = await self.core.aside(len(message), _parsed, request, message)
+                    response, failure = await answer(parsed, context), None
             except RequestError as error:
                 response, failure = None, error
             except Exception:
                 # Nothing that a client sends may end the server or show its insides.
                 _logger.exception("gRPC %s", request.DESCRIPTOR.name)
                 response = None
-                failure = RequestError(Code.INTERNAL, "the server failed at this request; its log tells more")
+                failure = RequestError(Code.INTERNAL, FAILED)
             if api:
                 status = failure.code.name if failure else "OK"
                 seconds = time.perf_counter() - started
@@ -200,11 +231,8 @@ class GrpcServices:
         )
 
     def _check_token(self, context: Any) -> None:
-        token = self.core.settings.token
-        if token is None:
-            return
         given = next((value for name, value in context.invocation_metadata() if name == "authorization"), "")
-        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        if not self.core.knows(given.encode() if isinstance(given, str) else given):
             raise RequestError(Code.UNAUTHENTICATED, "send the metadata authorization: Bearer <token>")
 
 
@@ -214,6 +242,22 @@ def _parsed(kind: Any, message: bytes) -> Any:
         return kind.FromString(message)
     except DecodeError as error:
         raise invalid(f"the message is no {kind.DESCRIPTOR.full_name}") from error
+
+
+def _arrays(request: Any) -> Arrays:
+    return {alias: array_of(tensor, alias) for alias, tensor in request.inputs.items()}
+
+
+def _add_outputs(response: Any, chosen: list[str], outputs: Arrays) -> None:
+    for alias in chosen:
+        response.outputs[alias].CopyFrom(message_of(outputs[alias]))
+
+
+def _add_classifications(result: Any, outputs: Arrays) -> None:
+    for names, scores in zip(outputs[CLASSES], outputs[SCORES].tolist(), strict=True):
+        classes = result.classifications.add().classes
+        for name, score in zip(names, scores, strict=True):
+            classes.add(label=name.decode("utf-8", "replace"), score=score)
 
 
 def _asked(spec: Any) -> tuple[str, int | None, str | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfapp.serving.server.classification import CLASSES, SCORES
 from tfapp.serving.server.signatures import Arrays
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -50,6 +51,25 @@ def columns(outputs: Arrays) -> bytes:
     else:
         values = "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in written.items()) + "}"
     return ('{"outputs": ' + values + "}").encode()
+
+
+def results(outputs: Arrays) -> bytes:
+    """Writes the answer to a request to classify.
+
+    Args:
+        outputs: ``classes``, the names of classes ``(rows, num_classes)``, and their ``scores``.
+
+    Returns:
+        ``{"results": [[["name", score], ...], ...]}``.
+    """
+    rows = [
+        ", ".join(
+            f"[{label}, {score}]"
+            for label, score in zip(_leaves(names, CLASSES), _leaves(scores, SCORES), strict=True)
+        )
+        for names, scores in zip(outputs[CLASSES], outputs[SCORES], strict=True)
+    ]
+    return ('{"results": [' + ", ".join(f"[{row}]" for row in rows) + "]}").encode()
 
 
 def error(message: str) -> bytes:

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.example import example_pb2
 
-from tfapp.serving.server.json_tensors import is_base64, kind_of, shown, tensor_of
+from tfapp.serving.server.json_tensors import is_base64, kind_of, shown, string_of, tensor_of
+from tfapp.serving.server.request_checks import check_rows
+from tfapp.serving.server.settings import Limits
 from tfapp.serving.server.signatures import Arrays, Signature
 from tfapp.serving.server.status import RequestError, invalid
+from tfapp.serving.server.tensors import as_strings
 
 
 @dataclass(frozen=True)
@@ -109,29 +113,70 @@ def predict_request(document: dict[str, Any], find: Callable[[str], Signature]) 
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def check_examples(document: dict[str, Any]) -> None:
-    """Refuses what is no request to ``:classify`` or ``:regress``.
+def examples(document: dict[str, Any], limits: Limits) -> npt.NDArray[Any]:
+    """Reads a request to ``:classify`` or ``:regress``.
 
     Args:
         document: What `parse` answered.
+        limits: What requests may ask for.
+
+    Returns:
+        Serialized examples, each after what all have in common.
 
     Raises:
         RequestError: When it is wrong.
     """
-    signature_name(document)
+    context = _example(document["context"]) if "context" in document else b""
     if "examples" not in document:
         raise invalid(
             f"JSON Value: {shown(document)} When method is classify, key 'examples' is expected and was "
             "not found"
         )
-    examples = document["examples"]
-    if not isinstance(examples, list):
+    rows = document["examples"]
+    if not isinstance(rows, list):
         raise invalid(f"JSON Value: {shown(document)} Expecting 'examples' value to be an list/array")
-    if not examples:
+    if not rows:
         raise invalid(f"JSON Value: {shown(document)} 'examples' value is an empty array")
-    for example in [*examples, *([document["context"]] if "context" in document else [])]:
-        if not isinstance(example, dict):
-            raise invalid(f"Example must be JSON object but got JSON {kind_of(example)}")
+    check_rows(len(rows), limits)
+    return as_strings([context + _example(row) for row in rows])
+
+
+def _example(item: Any) -> bytes:
+    if not isinstance(item, dict):
+        raise invalid(f"Example must be JSON object but got JSON {kind_of(item)}")
+    example = example_pb2.Example()
+    for name, content in item.items():
+        string_of(name)  # which refuses what no text can be
+        feature = example.features.feature[name]
+        for value in content if isinstance(content, list) else [content]:
+            _add_value(feature, name, value)
+    written: bytes = example.SerializeToString()
+    return written
+
+
+def _add_value(feature: Any, name: str, value: Any) -> None:
+    value, kind = _typed(name, value)
+    before = feature.WhichOneof("kind") or kind
+    if kind != before:
+        raise invalid(
+            f"Unexpected element type in feature: {name} expecting type: {before.removesuffix('_list')}"
+        )
+    getattr(feature, kind).value.append(value)
+
+
+def _typed(name: str, value: Any) -> tuple[Any, str]:
+    if isinstance(value, str) or is_base64(value):
+        return string_of(value), "bytes_list"
+    if isinstance(value, int) and -(2**63) <= value < 2**63:  # True and False too
+        return int(value), "int64_list"
+    if isinstance(value, int) and 2**63 <= value < 2**64:
+        raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+    if isinstance(value, int | float):
+        try:
+            return float(value), "float_list"
+        except OverflowError as error:
+            raise invalid(f"Feature: {name} has a number that is too large") from error
+    raise invalid(f"Feature: {name} has element with unexpected JSON type: {kind_of(value)}")
 
 
 def _by_row(instances: list[Any], signature: Signature) -> Arrays:

@@ -59,39 +59,18 @@ def tensor_of(value: Any, dtype: tf.DType) -> npt.NDArray[Any]:
     return _leaves(flat, dtype).reshape(shape)
 
 
-def _uneven(flat: list[Any], level: int, size: int) -> RequestError:
-    for item in flat:
-        if not isinstance(item, list):
-            return invalid(
-                f"JSON Value: {shown(item)} found at incorrect level: {level + 1} in the JSON DOM. Expected "
-                f"at level: {level + 1}"
-            )
-        if len(item) != size:
-            break
-    return invalid(
-        f"Encountered list at unexpected size: {len(item)} at level: {level} expected size: {size}"
-    )
+def string_of(item: Any) -> bytes:
+    """Makes bytes of a JSON value.
 
+    Args:
+        item: A string, or ``{"b64": ...}``.
 
-def _leaves(flat: list[Any], dtype: tf.DType) -> npt.NDArray[Any]:
-    types = set(map(type, flat))
-    if dtype == tf.string:
-        return as_strings([_string(item) for item in flat])
-    allowed: set[type] = {bool} if dtype == tf.bool else {int, float} if dtype.is_floating else {int}
-    if types <= allowed:
-        try:
-            with np.errstate(over="ignore"):
-                return np.array(flat, dtype.as_numpy_dtype)
-        except OverflowError:
-            pass
-    least, most = (dtype.min, dtype.max) if dtype.is_integer else (-np.inf, np.inf)
-    for item in flat:
-        if type(item) not in allowed or (dtype.is_integer and not least <= item <= most):
-            raise _wrong_type(item, dtype)
-    raise invalid(f"a number is too large for {type_name(dtype)}")
+    Returns:
+        The string in UTF-8, or what is encoded.
 
-
-def _string(item: Any) -> bytes:
+    Raises:
+        RequestError: When it is neither.
+    """
     if type(item) is str:
         try:
             return item.encode()
@@ -110,6 +89,38 @@ def _string(item: Any) -> bytes:
     if type(item) is dict:
         raise invalid(f"JSON Value: {shown(item)} not formatted correctly for base64 data")
     raise _wrong_type(item, tf.string)
+
+
+def _uneven(flat: list[Any], level: int, size: int) -> RequestError:
+    for item in flat:
+        if not isinstance(item, list):
+            return invalid(
+                f"JSON Value: {shown(item)} found at incorrect level: {level + 1} in the JSON DOM. Expected "
+                f"at level: {level + 1}"
+            )
+        if len(item) != size:
+            break
+    return invalid(
+        f"Encountered list at unexpected size: {len(item)} at level: {level} expected size: {size}"
+    )
+
+
+def _leaves(flat: list[Any], dtype: tf.DType) -> npt.NDArray[Any]:
+    types = set(map(type, flat))
+    if dtype == tf.string:
+        return as_strings([string_of(item) for item in flat])
+    allowed: set[type] = {bool} if dtype == tf.bool else {int, float} if dtype.is_floating else {int}
+    if types <= allowed:
+        try:
+            with np.errstate(over="ignore"):
+                return np.array(flat, dtype.as_numpy_dtype)
+        except OverflowError:
+            pass
+    least, most = (dtype.min, dtype.max) if dtype.is_integer else (-np.inf, np.inf)
+    for item in flat:
+        if type(item) not in allowed or (dtype.is_integer and not least <= item <= most):
+            raise _wrong_type(item, dtype)
+    raise invalid(f"a number is too large for {type_name(dtype)}")
 
 
 def _wrong_type(item: Any, dtype: tf.DType) -> RequestError:

@@ -52,10 +52,11 @@ class LoadedModel:
         self.directory = directory
         self.version = version
         self.requests = 0
-        """Requests in flight; whoever serves counts them."""
+        """Requests in flight, and those whose computations go on; whoever serves counts them."""
         check_servable(directory)
         self.golden = Golden.load(directory / "edge" / "golden.json")
         self.signatures: dict[str, Signature] = {}
+        self._alone = ThreadPoolExecutor(batching.num_batch_threads, thread_name_prefix="tfapp-alone")
         v1 = tf.compat.v1
         options = v1.ConfigProto(intra_op_parallelism_threads=threads or 0, use_per_session_threads=True)
         self._session = v1.Session(graph=tf.Graph(), config=options)
@@ -78,8 +79,14 @@ class LoadedModel:
         """The name of the raw input: ``"text"`` or ``"image_bytes"``."""
         return self.golden.feature
 
+    @property
+    def max_length(self) -> int | None:
+        """Most tokens of a row; None where rows have no length."""
+        return self.golden.inputs.preprocessor.get("max_length")
+
     def close(self) -> None:
         """Frees the memory of the model; nothing may be running."""
+        self._alone.shutdown()
         self._session.close()
         self.signatures = {}
         gc.collect()  # graphs are full of cycles
@@ -100,6 +107,7 @@ class LoadedModel:
                     definition,
                     self._session,
                     batching=batching,
+                    alone=self._alone,
                     by_length=self.golden.feature == "text",
                     key=f"tfapp-{next(_keys)}",
                 )

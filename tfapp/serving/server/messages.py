@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from tfapp.serving.server.loaded import DEFAULT_SIGNATURE, LoadedModel
+from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.status import Code, RequestError, invalid
 from tfapp.serving.server.versions import Versions
 
@@ -46,7 +46,8 @@ def model_status(versions: Versions, name: str, version: int | None = None, labe
         state = known[number]
         entry = response.model_version_status.add(version=number, state=state.state)
         entry.status.error_code = _UNKNOWN if state.problem else 0
-        entry.status.error_message = state.problem
+        # Where the folder lies is nobody's business but the server's.
+        entry.status.error_message = state.problem.replace(str(versions.base), versions.name)
     return response
 
 
@@ -107,22 +108,3 @@ def _plain(message: Any) -> str:
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
     )
     return written
-
-
-def not_a(verb: str, model: LoadedModel, name: str) -> RequestError:
-    """Says why a signature cannot be asked to classify or to regress, in TensorFlow Serving's words.
-
-    Args:
-        verb: ``"classify"`` or ``"regress"``.
-        model: The model.
-        name: The signature's name; empty for the default.
-
-    Returns:
-        The error.
-    """
-    wanted = name or DEFAULT_SIGNATURE
-    if wanted not in model.signatures:
-        return invalid(f"No signature was found with the name: {wanted}")
-    kind = {"classify": "classification", "regress": "regression"}[verb]
-    method = model.signatures[wanted].definition.method_name
-    return invalid(f"Expected {kind} signature method_name to be tensorflow/serving/{verb}. Was: {method}")

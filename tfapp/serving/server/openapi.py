@@ -30,6 +30,7 @@ _REFUSALS = {
     "405": "Another method is needed.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body's encoding is not taken.",
     "429": "The queue is full; try again.",
     "500": "The server failed.",
     "503": "No version is served, or the server is shutting down.",
@@ -72,13 +73,12 @@ def describe(core: Core) -> dict[str, Any]:
             "post": _ask(f"Asks {words}.", _predict(model), _answer(model)),
             "parameters": given,
         }
-        for verb in ("classify", "regress"):
+        for verb, summary in (
+            ("classify", f"Asks {words} for the scores of classes; releases have `classify` for it."),
+            ("regress", "Answered with TensorFlow Serving's error: releases have no signature for it."),
+        ):
             paths[f"{base}:{verb}"] = {
-                "post": _ask(
-                    f"Answered with TensorFlow Serving's error: releases have no signature to {verb} with.",
-                    _EXAMPLES,
-                    {"type": "object", "properties": {"results": {"type": "array"}}, "required": ["results"]},
-                ),
+                "post": _ask(summary, _EXAMPLES, _RESULTS),
                 "parameters": given,
             }
     description: dict[str, Any] = {
@@ -126,6 +126,24 @@ _EXAMPLES = {
         "examples": {"type": "array", "items": {"type": "object"}, "minItems": 1},
     },
     "required": ["examples"],
+}
+_RESULTS = {
+    "type": "object",
+    "properties": {
+        "results": {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "array",
+                    "prefixItems": [{"type": "string"}, {"type": "number"}],
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+            },
+        }
+    },
+    "required": ["results"],
 }
 
 

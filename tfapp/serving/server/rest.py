@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import re
 import time
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
 from tfapp.release.serving_files import METRICS_PATH as METRICS
 from tfapp.serving.server import json_answers, json_requests, messages
+from tfapp.serving.server.classification import INPUTS, classifying, not_regressing
 from tfapp.serving.server.core import Core
+from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.openapi import OPEN_PATHS, describe
-from tfapp.serving.server.status import Code, RequestError, invalid
+from tfapp.serving.server.settings import Limits
+from tfapp.serving.server.signatures import Arrays, Signature
+from tfapp.serving.server.status import FAILED, Code, RequestError, invalid
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,7 +33,9 @@ _LOOK = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
 )
 _MOST_VERSION = 2**63 - 1
-_LARGE_BODY = 1 << 18
+_WRITING = 8
+"""Writing a byte of a number in JSON takes as long as reading so many bytes."""
+
 _JSON = "application/json"
 _logger = logging.getLogger(__name__)
 
@@ -63,23 +69,22 @@ class RestApp:
             return
         started = time.perf_counter()
         path, method = scope["path"], scope["method"]
+        raw = _raw_path(scope)
+        asked = _ASK.fullmatch(raw)
         extra: list[tuple[bytes, bytes]] = []
-        api = ""
         try:
-            # A colon that came as %3A separates the verb too, as clients of other languages write it.
-            api = _api(path)
-            status, kind, body = await self._answer(method, path, scope, receive)
+            status, kind, body = await self._answer(asked, raw, scope, receive)
             code = Code.OK if status == 200 else Code.UNAVAILABLE
         except RequestError as error:
             status, kind, body, code = error.http, _JSON, json_answers.error(error.message), error.code
-            extra = _headers(error, path)
+            extra = _headers(error, allowed=b"POST" if asked else b"GET")
         except Exception:
             # Nothing that a client sends may end the server or show its insides.
             _logger.exception("%s %s", method, path)
             status, kind, code = 500, _JSON, Code.INTERNAL
-            body = json_answers.error("the server failed at this request; its log tells more")
-        if api:
-            seconds = time.perf_counter() - started
+            body = json_answers.error(FAILED)
+        if asked is not None:
+            api, seconds = asked[4].lower(), time.perf_counter() - started
             self.core.metrics.answered(api=api, entrypoint="REST", status=code.name, seconds=seconds)
         await send(
             {
@@ -94,14 +99,15 @@ class RestApp:
         )
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, method: str, path: str, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
+    async def _answer(
+        self, asked: re.Match[str] | None, raw: str, scope: Scope, receive: Receive
+    ) -> tuple[int, str, bytes]:
+        path, method = scope["path"], scope["method"]
         if path not in OPEN_PATHS:
             self._check_token(scope)
         if path in self._pages:
             _check_method(method, "GET", path)
             return self._pages[path]()
-        raw = _raw_path(scope)
-        asked = _ASK.fullmatch(raw)
         if asked is not None:
             _check_method(method, "POST", path)
             return 200, _JSON, await self._ask(asked, scope, receive)
@@ -115,23 +121,44 @@ class RestApp:
 
     async def _ask(self, asked: re.Match[str], scope: Scope, receive: Receive) -> bytes:
         name, version, label = _model(asked)
-        verb = asked[4].lower()
-        body = await _body(scope, receive, self.core.settings.limits)
-        with self.core.versions.lease(name, version, label) as model:
-            if len(body) > _LARGE_BODY:
-                document = await asyncio.to_thread(json_requests.parse, body)
-            else:
-                document = json_requests.parse(body)
-            if verb != "predict":
-                json_requests.check_examples(document)
-                raise messages.not_a(verb, model, json_requests.signature_name(document))
+        with self.core.body() as take:
+            body = await self._body(scope, receive, take)
+            with self.core.versions.lease(name, version, label) as model:
+                signature, inputs, write = await self.core.aside(
+                    len(body), self._read, body, model, asked[4].lower()
+                )
+                outputs = await self.core.predict(model, signature, inputs)
+            size = sum(output.nbytes for output in outputs.values())
+            return await self.core.aside(_WRITING * size, write, outputs)
 
-            def read() -> json_requests.PredictRequest:
-                return json_requests.predict_request(document, lambda name: self.core.signature(model, name))
+    def _read(
+        self, body: bytes, model: LoadedModel, verb: str
+    ) -> tuple[Signature, Arrays, Callable[[Arrays], bytes]]:
+        document = json_requests.parse(body)
+        if verb == "predict":
+            request = json_requests.predict_request(document, lambda name: self.core.signature(model, name))
+            write = json_answers.predictions if request.by_row else json_answers.columns
+            return request.signature, request.inputs, write
+        name = json_requests.signature_name(document)
+        examples = json_requests.examples(document, self.core.settings.limits)
+        if verb == "regress":
+            raise not_regressing(model, name)
+        return classifying(model, name), {INPUTS: examples}, json_answers.results
 
-            request = await asyncio.to_thread(read) if len(body) > _LARGE_BODY else read()
-            outputs = await self.core.predict(model, request.signature, request.inputs)
-        return json_answers.predictions(outputs) if request.by_row else json_answers.columns(outputs)
+    async def _body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
+        limits = self.core.settings.limits
+        encoding = _header(scope, b"content-encoding").strip().lower()
+        if encoding not in (b"", b"identity", b"gzip"):
+            raise _BodyError(
+                Code.INVALID_ARGUMENT, "the Content-Encoding of a body must be gzip or identity", http=415
+            )
+        body = await _received(scope, receive, limits, take)
+        if encoding != b"gzip":
+            return body
+        # A few bytes may stand for many.
+        whole = await self.core.aside(limits.body_bytes, _inflated, body, limits.body_bytes)
+        take(len(whole))
+        return whole
 
     def _look(self, looked: re.Match[str]) -> bytes:
         name, version, label = _model(looked)
@@ -144,11 +171,7 @@ class RestApp:
         return messages.status_json(messages.model_status(versions, name, version, label))
 
     def _check_token(self, scope: Scope) -> None:
-        token = self.core.settings.token
-        if token is None:
-            return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, b"Bearer " + token.encode()):
+        if not self.core.knows(_header(scope, b"authorization")):
             raise RequestError(Code.UNAUTHENTICATED, "send the header Authorization: Bearer <token>")
 
     def _ready(self) -> tuple[int, str, bytes]:
@@ -161,15 +184,22 @@ class RestApp:
         return 200, "text/plain; version=0.0.4; charset=utf-8", self.core.metrics_page().encode()
 
 
-def _api(path: str) -> str:
-    asked = _ASK.fullmatch(path)
-    return asked[4].lower() if asked else ""
+class _BodyError(RequestError):
+    """A body that was not read to its end."""
 
 
 def _raw_path(scope: Scope) -> str:
-    """The path as it was sent, so that a name's %2F is no separator."""
+    """The path as it was sent, so that a name's %2F is no separator.
+
+    A colon that came as %3A separates the verb, as clients of other languages write it.
+    """
     raw = scope.get("raw_path")
-    return raw.split(b"?", 1)[0].decode("latin-1") if raw else str(scope["path"])
+    path = raw.split(b"?", 1)[0].decode("latin-1") if raw else str(scope["path"])
+    return path.replace("%3A", ":").replace("%3a", ":")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _model(match: re.Match[str]) -> tuple[str, int | None, str | None]:
@@ -184,26 +214,27 @@ def _check_method(method: str, allowed: str, path: str) -> None:
         raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path}", http=405)
 
 
-def _headers(error: RequestError, path: str) -> list[tuple[bytes, bytes]]:
-    if error.http == 401:
-        return [(b"www-authenticate", b"Bearer")]
-    if error.http == 405:
-        return [(b"allow", b"POST" if _ASK.fullmatch(path) else b"GET")]
-    if error.http in (429, 503):
-        return [(b"retry-after", b"1")]
+def _headers(error: RequestError, *, allowed: bytes) -> list[tuple[bytes, bytes]]:
     # What is left of a body that was not read would be taken for the next request.
-    return [(b"connection", b"close")] if error.http in (408, 413) else []
+    headers = [(b"connection", b"close")] if isinstance(error, _BodyError) else []
+    if error.http == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.http == 405:
+        headers.append((b"allow", allowed))
+    if error.http in (429, 503):
+        headers.append((b"retry-after", b"1"))
+    return headers
 
 
-async def _body(scope: Scope, receive: Receive, limits: Any) -> bytes:
-    too_large = RequestError(
-        Code.INVALID_ARGUMENT,
-        f"the request's body is larger than {limits.body_bytes} bytes",
-        http=413,
-    )
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:20]) > limits.body_bytes:
-            raise too_large
+def _too_large(most: int) -> RequestError:
+    message = f"the request's body is larger than {most} bytes"
+    return _BodyError(Code.INVALID_ARGUMENT, message, http=413)
+
+
+async def _received(scope: Scope, receive: Receive, limits: Limits, take: Callable[[int], None]) -> bytes:
+    length = _header(scope, b"content-length")
+    if length.isdigit() and int(length[:20]) > limits.body_bytes:
+        raise _too_large(limits.body_bytes)
     parts: list[bytes] = []
     size, more = 0, True
     try:
@@ -215,12 +246,29 @@ async def _body(scope: Scope, receive: Receive, limits: Any) -> bytes:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limits.body_bytes:
-                    raise too_large
+                    raise _too_large(limits.body_bytes)
+                try:
+                    take(len(parts[-1]))
+                except RequestError as error:
+                    raise _BodyError(error.code, error.message) from error
                 more = message.get("more_body", False)
     except TimeoutError as error:
-        raise RequestError(
+        raise _BodyError(
             Code.DEADLINE_EXCEEDED,
             f"the request's body did not arrive within {limits.body_seconds:g} seconds",
             http=408,
         ) from error
     return b"".join(parts)
+
+
+def _inflated(body: bytes, most: int) -> bytes:
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        whole = stream.decompress(body, most + 1)
+    except zlib.error as error:
+        raise invalid(f"the body is no gzip: {error}") from error
+    if len(whole) > most:
+        raise _too_large(most)
+    if not stream.eof or stream.unused_data:
+        raise invalid("the body is no gzip: it is cut short, or goes on after its end")
+    return whole

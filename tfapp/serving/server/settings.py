@@ -15,7 +15,8 @@ class Limits:
     """What requests may ask for; beyond it they are refused before anything is computed.
 
     Attributes:
-        body_bytes: Bytes of a request's body, or of a gRPC message.
+        body_bytes: Bytes of a request's body, inflated, or of a gRPC message; all that are in flight may hold
+            eight times as many (429, RESOURCE_EXHAUSTED).
         rows: Texts or images of a request.
         text_bytes: UTF-8 bytes of a text; the model reads its first ``max_length`` tokens anyway.
         pixels: Pixels of an image; the release's own limit, ``max_pixels``, applies as well.
@@ -23,6 +24,8 @@ class Limits:
             full (429, RESOURCE_EXHAUSTED).
         seconds: Seconds until a request that is not answered is given up (504, DEADLINE_EXCEEDED).
         body_seconds: Seconds a client may take to send a request's body (408).
+        connections: Connections of REST, and calls of gRPC, that may be open at once (503,
+            RESOURCE_EXHAUSTED).
     """
 
     body_bytes: int = 32 << 20
@@ -32,6 +35,7 @@ class Limits:
     waiting_rows: int = 4096
     seconds: float = 30.0
     body_seconds: float = 30.0
+    connections: int = 1024
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Batching:
     Attributes:
         max_batch_size: Rows of a batch, 1 or more. 1 computes each row by itself.
         batch_timeout_micros: Microseconds that a batch waits for more rows while a thread is free.
-        num_batch_threads: Batches computed at once.
+        num_batch_threads: Batches computed at once; for what is not joined, runs at once.
         max_enqueued_batches: Batches that may wait in TensorFlow's own queue.
     """
 

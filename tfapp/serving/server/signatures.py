@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy.typing as npt
@@ -11,9 +14,11 @@ import tensorflow as tf
 from tfapp.serving.features import refusal_text
 from tfapp.serving.server.joining import call_of, joined
 from tfapp.serving.server.settings import Batching
-from tfapp.serving.server.status import Code, RequestError
+from tfapp.serving.server.status import FAILED, Code, RequestError
 
 _PLACES = ("Graph execution error", "Detected at node", "<stack traces", "\t", "  ")
+_NODE = re.compile(r"\s*\[\[\{\{node .*?\}\}\]\]")
+_logger = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -25,6 +30,8 @@ class Signature:
         definition: Its ``SignatureDef``.
         session: The session that holds the variables.
         batching: How requests are joined.
+        alone: Where rows are computed that are not joined; its threads are how many such runs there are at
+            once, each of which takes the memory of a batch.
         by_length: Whether texts of similar length are computed together.
         key: A name that no other signature of the process has.
     """
@@ -35,6 +42,7 @@ class Signature:
         session: Any,
         *,
         batching: Batching,
+        alone: Executor,
         by_length: bool,
         key: str,
     ) -> None:
@@ -44,6 +52,7 @@ class Signature:
         self.max_batch_size = batching.max_batch_size
         self._feeds = [definition.inputs[alias].name for alias in self.inputs]
         fetches = [session.graph.get_tensor_by_name(definition.outputs[alias].name) for alias in self.outputs]
+        self._alone = alone
         self._direct = session.make_callable(fetches, feed_list=self._feeds)
         call = call_of(fetches, self._feeds) if self._rows_fit else None
         self._joined: Any = None
@@ -62,15 +71,26 @@ class Signature:
         """Whether requests are joined."""
         return self._joined is not None
 
-    def run(self, inputs: Sequence[npt.NDArray[Any]], *, join: bool = True) -> list[npt.NDArray[Any]]:
+    def submit(self, inputs: Sequence[npt.NDArray[Any]], pool: Executor) -> Future[list[npt.NDArray[Any]]]:
+        """Computes rows in a thread.
+
+        Args:
+            inputs: Arrays in the order of ``self.inputs``; at most ``max_batch_size`` rows.
+            pool: Where to wait until the rows have been joined with others and computed.
+
+        Returns:
+            What `run` answers or raises.
+        """
+        return pool.submit(self.run, inputs) if self.joins else self._alone.submit(self._compute, inputs)
+
+    def run(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Computes rows; blocks until they are there.
 
         What another request brought into the batch does not spoil these rows: where a batch is refused, they
         are computed by themselves.
 
         Args:
-            inputs: Arrays in the order of ``self.inputs``; at most ``max_batch_size`` rows to be joined.
-            join: Whether to join them with the rows of other requests, where the signature can.
+            inputs: Arrays in the order of ``self.inputs``; at most ``max_batch_size`` rows.
 
         Returns:
             Arrays in the order of ``self.outputs``.
@@ -78,12 +98,17 @@ class Signature:
         Raises:
             RequestError: When the model refuses these rows.
         """
+        if self._joined is not None:
+            try:
+                return list(self._joined(*inputs))
+            except (tf.errors.InvalidArgumentError, tf.errors.InternalError):
+                pass
+            except tf.errors.OpError as error:
+                raise refusal(error) from error
+        return self._alone.submit(self._compute, inputs).result()
+
+    def _compute(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         try:
-            if join and self._joined is not None:
-                try:
-                    return list(self._joined(*inputs))
-                except (tf.errors.InvalidArgumentError, tf.errors.InternalError):
-                    pass
             return list(self._direct(*inputs))
         except tf.errors.OpError as error:
             raise refusal(error) from error
@@ -116,14 +141,16 @@ def refusal(error: tf.errors.OpError) -> RequestError:
         error: What the session raised.
 
     Returns:
-        The error, with the model's own words and without the traceback of its graph.
+        The error, with the model's own words and without the traceback of its graph. What is wrong with the
+        server and not with the request is told to the log alone.
     """
     words = words_of(error)
     if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.OutOfRangeError):
         return RequestError(Code.INVALID_ARGUMENT, words)
     if isinstance(error, tf.errors.UnavailableError | tf.errors.ResourceExhaustedError):
         return RequestError(Code.RESOURCE_EXHAUSTED, words)
-    return RequestError(Code.INTERNAL, words)
+    _logger.error("the model failed at a request: %s", words)
+    return RequestError(Code.INTERNAL, FAILED)
 
 
 def words_of(error: tf.errors.OpError) -> str:
@@ -138,5 +165,6 @@ def words_of(error: tf.errors.OpError) -> str:
     message = str(error.message)
     if "assertion failed" in message:
         return refusal_text(error)
+    message = _NODE.sub("", message)
     said = [line for line in message.splitlines() if line.strip() and not line.startswith(_PLACES)]
     return said[0] if said else "the model cannot compute this"

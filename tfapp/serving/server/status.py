@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import enum
 
+FAILED = "the server failed at this request; its log tells more"
+"""All that a client is told of what is not its fault."""
+
+_MOST_BYTES = 1000
+
 
 class Code(enum.Enum):
     """A status code: its number on the wire of gRPC and its HTTP status, as TensorFlow Serving pairs them."""
@@ -36,14 +41,15 @@ class RequestError(Exception):
 
     Attributes:
         code: Its status.
-        message: What is wrong, in TensorFlow Serving's words where it has some.
+        message: What is wrong, in TensorFlow Serving's words where it has some; cut where names that the
+            client sent make it too long for the metadata of gRPC.
         http: The HTTP status; that of the code unless REST has one that says more, such as 413.
     """
 
     def __init__(self, code: Code, message: str, *, http: int | None = None) -> None:
-        super().__init__(message)
+        self.message = message.encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore")
+        super().__init__(self.message)
         self.code = code
-        self.message = message
         self.http = http or code.http
 
 

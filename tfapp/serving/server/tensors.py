@@ -13,22 +13,64 @@ from tensorflow.core.framework import tensor_pb2
 
 from tfapp.serving.server.status import invalid
 
-_FIELDS: dict[Any, str] = {
-    np.float32: "float_val",
-    np.float64: "double_val",
-    np.int32: "int_val",
-    np.int16: "int_val",
-    np.int8: "int_val",
-    np.uint8: "int_val",
-    np.uint16: "int_val",
-    np.int64: "int64_val",
-    np.uint32: "uint32_val",
-    np.uint64: "uint64_val",
-    np.bool_: "bool_val",
+_FIELDS: dict[tf.DType, str] = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int32: "int_val",
+    tf.int16: "int_val",
+    tf.int8: "int_val",
+    tf.uint8: "int_val",
+    tf.uint16: "int_val",
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
 }
 _MOST_RANK = 8
-_MOST_SPREAD = 1 << 24
-"""Most values that one value may stand for: a small message must not become gigabytes."""
+_MOST_SPREAD = 1 << 25
+"""Most bytes of a tensor whose last value stands for many: a small message must not become gigabytes."""
+
+_SLICE = 1 << 15
+"""Values read at a time, so that other threads get their turn."""
+
+Described = tuple[tf.DType, tuple[int, ...]]
+"""The type and the shape of a tensor."""
+
+
+def described(array: npt.NDArray[Any]) -> Described:
+    """Tells the type and the shape of an array.
+
+    Args:
+        array: Numbers, or an array of `bytes` objects.
+
+    Returns:
+        Both.
+    """
+    return tf.string if array.dtype == object else tf.dtypes.as_dtype(array.dtype), array.shape
+
+
+def claimed(tensor: Any, name: str) -> Described:
+    """Tells what type and shape a tensor of a message claims to have, and reads none of its values.
+
+    Args:
+        tensor: A ``TensorProto``.
+        name: The input's name, for messages.
+
+    Returns:
+        Both.
+
+    Raises:
+        RequestError: When no tensor has such.
+    """
+    if tensor.tensor_shape.unknown_rank:
+        raise invalid(f"input {name}: the tensor's rank is not given")
+    shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
+    if len(shape) > _MOST_RANK or any(size < 0 for size in shape):
+        raise invalid(f"input {name}: {list(shape)[:_MOST_RANK]} is not the shape of a tensor")
+    try:
+        return tf.dtypes.as_dtype(tensor.dtype), shape
+    except TypeError as error:
+        raise invalid(f"input {name}: {tensor.dtype} is no type of tensors") from error
 
 
 def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
@@ -44,39 +86,36 @@ def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
     Raises:
         RequestError: When its parts contradict each other.
     """
-    if tensor.tensor_shape.unknown_rank:
-        raise invalid(f"input {name}: the tensor's rank is not given")
-    shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
-    if len(shape) > _MOST_RANK or any(size < 0 for size in shape):
-        raise invalid(f"input {name}: {list(shape)} is not the shape of a tensor")
+    kind, shape = claimed(tensor, name)
     count = math.prod(shape)
-    if tensor.dtype == tf.string.as_datatype_enum:
-        return _shaped(np.array(list(tensor.string_val), object), shape, name, spread=False)
-    try:
-        dtype = tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype
-    except (TypeError, KeyError) as error:  # no type at all, or one of values that no array holds
-        raise invalid(f"input {name}: {tensor.dtype} is no type of tensors") from error
+    if kind == tf.string:
+        _check_count(len(tensor.string_val), shape, name)
+        return as_strings(list(tensor.string_val)).reshape(shape)
+    if kind not in _FIELDS:
+        raise invalid(f"input {name}: tensors of this type are not taken")
+    dtype = np.dtype(kind.as_numpy_dtype)
     if tensor.tensor_content:
-        if dtype not in _FIELDS or len(tensor.tensor_content) != count * np.dtype(dtype).itemsize:
+        if len(tensor.tensor_content) != count * dtype.itemsize:
             raise invalid(f"input {name}: the tensor's content does not fill the shape {list(shape)}")
         return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
-    if dtype not in _FIELDS:
-        raise invalid(f"input {name}: tensors of this type are not taken")
+    given = getattr(tensor, _FIELDS[kind])
+    # As in TensorFlow, the last of too few numbers stands for all that follow.
+    if not (1 <= len(given) < count <= _MOST_SPREAD // dtype.itemsize):
+        _check_count(len(given), shape, name)
+    values = np.empty(count, dtype)
     try:
-        values = np.array(getattr(tensor, _FIELDS[dtype]), dtype)
+        for start in range(0, len(given), _SLICE):
+            read = np.array(given[start : start + _SLICE], dtype)
+            values[start : start + len(read)] = read
     except OverflowError as error:
         raise invalid(f"input {name}: a value does not fit the tensor's type") from error
-    return _shaped(values, shape, name, spread=True)
+    values[len(given) :] = values[len(given) - 1 : len(given)]
+    return values.reshape(shape)
 
 
-def _shaped(values: npt.NDArray[Any], shape: tuple[int, ...], name: str, *, spread: bool) -> npt.NDArray[Any]:
-    count = math.prod(shape)
-    if len(values) == count:
-        return values.reshape(shape)
-    # As in TensorFlow, the last of too few numbers stands for all that follow.
-    if spread and 1 <= len(values) < count <= _MOST_SPREAD:
-        return np.concatenate([values, np.full(count - len(values), values[-1])]).reshape(shape)
-    raise invalid(f"input {name}: the tensor has {len(values)} values for the shape {list(shape)}")
+def _check_count(count: int, shape: tuple[int, ...], name: str) -> None:
+    if count != math.prod(shape):
+        raise invalid(f"input {name}: the tensor has {count} values for the shape {list(shape)}")
 
 
 def message_of(array: npt.NDArray[Any]) -> Any:
@@ -94,7 +133,7 @@ def message_of(array: npt.NDArray[Any]) -> Any:
     else:
         dtype = tf.dtypes.as_dtype(array.dtype)
         message = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
-        getattr(message, _FIELDS[array.dtype.type]).extend(array.ravel().tolist())
+        getattr(message, _FIELDS[dtype]).extend(array.ravel().tolist())
     for size in array.shape:
         message.tensor_shape.dim.add(size=size)
     return message
