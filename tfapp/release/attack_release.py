@@ -13,10 +13,10 @@ from tfapp.errors import DataError
 from tfapp.evaluation.robustness import Robustness
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.manifest import read_manifest
 from tfapp.release.processes import ArtifactRunner
-from tfapp.release.released_model import GOLDEN_FILE, ReleasedModel, load_released_model
+from tfapp.release.released_model import ReleasedModel, load_released_model
 from tfapp.release.rows_at_hand import are_checked, are_rows, describe_rows, read_rows, run_rows
 from tfapp.release.versions import version_folder
 

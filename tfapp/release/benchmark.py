@@ -21,7 +21,7 @@ from tfapp.errors import ConfigError
 from tfapp.machine import processor_name, usable_cores
 from tfapp.progress import track
 from tfapp.release.bench_report import ArtifactBench, BenchReport, Timing
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_release
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner, runtime_of
@@ -81,7 +81,7 @@ def bench(
     busy = _load()
     directory = version_folder(release_dir)
     manifest = check_release(directory)
-    golden = Golden.load(directory / "edge" / "golden.json")
+    golden = Golden.load(directory / GOLDEN_FILE)
     artifacts = {row["variant"]: row for row in manifest["artifacts"]}
     with (
         writing(Path(tempfile.gettempdir()), full="free some space or set TMPDIR to another folder"),

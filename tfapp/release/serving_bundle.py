@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from tfapp.disk import locked, replace_file, writing
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.manifest import read_manifest
 from tfapp.release.serving_files import (
     BATCHING_FILE,
@@ -79,7 +79,7 @@ def write_serving_bundle(directory: str | Path) -> Path | None:
         _update(config, name, servable, upcoming=range(max(versions) + 1, max(versions) + 1 + _AHEAD))
         replace_file(path, _HEADER + text_format.MessageToString(config))
         # One image file that cannot be decoded would fail all requests of its batch.
-        joins = Golden.load(newest / "edge" / "golden.json").feature == "text"
+        joins = Golden.load(newest / GOLDEN_FILE).feature == "text"
         once = {
             BATCHING_FILE: batching_config(),
             MONITORING_FILE: monitoring_config(),

@@ -14,7 +14,7 @@ from tfapp.errors import ReleaseError
 from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, label_file
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.integrity import check_files, linked_files
@@ -143,7 +143,7 @@ def verify(
     if not report.ok or files_only:
         return report
     try:
-        golden = Golden.load(directory / "edge" / "golden.json")
+        golden = Golden.load(directory / GOLDEN_FILE)
     except ReleaseError as error:
         report.add("golden.json", [str(error)], "")
         return report

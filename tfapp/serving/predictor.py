@@ -11,14 +11,13 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
 from tfapp.errors import DataError, ReleaseError
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_servable
 from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 from tfapp.serving.prediction import Prediction
 from tfapp.wire.messages import DEFAULT_SIGNATURE
 
-_GOLDEN = "edge/golden.json"
 _TEXT_BATCHES = 64  # read ahead and ordered by length
 
 
@@ -153,5 +152,5 @@ def load_release(path: str | Path, *, manifest_sha256: str | None = None) -> Pre
     """
     directory = version_folder(path)
     check_servable(directory, manifest_sha256=manifest_sha256)
-    golden = Golden.load(directory / _GOLDEN)
+    golden = Golden.load(directory / GOLDEN_FILE)
     return Predictor(directory, golden.classes, feature=golden.feature)

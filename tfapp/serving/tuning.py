@@ -23,7 +23,7 @@ from google.protobuf import text_format
 
 from tfapp.disk import replace_file, writing
 from tfapp.errors import ReleaseError
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import version_folder
 from tfapp.serving.load import drive, post
@@ -156,7 +156,7 @@ def _requests(directory: Path, texts: Sequence[str]) -> list[bytes]:
     path = f"/v1/models/{directory.parent.name}:predict"
     if texts:
         return [post(path, {"instances": [text]}) for text in texts]
-    features = Golden.load(directory / "edge" / "golden.json").probe().features
+    features = Golden.load(directory / GOLDEN_FILE).probe().features
     values = [{"b64": base64.b64encode(feature).decode()} for feature in features]
     return [post(path, {"instances": [value]}) for value in values]
 

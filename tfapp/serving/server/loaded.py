@@ -18,7 +18,7 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfapp.errors import ReleaseError
-from tfapp.release.golden import Golden
+from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_servable
 from tfapp.release.warmup import WARMUP_FILE
 from tfapp.serving.server.joining import call_of, work_of
@@ -54,7 +54,7 @@ class LoadedModel:
         self.requests = 0
         """Requests in flight, and those whose computations go on; whoever serves counts them."""
         check_servable(directory)
-        self.golden = Golden.load(directory / "edge" / "golden.json")
+        self.golden = Golden.load(directory / GOLDEN_FILE)
         self.signatures: dict[str, Signature] = {}
         self._alone = ThreadPoolExecutor(batching.num_batch_threads, thread_name_prefix="tfapp-alone")
         v1 = tf.compat.v1
