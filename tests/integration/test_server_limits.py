@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import logging
@@ -281,8 +282,9 @@ def test_what_has_not_begun_is_taken_back():
         ended, begun, waiting = [], Future(), Future()
         begun.set_running_or_notify_cancel()
         work = Work(lambda: ended.append(True))
-        for future in (begun, waiting):
-            work.wait_for(future)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await work.results([begun, waiting])
         work.leave()
         await asyncio.sleep(0)
         assert (waiting.cancelled(), ended) == (True, [])
@@ -437,6 +439,24 @@ def test_what_is_large_is_read_and_written_off_the_event_loop(served, monkeypatc
     monkeypatch.setattr(core_module, "_LARGE", 10)
     assert predict(core, {"instances": ["x"]}).status == 200
     assert threads == {"parse": {False}, "predictions": {False}}
+
+
+@pytest.mark.parametrize("end", ["]]}", ""])
+def test_cycles_are_not_looked_for_while_json_is_read(end):
+    """A hundred thousand lists are made; the collector would begin more than fifty times."""
+    body, begun = b'{"instances": [' + b"[]," * 100_000 + b"[" + end.encode(), []
+
+    def note(phase, _info):
+        begun.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with contextlib.nullcontext() if end else pytest.raises(RequestError, match="JSON Parse error"):
+            json_requests.parse(body)
+    finally:
+        gc.callbacks.remove(note)
+    assert begun.count("start") < 5
+    assert gc.isenabled()
 
 
 def test_errors_are_short_and_tell_nothing_of_the_server(caplog):

@@ -112,10 +112,8 @@ class Core:
                 async with asyncio.timeout(most):
                     await self._check_features(work, model, signature, inputs)
                     parts = _parts(signature, inputs, rows)
-                    futures = [
-                        work.wait_for(signature.submit(values, self._pool)) for _places, values in parts
-                    ]
-                    answers = await asyncio.gather(*futures)
+                    futures = [signature.submit(values, self._pool) for _places, values in parts]
+                    answers = await work.results(futures)
             except TimeoutError as error:
                 raise _late(most) from error
         self.metrics.computed(rows, time.perf_counter() - started)
@@ -235,7 +233,7 @@ class Core:
         if model.feature == "text":
             check_features(model, signature, inputs, limits)
         else:
-            await work.wait_for(self._aside.submit(check_features, model, signature, inputs, limits))
+            await work.results([self._aside.submit(check_features, model, signature, inputs, limits)])
 
 
 def _late(seconds: float) -> RequestError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -24,25 +24,33 @@ class Work:
         self._begun: list[Future[Any]] = []
         self._open = 1
 
-    def wait_for(self, future: Future[Value]) -> asyncio.Future[Value]:
-        """Takes a computation in.
+    async def results(self, futures: Sequence[Future[Value]]) -> list[Value]:
+        """Waits for computations; to give up waiting ends none of them.
 
         Args:
-            future: What an executor has been given.
+            futures: What executors have been given.
 
         Returns:
-            What to await; to cancel it does not end the computation once it runs.
+            What they answer, in their order. The first that fails raises.
         """
-        self._begun.append(future)
-        self._open += 1
-        asyncio.wrap_future(future).add_done_callback(self._one_ended)
-        return asyncio.wrap_future(future)
+        waited = [self._count(future) for future in futures]
+        done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_EXCEPTION)
+        for each in done:
+            each.result()
+        return [each.result() for each in waited]
 
     def leave(self) -> None:
         """Takes back what has not begun yet; nothing more is taken in."""
         for future in self._begun:
             future.cancel()
         self._close_one()
+
+    def _count(self, future: Future[Value]) -> asyncio.Future[Value]:
+        self._begun.append(future)
+        self._open += 1
+        counted = asyncio.wrap_future(future)
+        counted.add_done_callback(self._one_ended)
+        return counted
 
     def _one_ended(self, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
