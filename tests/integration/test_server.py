@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
 
 from tfapp.release.integrity import check_servable
 from tfapp.serving import load_release
+from tfapp.serving.client.channel import _UNTOUCHED
 from tfapp.serving.server import Batching, Limits
 from tfapp.serving.server.grpc_services import GrpcServices
 from tfapp.serving.server.rest import METRICS, RestApp
@@ -366,7 +367,9 @@ def test_a_server_that_ends_refuses_new_requests(served):
     assert request(app, "GET", "/readyz").status == 200
     core.draining = True
     assert request(app, "GET", "/readyz").status == 503
-    assert predict(app, {"instances": ["x"]}).status == 503
+    answer = predict(app, {"instances": ["x"]})
+    assert answer.status == 503
+    assert answer.json["error"] in _UNTOUCHED  # by these words clients of gRPC know that they may ask again
     assert request(app, "GET", "/healthz").status == 200
 
 
