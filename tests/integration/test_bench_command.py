@@ -65,12 +65,22 @@ def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys,
         assert one["calls"] == 12
         assert 0 < one["p50"] <= one["p99"]
         # From the start of the process: an interpreter alone takes longer than a call.
-        assert row["cold_start_s"] > one["p50"] / 1e3
+        assert row["start_s"] > one["p50"] / 1e3
         if row["variant"] == "onnx":
             assert four["p50"] > 0
         else:
             assert four["reason"] == "it takes 1 row at a time"
     assert any(row["best"] for row in content["artifacts"])
+
+
+def test_another_release_than_is_meant_is_not_run(two_artifacts, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", str(two_artifacts), "--manifest-sha256", "0" * 64])
+    assert ended.value.code == ReleaseError.exit_code
+    assert "not the manifest that is meant" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_of_the_user_are_asked_about_and_counted(two_artifacts, test_split, tmp_path):
