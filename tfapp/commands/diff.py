@@ -33,7 +33,8 @@ def diff(
     variant: str | None,
     output: Path | None,
     as_json: bool,
-    **manifests: str | None,
+    before_manifest_sha256: str | None,
+    after_manifest_sha256: str | None,
 ) -> None:
     """Compare two releases: which examples changed label, and whether the accuracy moved.
 
@@ -51,7 +52,14 @@ def diff(
     from tfapp.release.comparison import compare_releases
 
     found = compare_releases(
-        before, after, data=data, variant=variant, feature_column=column, label_column=label, **manifests
+        before,
+        after,
+        data=data,
+        variant=variant,
+        feature_column=column,
+        label_column=label,
+        before_manifest_sha256=before_manifest_sha256,
+        after_manifest_sha256=after_manifest_sha256,
     )
     if as_json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
