@@ -1,7 +1,6 @@
 """``tfapp bench`` on a release with two artifacts: real processes, real figures."""
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -10,6 +9,8 @@ from tfapp import cli, terminal
 from tfapp.errors import ReleaseError
 from tfapp.release import bench
 from tfapp.release.integrity import hash_files
+
+pytestmark = pytest.mark.usefixtures("logger_as_before")
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,6 @@ def two_artifacts(release, tmp_path_factory):
     manifest["files"] = hash_files(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    """Takes away what the command line has added to the logger."""
-    logger = logging.getLogger("tfapp")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
 
 
 def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys, monkeypatch):
