@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shutil
 import subprocess
@@ -17,21 +18,30 @@ from tfapp.release.answers import differences
 from tfapp.release.golden import Golden
 from tfapp.release.processes import ArtifactRunner
 
-_SCRIPT = Path(__file__).parents[1] / "scripts" / "aarch64_root"
+_ROOT = Path(__file__).parents[1]
+_SCRIPT = _ROOT / "scripts" / "aarch64_root"
+# The script's exit status for a tool or a wheel that is not to be had here.
+_NOT_HERE = 69
 
 
 def make_aarch64() -> Path:
-    """Returns the folder that `scripts/aarch64_root` makes, kept in the cache; skips where it cannot."""
+    """Returns the folder that `scripts/aarch64_root` makes, kept in the cache until script or pins change.
+
+    Skips where what the script needs is not there; fails where the script does.
+    """
     if platform.machine() == "aarch64":
         pytest.skip("this machine is an aarch64 one itself; all other tests run on one")
     if not (shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")):
         pytest.skip("qemu-aarch64 is not on the PATH; Debian has it in the package qemu-user")
-    folder = cache_dir() / "aarch64"
+    made_by = _SCRIPT.read_bytes() + (_ROOT / "constraints.txt").read_bytes()
+    folder = cache_dir() / f"aarch64-{hashlib.sha256(made_by).hexdigest()[:16]}"
     if not (folder / "python").exists():
         command = ["env", f"PYTHON={sys.executable}", str(_SCRIPT), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == _NOT_HERE:
+            pytest.skip(f"scripts/aarch64_root lacks something here: {done.stderr.strip()[-300:]}")
         if done.returncode:
-            pytest.skip(f"scripts/aarch64_root fails here: {done.stderr.strip()[-300:]}")
+            pytest.fail(f"scripts/aarch64_root fails: {done.stderr.strip()[-300:]}")
     return folder
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,16 @@ three four five six seven eight nine ten
 _PIECES = ["##s", "##ed", "##ing", "##er", "##ly", "##est", "##ness", "##al"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _CHARACTERS = list(_LETTERS + ".,!?'-") + [f"##{letter}" for letter in _LETTERS]
+
+
+@pytest.fixture
+def logger_as_before() -> Iterator[None]:
+    """Takes away what the command line has added to the logger, which the process shares with other tests."""
+    logger = logging.getLogger("tfapp")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""A tiny classifier of texts, and a run that is stopped, for tests of training."""
+"""A tiny classifier of texts, a run that is stopped, and a reader of pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html.parser import HTMLParser
 from typing import Any
 
 import keras
@@ -60,3 +61,27 @@ class StopAfter(keras.callbacks.Callback):
         self.left -= 1
         if not self.left:
             raise Stopped
+
+
+class Page(HTMLParser):
+    """Collects tags, their attributes and the text of a page, and refuses tags that do not close in order."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(content)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,13 @@ def _line(cells: Iterable[Any]) -> str:
 
 
 def _safe(cell: Any) -> Any:
-    if isinstance(cell, str) and (cell.startswith(_BLANK_START) or cell.lstrip().startswith(_FORMULA)):
+    if isinstance(cell, str) and (cell.startswith(_BLANK_START) or _first_seen(cell) in _FORMULA):
         return f"'{cell}"
     return cell
+
+
+def _first_seen(cell: str) -> str:
+    """The first character that takes room: programs pass over blanks, byte order marks and the like."""
+    hidden = ("Cc", "Cf")
+    seen = (letter for letter in cell if not letter.isspace() and unicodedata.category(letter) not in hidden)
+    return next(seen, "")

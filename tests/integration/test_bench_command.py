@@ -1,7 +1,6 @@
 """``tfapp bench`` on a release with two artifacts: real processes, real figures."""
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -10,6 +9,8 @@ from tfapp import cli, terminal
 from tfapp.errors import ReleaseError
 from tfapp.release import bench
 from tfapp.release.integrity import hash_files
+
+pytestmark = pytest.mark.usefixtures("logger_as_before")
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,6 @@ def two_artifacts(release, tmp_path_factory):
     manifest["files"] = hash_files(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    """Takes away what the command line has added to the logger."""
-    logger = logging.getLogger("tfapp")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
 
 
 def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys, monkeypatch):
@@ -65,12 +56,22 @@ def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys,
         assert one["calls"] == 12
         assert 0 < one["p50"] <= one["p99"]
         # From the start of the process: an interpreter alone takes longer than a call.
-        assert row["cold_start_s"] > one["p50"] / 1e3
+        assert row["start_s"] > one["p50"] / 1e3
         if row["variant"] == "onnx":
             assert four["p50"] > 0
         else:
             assert four["reason"] == "it takes 1 row at a time"
     assert any(row["best"] for row in content["artifacts"])
+
+
+def test_another_release_than_is_meant_is_not_run(two_artifacts, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", str(two_artifacts), "--manifest-sha256", "0" * 64])
+    assert ended.value.code == ReleaseError.exit_code
+    assert "not the manifest that is meant" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_of_the_user_are_asked_about_and_counted(two_artifacts, test_split, tmp_path):

@@ -11,6 +11,7 @@ from tfapp.data.text import load_text_data
 from tfapp.errors import ConfigError, DataError, ReleaseError
 from tfapp.release import compare_releases
 from tfapp.release.integrity import hash_files
+from tfapp.release.manifest import manifest_checksum
 
 ASKED = {"variant": "float32", "num_bootstrap": 50}
 
@@ -82,6 +83,18 @@ def test_other_labels_are_found_row_by_row_with_the_accuracy_that_they_cost(pair
     assert "accuracy moved by" in found.verdict
 
 
+def test_another_release_than_is_meant_is_not_asked(pair):
+    right, wrong = manifest_checksum(pair[0]), "0" * 64
+    for before, after in ((wrong, right), (right, wrong)):
+        with pytest.raises(ReleaseError, match="not the manifest that is meant"):
+            compare_releases(*pair, **ASKED, before_manifest_sha256=before, after_manifest_sha256=after)
+    found = compare_releases(*pair, **ASKED, after_manifest_sha256=right)
+    assert [found.before["origin_proven"], found.after["origin_proven"]] == [False, True]
+    assert [note for note in found.notes if "origin" in note] == [
+        "tiny 1: self-consistent, origin not proven."
+    ]
+
+
 def test_the_rows_that_a_run_left_are_found(pair, rows):
     data = load_text_data(str(rows), seed=0)
     data.save(pair[0].parents[2] / "runs" / "tiny" / "prepare" / "data")
@@ -126,9 +139,12 @@ def test_bad_arguments_are_told_before_anything_is_asked(pair, options, error, m
 def test_the_command_writes_its_list_beside_itself(pair, tmp_path, monkeypatch, capsys):
     rename_classes(pair[1], ["sport", "business", "tech"])
     monkeypatch.chdir(tmp_path)
-    diff.main([str(path) for path in pair] + ["--variant", "float32"], standalone_mode=False)
+    sums = ["--before-manifest-sha256", manifest_checksum(pair[0])]
+    sums += ["--after-manifest-sha256", manifest_checksum(pair[1])]
+    diff.main([*map(str, pair), *sums, "--variant", "float32"], standalone_mode=False)
     said = capsys.readouterr().out
     assert "of 50 labels changed" in said
+    assert "origin not proven" not in said
     assert "Written: diff-tiny-1-tiny-1" in said
     folder = tmp_path / "diff-tiny-1-tiny-1"
     told = json.loads((folder / "diff.json").read_text())

@@ -4,10 +4,10 @@ Needs the extra `mediapipe`; run with ``-m mediapipe``.
 """
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import keras
@@ -27,6 +27,7 @@ from tfapp.training.inference import predict_logits
 pytestmark = pytest.mark.mediapipe
 EXACT = 1e-3
 QUANTISED = 2e-2
+CHECK_RELEASE = Path(__file__).parents[2] / "scripts/deploy/mobile/check_release.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,23 +59,16 @@ def answers(model, features):
     return softmax(predict_logits(model, features) / model.temperature, axis=1)
 
 
-def prepared(text):
+@pytest.fixture(scope="module")
+def prepared(mediapipe):
     """What scripts/deploy/mobile tells apps to do with a text before MediaPipe gets it."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    kept = []
-    for letter in unicodedata.normalize("NFD", folded):
-        category = unicodedata.category(letter)
-        if category in ("Cc", "Zs", "Zl", "Zp"):
-            kept.append(" ")
-        elif category not in ("Mn", "Cf"):
-            kept.append(letter)
-    return "".join(kept)
+    return runpy.run_path(str(CHECK_RELEASE))["prepared"]
 
 
 @pytest.mark.parametrize(
     ("variant", "tolerance"), [("float32", EXACT), ("float16", EXACT), ("dynamic", QUANTISED)]
 )
-def test_texts_are_classified_as_by_the_model(release, variant, tolerance):
+def test_texts_are_classified_as_by_the_model(release, prepared, variant, tolerance):
     golden = Golden.load(release.path / "edge" / "golden.json")
     texts = [prepared(text) for text in golden.inputs.texts]
     found = classify_texts(release.path / "edge" / f"model-{variant}.tflite", texts, golden.classes)
@@ -121,7 +115,7 @@ def test_a_model_that_tells_cases_apart_is_refused_and_not_misread(tiny_vocab, t
         classify_texts(path, ["Good film"], model.classes)
 
 
-def test_the_real_encoder_is_classified_alike(minilm, tmp_path):
+def test_the_real_encoder_is_classified_alike(minilm, prepared, tmp_path):
     keras.utils.set_random_seed(0)
     model = build_text_classifier(str(minilm), classes=("a", "b", "c"), max_length=64)
     kernel, bias = model.layers[-1].get_weights()
@@ -196,10 +190,8 @@ def test_image_files_of_the_models_size_are_classified_as_by_the_model(mediapipe
 
 
 def test_the_script_for_releases_says_what_differs(release, tmp_path):
-    script = Path(__file__).parents[2] / "scripts/deploy/mobile/check_release.py"
-
     def run():
-        command = [sys.executable, str(script), str(tmp_path / "tiny")]
+        command = [sys.executable, str(CHECK_RELEASE), str(tmp_path / "tiny")]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     shutil.copytree(release.path / "edge", tmp_path / "tiny" / "edge")

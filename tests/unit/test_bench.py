@@ -27,7 +27,7 @@ def artifact(variant, accuracy, p50, *, batches=True, **fields):
         "bytes": 2_500_000,
         "takes": "token ids",
         "takes_features": False,
-        "cold_start_s": 0.25,
+        "start_s": 0.25,
         "timings": tuple(timed(threads, batch) for threads in (1, 2) for batch in (1, 8)),
     }
     return ArtifactBench(variant=variant, accuracy=accuracy, **{**given, **fields})
@@ -80,16 +80,17 @@ def test_tables_say_what_was_asked_and_why_something_was_not(report):
 
 
 def test_an_artifact_that_failed_has_its_reason_and_no_figures(report):
-    failed = artifact("text", 0.9, 1.0, error="cannot be run: RuntimeError", timings=(), cold_start_s=None)
+    failed = artifact("text", 0.9, 1.0, error="cannot be run: RuntimeError", timings=(), start_s=None)
     changed = replace(report, artifacts=(*report.artifacts, failed))
     assert changed.errors == ["text: cannot be run: RuntimeError"]
     row = changed.summary()[-1]
-    assert (row["asked with"], row["p50 ms"], row["cold start s"], row["best"]) == ("-", "-", "-", "")
+    assert (row["asked with"], row["p50 ms"], row["start s"], row["best"]) == ("-", "-", "-", "")
     assert "text" not in changed.best
 
 
 def test_json_holds_everything_and_the_pictures_lie_beside_it(report, tmp_path):
-    path = report.save(tmp_path / "bench")
+    path, *pictures = report.save(tmp_path / "bench")
+    assert [picture.name for picture in pictures] == ["accuracy-latency.png", "accuracy-latency.svg"]
     content = json.loads(path.read_text())
     assert content["machine"] == MACHINE
     assert {row["variant"]: row["best"] for row in content["artifacts"]} == {
@@ -111,8 +112,16 @@ def test_json_holds_everything_and_the_pictures_lie_beside_it(report, tmp_path):
 @pytest.mark.parametrize("accuracy", [0.9, None])
 def test_equal_points_and_missing_accuracies_can_be_drawn(report, tmp_path, accuracy):
     artifacts = tuple(artifact(f"copy{number}", accuracy, 3.0) for number in range(5))
-    replace(report, artifacts=artifacts).save(tmp_path)
-    assert (tmp_path / "accuracy-latency.svg").exists() is (accuracy is not None)
+    report.save(tmp_path)
+    written = replace(report, artifacts=artifacts).save(tmp_path)
+    # Pictures of an earlier benchmark do not stay beside the figures of this one.
+    assert sorted(written) == sorted(tmp_path.iterdir())
+    assert len(written) == (1 if accuracy is None else 3)
+
+
+def test_what_proves_no_origin_is_noted(report):
+    assert report.notes()[-1] == "tiny 3: self-consistent, origin not proven."
+    assert not any("origin" in line for line in replace(report, origin_proven=True).notes())
 
 
 @pytest.mark.parametrize(

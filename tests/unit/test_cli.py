@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -18,6 +17,8 @@ from tfapp import cli, terminal
 from tfapp.commands.run import ARTIFACT_COLUMNS
 from tfapp.errors import DataError, ReleaseRefused
 
+pytestmark = pytest.mark.usefixtures("logger_as_before")
+
 WORKFLOW = 'name = "reviews"\n[data]\ntrain = "reviews.csv"\n'
 
 
@@ -26,16 +27,6 @@ def run_cli(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main([str(argument) for argument in arguments])
     return int(ended.value.code or 0)
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    """Takes away what the command line has added to the logger, which the process shares with other tests."""
-    logger = logging.getLogger("tfapp")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
 
 
 @pytest.fixture

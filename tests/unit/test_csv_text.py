@@ -15,6 +15,10 @@ from tfapp.csv_text import csv_text
         "@SUM(A1)",
         "  =1",
         "\u00a0=1",
+        "\ufeff=1+1",
+        "\u200b@SUM(A1)",
+        " \u200e\u2060-1",
+        "\x00=1",
         "\t=1",
         "\rx",
         "\nx",
@@ -27,7 +31,9 @@ def test_a_text_that_a_spreadsheet_would_run_is_made_a_text(cell):
     assert read == f"'{cell}"
 
 
-@pytest.mark.parametrize("cell", ["a = b", "", "1-1", "'=1", 'say "=1"', "a,=b", "酒店"])
+@pytest.mark.parametrize(
+    "cell", ["a = b", "", "1-1", "'=1", 'say "=1"', "a,=b", "酒店", "\ufeff", "\u200ba=1"]
+)
 def test_other_texts_stay_as_they_are(cell):
     ((read,),) = list(csv.reader(io.StringIO(csv_text(["text"], [[cell]]), newline="")))[1:]
     assert read == cell

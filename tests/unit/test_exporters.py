@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfapp import exporters
 from tfapp.errors import ConfigError, WeightsError
-from tfapp.exporters import EXPORTERS, export_keras, export_tflite, in_float32
+from tfapp.exporters import EXPORTERS, export_keras, export_tflite, in_float32, tflite
 from tfapp.exporters._graph import InferenceGraph
 from tfapp.exporters._operators import check_operators, operators
 
@@ -70,6 +70,20 @@ def test_a_class_name_must_fit_a_line(name):
     model = SimpleNamespace(classes=("good", name))
     with pytest.raises(ConfigError, match="line break"):
         InferenceGraph(model)
+
+
+def test_of_an_integer_file_that_cannot_be_run_no_report_is_left(tmp_path, monkeypatch):
+    preprocessor = SimpleNamespace(variants=("int8",), asset_files=dict)
+    model = SimpleNamespace(preprocessor=preprocessor, classes=("cat", "dog"))
+    monkeypatch.setattr(tflite, "_integers", lambda *given: (b"content", {"layers": []}))
+
+    def refuse(content, **options):
+        raise WeightsError("foreign operators")
+
+    monkeypatch.setattr(tflite, "check_operators", refuse)
+    with pytest.raises(WeightsError, match="foreign"):
+        export_tflite(model, tmp_path, variant="int8", calibration=[b"image"], min_agreement=0.9)
+    assert list((tmp_path / "edge").iterdir()) == []
 
 
 def test_a_float32_model_is_not_copied(tiny_classifier):

@@ -62,6 +62,16 @@ def test_missing_unlisted_and_damaged_files_are_named(folder):
         assert word in reason
 
 
+def test_the_name_of_one_file_hides_no_damage_of_another(folder):
+    hashes = hash_files(folder)
+    (folder / "edge" / "labels.txt").write_bytes(b"dog\n")
+    (folder / "edge" / "labels.txt is right").write_bytes(b"")
+    assert check_files(folder, hashes) == [
+        "edge/labels.txt is right is not listed in the manifest",
+        "edge/labels.txt is damaged: its sha256 is not the manifest's",
+    ]
+
+
 def test_a_cut_file_and_two_that_changed_places_are_damaged(folder):
     hashes = hash_files(folder)
     (folder / "saved_model.pb").write_bytes(b"grap")

@@ -1,6 +1,7 @@
 """Pruning: the last versions stay, and all that a server is told to serve; a kill leaves no half version."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -145,6 +146,18 @@ def test_a_killed_prune_leaves_no_half_version_and_the_next_one_finishes(models)
     report = prune(models, keep=1)
     assert ".removed-" in " ".join(row["folder"] for row in report.table())
     assert names(models) == ["5", *REFUSED]
+
+
+def test_what_could_not_be_removed_is_told_and_not_counted_as_freed(models, monkeypatch):
+    monkeypatch.setattr("tfapp.release.publish.shutil.rmtree", lambda path, **options: None)
+    (models / "1" / "large").write_bytes(bytes(3_000_000))
+    (models / "3").rename(models / ".staging-1-dead")
+    (models / ".staging-file").write_text("no folder, and not of an export")
+    with pytest.raises(OutputError, match=r"3\.0 MB could not be removed") as told:
+        prune(models, keep=3)
+    # What an export left and one version; the file is nobody's business.
+    assert re.search(r"in \.removed-1-\w+, \.staging-1-dead\. Another user", str(told.value))
+    assert names(models)[-5:] == ["2", "4", "5", *REFUSED]
 
 
 def test_an_export_removes_what_a_killed_prune_left(models):

@@ -1,10 +1,10 @@
 """The page of a release: complete, self-contained, and deaf to what data try to tell a browser."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers import Page
 
 from tfapp.evaluation.page_frame import Markup, element, join, name, page, table, text
 from tfapp.evaluation.page_plots import bars, confusion_table, reliability_plot
@@ -16,28 +16,6 @@ from tfapp.release.report_page import release_page
 
 EVIL = '<script>alert("1")</script>'
 BUDGET = {"min_agreement": 0.99, "max_abs_difference": None}
-
-
-class Page(HTMLParser):
-    """Collects tags, their attributes and the text, and refuses tags that do not close in order."""
-
-    def __init__(self, content):
-        super().__init__()
-        self.tags, self.open, self.text = [], [], ""
-        self.feed(content)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text += data
 
 
 def artifact(variant, path, **changes):
@@ -124,7 +102,7 @@ def test_it_says_what_was_measured_and_how_to_use_it():
         "reviews 3",
         "Released.",
         "90.00%",
-        "95 % interval 0.8000 to 0.9500",
+        "95 % interval 80.00% to 95.00%",
         "93.0 MB",
         "44.40 ms",
         "answered all 40 rows",
@@ -132,6 +110,7 @@ def test_it_says_what_was_measured_and_how_to_use_it():
         "tfapp verify saved_models/reviews/3 --manifest-sha256",
         "load_release(",
         "v1/models/reviews:predict",
+        "-e MODEL_NAME=reviews tensorflow/serving:2.",
         "edge/model-dynamic.tflite",
         "only releases that you trust",
         "ab" * 32,
@@ -151,7 +130,10 @@ def test_a_refused_release_says_why_and_offers_no_version():
     assert "Refused." in parsed.text
     assert f"float32: wrong {EVIL}" in parsed.text
     assert "reviews (refused)" in parsed.text
-    assert "load_release(" not in parsed.text
+    # Every command would refuse it.
+    for absent in ("tfapp verify", "load_release(", "tfapp serve", "docker run"):
+        assert absent not in parsed.text
+    assert "nothing loads or serves it" in parsed.text
 
 
 def test_robustness_stands_with_its_settings():
@@ -257,7 +239,10 @@ def test_plots_are_drawn_in_proportion():
 
 def test_the_card_escapes_what_data_say():
     state = {"verdict": "refused", "reasons": [f"float32: {EVIL} | more"], "budget": BUDGET}
-    content = manifest(release=state)
+    image = "![](http://127.0.0.1/seen.png)"
+    content = manifest(release={**state, "reasons": [*state["reasons"], f"{image} \\{image}"]})
     card = model_card(content, preset=EVIL, rows=[{"artifact": f"a|b{EVIL}"}])
+    escaped = "!\\[\\](http://127.0.0.1/seen.png)"
+    assert f"* {escaped} \\\\{escaped}" in card
     assert "<script" not in card
     assert "a\\|b&lt;script" in card

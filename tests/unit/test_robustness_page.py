@@ -2,11 +2,11 @@
 
 import base64
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import Page
 
 from tfapp.evaluation.alarms import Alarm
 from tfapp.evaluation.robustness import CorruptionAccuracy, Robustness, RobustnessCurve
@@ -43,27 +43,6 @@ def result(examples=(), **changes):
         "worst": tuple(examples),
     }
     return Robustness(**{**given, **changes})
-
-
-class Page(HTMLParser):
-    """Collects tags, their attributes and the text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.open, self.text = [], [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text += data
 
 
 @pytest.fixture(scope="module")

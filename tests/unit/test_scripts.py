@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aarch64
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,48 @@ def test_a_suitable_python_is_found_behind_an_unsuitable_one(tmp_path):
     found = find_python(tmp_path, python3="exit 1", **{"python3.12": "exit 0"})
     assert found.returncode == 0, found.stderr
     assert found.stdout == "python3.12\n"
+
+
+@pytest.fixture
+def foreign_script(tmp_path, monkeypatch):
+    """Puts a script of the test in the place of the one that makes a Python for another processor."""
+    monkeypatch.setenv("TFAPP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(aarch64.shutil, "which", lambda name: name)
+    monkeypatch.setattr(aarch64.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(aarch64, "_SCRIPT", tmp_path / "script")
+
+    def write(body):
+        (tmp_path / "script").write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / "script").chmod(0o755)
+
+    return write
+
+
+def test_only_what_is_missing_skips_the_tests_of_another_processor(foreign_script):
+    foreign_script("echo 'no wheel' >&2; exit 69")
+    with pytest.raises(pytest.skip.Exception, match="no wheel"):
+        aarch64.make_aarch64()
+    foreign_script("exit 1")
+    with pytest.raises(pytest.fail.Exception, match="scripts/aarch64_root fails"):
+        aarch64.make_aarch64()
+
+
+def test_another_script_makes_another_folder_and_the_same_one_none(foreign_script):
+    make = 'mkdir -p "$1"; [ ! -e "$1/python" ] || exit 1; : > "$1/python"'
+    foreign_script(make)
+    folder = aarch64.make_aarch64()
+    assert aarch64.make_aarch64() == folder
+    foreign_script(f"{make}; : changed")
+    assert aarch64.make_aarch64() != folder
+
+
+def test_without_debians_tools_the_script_says_so_with_its_own_status(tmp_path):
+    for tool in ("sh", "sed"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    command = [str(tmp_path / "sh"), str(ROOT / "scripts" / "aarch64_root"), str(tmp_path / "made")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, "apt-get is not there" in done.stderr) == (aarch64._NOT_HERE, True)
+    assert not (tmp_path / "made").exists()
 
 
 # Stands in for a Python and for the one in the environment that it makes; notes what it is asked to do.

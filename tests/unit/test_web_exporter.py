@@ -217,6 +217,35 @@ answer([said, ended.map(({ value, reason }) => value ?? reason.message)]);
     assert ended == ["first", "said to the one who asked", "last"]
 
 
+def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path):
+    script = """
+import { readPicture } from "./picture.js";
+let decoded = 0;
+globalThis.createImageBitmap = async () => {
+  decoded += 1;
+  throw new Error("damaged");
+};
+globalThis.Image = class {
+  naturalWidth = 3;
+  naturalHeight = 4;
+  set src(address) {
+    queueMicrotask(() => (address.startsWith("blob:") ? this.onload() : this.onerror()));
+  }
+};
+const said = [];
+for (const most of [11, 12]) {
+  await readPicture(new Blob(["a picture"]), most).catch((error) => said.push(error.message));
+}
+answer([said, decoded]);
+"""
+    said, decoded = run_script(tmp_path, script, None)
+    assert said == [
+        "the picture has 3 x 4 pixels, more than 11",
+        "this is no picture that the browser can decode",
+    ]
+    assert decoded == 1
+
+
 def test_a_table_of_characters_tells_them_apart():
     table = character_table(lowercase=True)
     replaced = {first + at: text for first, *texts in table["replaced"] for at, text in enumerate(texts)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 EXIT_INTERRUPTED = 3
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _note_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -32,8 +34,16 @@ EPSILON = _Epsilon()
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
 )
-manifest_option = click.option(
-    "--manifest-sha256",
-    metavar="HEX",
-    help="What the manifest's sha256 must be, as `tfapp run` printed it; another release is refused.",
-)
+
+
+def _manifest_option(name: str, whose: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        name,
+        metavar="HEX",
+        help=f"What the sha256 of {whose} manifest must be, as `tfapp run` printed it; others are refused.",
+    )
+
+
+manifest_option = _manifest_option("--manifest-sha256", "the")
+before_manifest_option = _manifest_option("--before-manifest-sha256", "BEFORE's")
+after_manifest_option = _manifest_option("--after-manifest-sha256", "AFTER's")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import debug_option
+from tfapp.commands._options import debug_option, manifest_option
 
 
 class _Counts(click.ParamType[list[int]]):
@@ -41,13 +41,15 @@ class _Counts(click.ParamType[list[int]]):
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Folder of JSON and plot; bench-<name> by default."
 )
+@manifest_option
 @debug_option
 def bench(release: Path, output: Path | None, column: str | None, label: str | None, **options: Any) -> None:
-    """Measure every artifact of a release: latency, cold start, memory, size and accuracy.
+    """Measure every artifact of a release: latency, start, memory, size and accuracy.
 
     Each runs alone in a fresh process with nothing but its runtime. Without --data, the release's golden
     vectors are asked about, and accuracies are those of the manifest. A setting ends after --calls calls, or
-    after 4 seconds if there are 10. bench.json and a plot of accuracy against latency are written.
+    after 4 seconds if there are 10. bench.json and a plot of accuracy against latency are written. Artifacts
+    are programs: without --manifest-sha256, nothing proves whose they are.
 
     Exit status: 0 measured, 1 an artifact could not be run, 2 bad input or settings, 3 interrupted.
     """
@@ -62,7 +64,7 @@ def bench(release: Path, output: Path | None, column: str | None, label: str | N
     report = bench_release(release, feature_column=column, label_column=label, **options)
     folder = Path(f"bench-{report.name}") if output is None else output
     with writing_to(folder):
-        path = report.save(folder)
+        written = report.save(folder)
     terminal.print_table(f"benchmark of {report.title}", report.summary())
     if rows := report.latencies():
         terminal.print_table("latency in ms, and the most memory until then", rows)
@@ -70,5 +72,7 @@ def bench(release: Path, output: Path | None, column: str | None, label: str | N
         click.echo(line)
     for line in report.errors:
         click.echo(f"  - {line}", err=True)
-    click.echo(f"Report: {terminal.shorten(path.absolute())}, and accuracy-latency.png and .svg beside it")
+    path, *pictures = written
+    beside = f", and {' and '.join(picture.name for picture in pictures)} beside it" if pictures else ""
+    click.echo(f"Report: {terminal.shorten(path.absolute())}{beside}")
     sys.exit(1 if report.errors else 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import debug_option
+from tfapp.commands._options import after_manifest_option, before_manifest_option, debug_option
 
 
 @click.command(short_help="Compare two releases: changed labels, accuracy, and what they were made from.")
@@ -20,6 +20,8 @@ from tfapp.commands._options import debug_option
 @click.option("--label", help="Column of the labels in --data; as the workflow has it.")
 @click.option("--variant", help="Which artifact is asked; the SavedModel if both have it.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the list; diff-A-B by default.")
+@before_manifest_option
+@after_manifest_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; no files.")
 @debug_option
 def diff(
@@ -31,13 +33,16 @@ def diff(
     variant: str | None,
     output: Path | None,
     as_json: bool,
+    before_manifest_sha256: str | None,
+    after_manifest_sha256: str | None,
 ) -> None:
     """Compare two releases: which examples changed label, and whether the accuracy moved.
 
     Both are asked about the rows of --data, or about the test rows that their run left beside saved_models;
     where there are none, about their golden inputs, which have no labels. The difference in accuracy has its
     interval from a paired bootstrap, and McNemar's exact test. What differs in settings, data, libraries,
-    sizes and latencies is told, too. diff.json and changed.csv go into a folder.
+    sizes and latencies is told, too. diff.json and changed.csv go into a folder. Artifacts are programs:
+    without the sums of both manifests, nothing proves whose they are.
     """
     for option, value in (("column", column), ("label", label)):
         if data is None and value is not None:
@@ -47,7 +52,14 @@ def diff(
     from tfapp.release.comparison import compare_releases
 
     found = compare_releases(
-        before, after, data=data, variant=variant, feature_column=column, label_column=label
+        before,
+        after,
+        data=data,
+        variant=variant,
+        feature_column=column,
+        label_column=label,
+        before_manifest_sha256=before_manifest_sha256,
+        after_manifest_sha256=after_manifest_sha256,
     )
     if as_json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))

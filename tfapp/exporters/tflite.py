@@ -88,12 +88,13 @@ def export_tflite(
     )
     labels = {LABELS: label_file(model.classes)}
     beside = {**labels, **model.preprocessor.asset_files()}
+    reports: dict[str, bytes] = {}
     with holder as folder:
         if variant == "int8":
             content, report = _integers(model, Path(folder), calibration, min_agreement)
             if report is not None:
                 text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-                (edge / INTEGER_REPORT).write_text(text, encoding="utf-8")
+                reports[INTEGER_REPORT] = text.encode("utf-8")
         else:
             content = _convert(_converted_graph(model, Path(folder), variant), variant)
     check_operators(content, allowed_custom=TEXT_OPERATORS if variant == "text" else frozenset())
@@ -101,7 +102,7 @@ def export_tflite(
     metadata = model_metadata(model, input_names(content), inside, name=name, licence=licence)
     path = edge / f"model-{variant}.tflite"
     path.write_bytes(pack(content, metadata, inside))
-    for file, data in beside.items():
+    for file, data in (beside | reports).items():
         (edge / file).write_bytes(data)
     return path
 

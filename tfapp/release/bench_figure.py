@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from tfapp.evaluation.report import write_whole
 from tfapp.release.bench_report import ArtifactBench, BenchReport
 
 _BEST, _OTHER = "#1f6fb4", "#8a8a8a"
@@ -25,12 +28,12 @@ _LEAST_SPAN = 0.01
 _CAPTION_LETTERS = 120
 
 
-def draw_front(report: BenchReport, path: Path) -> None:
+def draw_front(report: BenchReport, paths: Sequence[Path]) -> None:
     """Draws the accuracy of each artifact against the median time of a single call.
 
     Args:
         report: What was measured.
-        path: The file to write, without its ending; it becomes a PNG and an SVG file.
+        paths: The files to write, whose endings are ``.png`` or ``.svg``.
     """
     points = [
         (each, each.single.p50, each.accuracy)
@@ -73,12 +76,13 @@ def draw_front(report: BenchReport, path: Path) -> None:
     _legend(figure, axes, [each for each, _, _ in points])
     FigureCanvasAgg(figure)
     _name(axes, points, best)
-    for ending in ("png", "svg"):
-        figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=150, metadata=_METADATA[ending])
+    for path in paths:
+        metadata = _METADATA[path.suffix]
+        write_whole(path, partial(figure.savefig, dpi=150, metadata=metadata))
 
 
 # No dates in the files: the same figures give the same picture.
-_METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}}
+_METADATA: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}}
 
 
 def _span(axes: Any, latencies: list[float], accuracies: list[float]) -> None:

@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tfapp.evaluation.report import write_whole
+from tfapp.release.verifying import NOT_PROVEN
+
 _NONE = "-"
+_PICTURES = ("accuracy-latency.png", "accuracy-latency.svg")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class ArtifactBench:
         accuracy: Share of right answers, from 0 to 1; None where it was not measured.
         takes: What it was asked with: ``"text"``, ``"image file"``, ``"token ids"`` or ``"pixels"``.
         takes_features: Whether that is the raw feature, so that times are from there to a class name.
-        cold_start_s: Seconds from the start of a process to its first answer; the fastest of two or more.
+        start_s: Seconds from the start of a process with the fewest threads to its first answer, while the
+            system still holds its files in memory; the faster of two.
         timings: A measure for each number of threads and rows.
         error: Why it could not be measured; None when it could.
     """
@@ -59,7 +64,7 @@ class ArtifactBench:
     accuracy: float | None
     takes: str
     takes_features: bool
-    cold_start_s: float | None
+    start_s: float | None
     timings: tuple[Timing, ...] = ()
     error: str | None = None
 
@@ -83,6 +88,7 @@ class BenchReport:
         asked: What artifacts were asked about.
         accuracy_on: What accuracies were measured on.
         artifacts: What was measured of each.
+        origin_proven: Whether the release is the one whose manifest was asked for.
     """
 
     name: str
@@ -92,6 +98,7 @@ class BenchReport:
     asked: str
     accuracy_on: str
     artifacts: tuple[ArtifactBench, ...]
+    origin_proven: bool = False
 
     @property
     def title(self) -> str:
@@ -123,7 +130,7 @@ class BenchReport:
                 "MB": f"{each.bytes / 1e6:.1f}",
                 "accuracy": _number(each.accuracy, ".4f"),
                 "p50 ms": _number(None if each.single is None else each.single.p50, ".2f"),
-                "cold start s": _number(each.cold_start_s, ".2f"),
+                "start s": _number(each.start_s, ".2f"),
                 "peak MB": _megabytes(None if each.single is None else each.single.peak_bytes),
                 "best": "*" if each.variant in best else "",
             }
@@ -161,7 +168,11 @@ class BenchReport:
             f"Asked about {self.asked}; accuracy on {self.accuracy_on}.",
             f"Times are from {raw} to class name where an artifact takes that, and from {tensors} where not: "
             f"what makes {tensors} of {raw}s is then not in them.",
+            "A start is that of a new process while the system holds its files in memory; after a reboot it "
+            "takes longer.",
         ]
+        if not self.origin_proven:
+            lines.append(f"{self.title}: {NOT_PROVEN}.")
         calls = [timing.calls for each in self.artifacts for timing in each.timings if timing.calls]
         few = min(calls, default=100)
         if few < 100:
@@ -179,24 +190,30 @@ class BenchReport:
             "artifacts": [{**asdict(each), "best": each.variant in best} for each in self.artifacts],
         }
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path) -> tuple[Path, ...]:
         """Writes ``bench.json``, and the plot as ``accuracy-latency.png`` and ``.svg``.
+
+        Pictures of an earlier benchmark are removed where there is nothing to draw.
 
         Args:
             folder: Where to; it is made when it is not there.
 
         Returns:
-            ``bench.json``.
+            What was written: ``bench.json``, and the pictures if there are any.
         """
         from tfapp.release.bench_figure import draw_front
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        path, pictures = target / "bench.json", tuple(target / name for name in _PICTURES)
+        content = json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
+        write_whole(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
         if any(each.single is not None and each.accuracy is not None for each in self.artifacts):
-            draw_front(self, target / "accuracy-latency")
-        path = target / "bench.json"
-        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return path
+            draw_front(self, pictures)
+            return path, *pictures
+        for picture in pictures:
+            picture.unlink(missing_ok=True)
+        return (path,)
 
 
 def best_front(points: dict[str, tuple[float, float]]) -> tuple[str, ...]:

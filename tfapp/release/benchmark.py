@@ -25,6 +25,7 @@ from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_release
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner, runtime_of
+from tfapp.release.released_model import GOLDEN_FILE
 from tfapp.release.script_process import ScriptProcess
 from tfapp.release.stopwatch import FIRST_ANSWER
 from tfapp.release.versions import version_folder
@@ -33,8 +34,6 @@ _logger = logging.getLogger("tfapp")
 _STOPWATCH = Path(__file__).with_name("stopwatch.py")
 _TIMEOUT = 900.0
 _SECONDS = 4.0
-# Of the starts of one artifact the fastest counts: what lies in the system's file cache by then is the same.
-_FEWEST_STARTS = 2
 _BUSY = 0.5
 
 
@@ -47,6 +46,7 @@ def bench(
     calls: int = 200,
     feature_column: str | None = None,
     label_column: str | None = None,
+    manifest_sha256: str | None = None,
 ) -> BenchReport:
     """Measures every artifact of a release, one after another, each alone in a fresh process.
 
@@ -64,13 +64,16 @@ def bench(
         calls: Most calls to time for each number of threads and rows; they end after 4 s if there are 10.
         feature_column: The column of texts or paths in ``data``; that of the release's workflow when None.
         label_column: The column of labels in ``data``; that of the release's workflow when None.
+        manifest_sha256: The sha256 of the release's ``manifest.json``, printed when it was released; any if
+            None, and the report then notes that the origin is not proven.
 
     Returns:
         What was measured.
 
     Raises:
-        ConfigError: When ``threads``, ``batches`` or ``calls`` cannot be used.
-        ReleaseError: When there is no release, or its files are damaged.
+        ConfigError: When ``threads``, ``batches`` or ``calls`` cannot be used, or ``manifest_sha256`` is no
+            sha256.
+        ReleaseError: When there is no release, it is another than is meant, or its files are damaged.
         DataError: When ``data`` cannot be read or is of other classes.
         OutputError: When the disk for temporary files is full.
     """
@@ -80,7 +83,7 @@ def bench(
     _checked("calls", [calls])
     busy = _load()
     directory = version_folder(release_dir)
-    manifest = check_release(directory)
+    manifest = check_release(directory, manifest_sha256=manifest_sha256)
     golden = Golden.load(directory / GOLDEN_FILE)
     artifacts = {row["variant"]: row for row in manifest["artifacts"]}
     with (
@@ -126,6 +129,7 @@ def bench(
         },
         asked=rows,
         accuracy_on=measured_on,
+        origin_proven=manifest_sha256 is not None,
         artifacts=tuple(measured),
     )
 
@@ -208,9 +212,8 @@ def _measure(
     timings: list[Timing] = []
     takes_features = False
     error = None
-    # A start more where there would be one: the first one also fills the system's file cache.
-    extra = [threads[0]] * max(0, _FEWEST_STARTS - len(threads))
-    for number, count in enumerate([*extra, *threads]):
+    # Started twice with the fewest threads: the first start also fills the system's file cache.
+    for number, count in enumerate([threads[0], *threads]):
         place = folder / f"time-{variant}-{number}"
         place.mkdir()
         asked = {
@@ -218,14 +221,15 @@ def _measure(
             **runtime_of(variant),
             "artifact": str(directory / row["path"]),
             "threads": count,
-            "batches": [] if number < len(extra) else request["batches"],
+            "batches": request["batches"] if number else [],
         }
         (place / "request.json").write_text(json.dumps(asked), encoding="utf-8")
         facts, error, seconds = _time(place)
         if error is not None:
             _logger.warning("bench: %s %s", variant, error)
             break
-        starts.append(seconds)
+        if count == threads[0]:
+            starts.append(seconds)
         takes_features = facts["takes_features"]
         timings += [Timing(threads=count, **case) for case in facts["cases"]]
     if error is None:
@@ -237,7 +241,7 @@ def _measure(
         accuracy=accuracy,
         takes=_TAKES[feature][0 if takes_features else 1],
         takes_features=takes_features,
-        cold_start_s=min(starts) if error is None else None,
+        start_s=min(starts) if error is None else None,
         timings=tuple(timings) if error is None else (),
         error=error,
     )

@@ -18,9 +18,10 @@ from tfapp.release.asking import RAW_VARIANTS, ask_artifact
 from tfapp.release.comparison_report import ChangedExample, ReleaseComparison, differing
 from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_release
-from tfapp.release.manifest import manifest_checksum
+from tfapp.release.manifest import check_sha256, manifest_checksum
 from tfapp.release.probe import RawFeatures
 from tfapp.release.rows_at_hand import are_rows, read_rows, run_rows
+from tfapp.release.verifying import NOT_PROVEN
 from tfapp.release.versions import version_folder
 
 _logger = logging.getLogger("tfapp")
@@ -31,6 +32,7 @@ class _Opened:
     directory: Path
     manifest: dict[str, Any]
     checksum: str
+    proven: bool
     golden: Golden
 
     @property
@@ -56,6 +58,8 @@ def compare_releases(
     feature_column: str | None = None,
     label_column: str | None = None,
     num_bootstrap: int = 1000,
+    before_manifest_sha256: str | None = None,
+    after_manifest_sha256: str | None = None,
 ) -> ReleaseComparison:
     """Asks two releases the same and compares their answers, and what they were made from.
 
@@ -68,20 +72,24 @@ def compare_releases(
         feature_column: The column of texts or paths; that of the second release's workflow when None.
         label_column: The column of labels; that of the second release's workflow when None.
         num_bootstrap: Resamples behind the intervals, 1 or more.
+        before_manifest_sha256: The sha256 of the first release's ``manifest.json``, printed when it was
+            released; any if None, and the answer then notes that the origin is not proven.
+        after_manifest_sha256: That of the second.
 
     Returns:
         The comparison.
 
     Raises:
-        ReleaseError: When one is no release or is damaged, they classify different things, have no variant
-            in common, or an artifact cannot be run.
-        ConfigError: When there is no such variant, or ``num_bootstrap`` is less than 1.
+        ReleaseError: When one is no release, another than is meant, or damaged, they classify different
+            things, have no variant in common, or an artifact cannot be run.
+        ConfigError: When there is no such variant, ``num_bootstrap`` is less than 1, or what is given is no
+            sha256.
         DataError: When the rows cannot be read or are of other classes.
         OutputError: When the disk for temporary files is full.
     """
     if num_bootstrap < 1:
         raise ConfigError(f"num_bootstrap = {num_bootstrap}: it must be at least 1 (1000 is usual)")
-    pair = _open(before), _open(after)
+    pair = _open(before, before_manifest_sha256), _open(after, after_manifest_sha256)
     if pair[0].golden.feature != pair[1].golden.feature:
         raise ReleaseError(
             f"{pair[0].title} classifies {pair[0].golden.feature} and {pair[1].title} "
@@ -126,11 +134,12 @@ def _part(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return {"seed": manifest["seed"], **part} if key == "config" else part
 
 
-def _open(path: str | Path) -> _Opened:
+def _open(path: str | Path, manifest_sha256: str | None) -> _Opened:
     directory = version_folder(path)
-    checksum = manifest_checksum(directory)
+    proven = manifest_sha256 is not None
+    checksum = manifest_checksum(directory) if manifest_sha256 is None else check_sha256(manifest_sha256)
     manifest = check_release(directory, manifest_sha256=checksum)
-    return _Opened(directory, manifest, checksum, Golden.load(directory / GOLDEN_FILE))
+    return _Opened(directory, manifest, checksum, proven, Golden.load(directory / GOLDEN_FILE))
 
 
 def _choose(pair: tuple[_Opened, _Opened], variant: str | None) -> str:
@@ -214,6 +223,7 @@ def _about(opened: _Opened) -> dict[str, Any]:
         "version": opened.manifest["version"],
         "verdict": opened.manifest["release"]["verdict"],
         "manifest_sha256": opened.checksum,
+        "origin_proven": opened.proven,
     }
 
 
@@ -250,4 +260,5 @@ def _notes(pair: tuple[_Opened, _Opened]) -> list[str]:
         for opened in pair
         if opened.manifest["release"]["verdict"] == "refused"
     ]
+    notes += [f"{opened.title}: {NOT_PROVEN}." for opened in pair if not opened.proven]
     return notes

@@ -56,7 +56,8 @@ class ReleaseComparison:
     """How two releases differ.
 
     Attributes:
-        before: The first: ``title``, ``directory``, ``name``, ``version``, ``verdict``, ``manifest_sha256``.
+        before: The first: ``title``, ``directory``, ``name``, ``version``, ``verdict``, ``manifest_sha256``,
+            ``origin_proven``.
         after: The second.
         variant: The artifact that both were asked through.
         source: Which rows they were asked about.

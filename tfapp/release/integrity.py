@@ -60,7 +60,9 @@ def hash_files(directory: Path) -> dict[str, str]:
     names = listing(directory)
     wrong = _strangers(directory, names)
     if wrong:
-        raise ReleaseError(f"{directory}: {'; '.join(wrong)}. A release is plain files in plain folders.")
+        raise ReleaseError(
+            f"{directory}: {'; '.join(wrong.values())}. A release is plain files in plain folders."
+        )
     return {name: _plain_sha256(directory / name) for name in names}
 
 
@@ -78,11 +80,11 @@ def check_files(directory: Path, files: Mapping[str, str]) -> list[str]:
         present = set(listing(directory))
         reasons = [f"{name} is missing" for name in sorted(set(files) - present)]
         reasons += [f"{_shown(name)} is not listed in the manifest" for name in sorted(present - set(files))]
-        reasons += _strangers(directory, files)
+        strange = _strangers(directory, files)
     except ReleaseError as error:
         return [str(error)]
-    strange = {reason.split(" is ")[0] for reason in reasons}
-    for name in sorted(present & set(files) - strange):
+    reasons += strange.values()
+    for name in sorted(present & set(files) - strange.keys()):
         try:
             if _plain_sha256(directory / name) != files[name]:
                 reasons.append(f"{name} is damaged: its sha256 is not the manifest's")
@@ -186,18 +188,18 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _strangers(directory: Path, files: Mapping[str, str] | list[str]) -> list[str]:
-    """Lists what is neither a plain file nor a folder of these files, a sentence each."""
+def _strangers(directory: Path, files: Mapping[str, str] | list[str]) -> dict[str, str]:
+    """Finds what is neither a plain file nor a folder of these files: a sentence for each name."""
     parents = {str(parent) for name in files for parent in Path(name).parents}
-    reasons = []
+    reasons = {}
     for name, about in sorted(_entries(directory), key=lambda entry: entry[0]):
         kind = next((what for matches, what in _KINDS if matches(about.st_mode)), None)
         if kind is not None:
-            reasons.append(f"{_shown(name)} is {kind} instead of a plain file inside the release")
+            reasons[name] = f"{_shown(name)} is {kind} instead of a plain file inside the release"
         elif stat.S_ISDIR(about.st_mode) and name not in {*parents, *_MAY_BE_EMPTY}:
-            reasons.append(f"{_shown(name)}/ is a folder that no listed file is in")
+            reasons[name] = f"{_shown(name)}/ is a folder that no listed file is in"
         elif _shown(name) != name:
-            reasons.append(f"{_shown(name)} is not written in UTF-8, as names of files must be")
+            reasons[name] = f"{_shown(name)} is not written in UTF-8, as names of files must be"
     return reasons
 
 

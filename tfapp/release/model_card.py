@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ KINDS = {
     ),
 }
 """For each name of a raw feature, what its classifier is called, and the limits of what was measured."""
+
+_MARKS = re.compile(r"[\\|\[\]]")
 
 
 def model_card(
@@ -224,5 +227,5 @@ def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Takes from a text that comes from data what Markdown would read as HTML or as the end of a cell."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
+    """Takes from a text of the data what Markdown would read as HTML, a link, or the end of a cell."""
+    return " ".join(_MARKS.sub(r"\\\g<0>", html.escape(text, quote=False)).split())

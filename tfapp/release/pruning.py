@@ -110,8 +110,8 @@ def prune(
         What went and what stayed, with the reasons.
 
     Raises:
-        OutputError: When it is no such folder, a folder cannot be removed, or ``models.config`` is there but
-            cannot be read.
+        OutputError: When it is no such folder, files of a folder cannot be removed, which then stay in it
+            under its hidden name, or ``models.config`` is there but cannot be read.
         ConfigError: When ``keep`` is less than 1.
     """
     directory = Path(directory).expanduser().absolute()
@@ -124,7 +124,7 @@ def prune(
         for path in sorted(path for path in directory.iterdir() if _REFUSED.fullmatch(path.name)):
             reason = "refused" if refused else "refused; goes with --refused"
             folders.append(PrunedFolder(path, refused, reason, _bytes(path)))
-        left = leftovers(directory)
+        left = _leftovers(directory)
         folders += [PrunedFolder(path, True, "left by a killed process", _bytes(path)) for path in left]
         if not folders:
             raise OutputError(f"{directory} holds no version; give saved_models/<name>.")
@@ -133,6 +133,7 @@ def prune(
                 if folder.removed and folder.path not in left:
                     discard(folder.path)
             discard_leftovers(directory)
+            _check_gone(directory)
     return PruneReport(directory, dry_run, tuple(folders))
 
 
@@ -165,6 +166,22 @@ def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[Pruned
             continue
         folders.append(PrunedFolder(path, False, reason, _bytes(path)))
     return folders
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    """Lists the hidden folders that are to go; a file that is called like one is somebody else's."""
+    return [path for path in leftovers(directory) if path.is_dir() and not path.is_symlink()]
+
+
+def _check_gone(directory: Path) -> None:
+    left = {path: _bytes(path) for path in _leftovers(directory)}
+    if left:
+        first = next(iter(left))
+        raise OutputError(
+            f"{directory}: {sum(left.values()) / 1e6:,.1f} MB could not be removed and still take space, "
+            f"in {', '.join(each.name for each in left)}. Another user owns files of it, or a program holds "
+            f"them open: `ls -lR {first}` shows whose they are; the next prune tries again."
+        )
 
 
 def _served(path: Path) -> tuple[frozenset[int], int]:

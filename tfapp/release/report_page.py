@@ -107,7 +107,8 @@ def _highlights(manifest: Mapping[str, Any]) -> Markup:
         if isinstance(score, Mapping) and all(isinstance(score.get(end), float) for end in _INTERVAL):
             value, low, high = (score[end] for end in _INTERVAL)
             form = ".4f" if key.startswith("ece") else ".2%"
-            shown.append(figure(label, format(value, form), f"95 % interval {low:.4f} to {high:.4f}"))
+            interval = f"95 % interval {format(low, form)} to {format(high, form)}"
+            shown.append(figure(label, format(value, form), interval))
         elif isinstance(score, float):
             shown.append(figure(label, f"{score:.4f}"))
     total = sum(row["bytes"] for row in manifest["artifacts"])
@@ -193,8 +194,11 @@ def _robustness(found: Mapping[str, Any] | None, artifacts: Sequence[Mapping[str
 
 
 def _use(manifest: Mapping[str, Any], feature: str) -> list[str]:
-    parts: list[str] = [element("h2", "Verify, load, serve")]
-    for use in usage(manifest, feature):
+    uses = usage(manifest, feature)
+    refused = "A refused release is there to be looked at: nothing loads or serves it."
+    parts: list[str] = [element("h2", "Verify, load, serve" if uses else "Files")]
+    parts += [] if uses else paragraphs([refused])
+    for use in uses:
         parts += [element("h3", use.title), *paragraphs([use.words]), element("pre", use.code)]
     files = [[path, element("code", checksum)] for path, checksum in manifest["files"].items()]
     listed = f"The sha256 of {len(files)} files"

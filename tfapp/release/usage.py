@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfapp.release.serving_files import image_of
+
 _SERVED = {
     "text": '{"instances": ["a text"]}',
     "image_bytes": '{"instances": [{"image_bytes": {"b64": "..."}}]}',
@@ -36,10 +38,12 @@ def usage(manifest: Mapping[str, Any], feature: str) -> list[Use]:
         feature: What it classifies: ``"text"`` or ``"image_bytes"``.
 
     Returns:
-        What can be done with the artifacts that it has.
+        What can be done with the artifacts that it has; nothing with those of a refused release.
     """
-    name, version = manifest["name"], manifest["version"]
-    folder = f"saved_models/{name}/{'<version>' if version is None else version}"
+    if manifest["release"]["verdict"] == "refused":
+        return []
+    name = manifest["name"]
+    folder = f"saved_models/{name}/{manifest['version']}"
     variants = {row["variant"] for row in manifest["artifacts"]}
     uses = [
         Use(
@@ -51,6 +55,7 @@ def usage(manifest: Mapping[str, Any], feature: str) -> list[Use]:
         )
     ]
     if "saved_model" in variants:
+        image = image_of(manifest["libraries"].get("tensorflow", ""))
         uses += [
             Use(
                 "Load in Python",
@@ -66,7 +71,7 @@ def usage(manifest: Mapping[str, Any], feature: str) -> list[Use]:
                 f"tfapp serve {folder}\n\n"
                 "docker run --rm -p 8501:8501 \\\n"
                 f'  -v "$PWD/saved_models/{name}:/models/{name}:ro" \\\n'
-                f"  -e MODEL_NAME={name} tensorflow/serving\n\n"
+                f"  -e MODEL_NAME={name} {image}\n\n"
                 f"curl -d '{_SERVED[feature]}' http://localhost:8501/v1/models/{name}:predict",
             ),
         ]

@@ -11,21 +11,41 @@ const STRIP = 256;
  * @returns {Promise<{data: Uint8Array, height: number, width: number, jpeg: boolean}>} Red, green and blue.
  */
 export async function readPicture(file, most) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  } catch {
-    throw new Error("this is no picture that the browser can decode");
+  const { naturalWidth, naturalHeight } = await headerOf(file);
+  if (naturalWidth * naturalHeight > most) {
+    const size = `${naturalWidth} x ${naturalHeight}`;
+    throw new Error(`the picture has ${size} pixels, more than ${most.toLocaleString("en")}`);
   }
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const bitmap = await createImageBitmap(file, options).catch(refuse);
   const { width, height } = bitmap;
   try {
-    if (width * height > most) {
-      throw new Error(`the picture has ${width} x ${height} pixels, more than ${most.toLocaleString("en")}`);
-    }
     return { data: pixelsOf(bitmap), height, width, jpeg: await isJpeg(file) };
   } finally {
     bitmap.close();
   }
+}
+
+function refuse() {
+  throw new Error("this is no picture that the browser can decode");
+}
+
+/** An element with the picture: it knows the size, and decodes nothing as long as it is not shown. */
+async function headerOf(file) {
+  const image = new Image();
+  const address = URL.createObjectURL(file);
+  try {
+    await new Promise((resolve, reject) => {
+      image.onload = resolve;
+      image.onerror = reject;
+      image.src = address;
+    });
+  } catch {
+    refuse();
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+  return image;
 }
 
 async function isJpeg(file) {
