@@ -25,7 +25,6 @@ from tfapp.release.golden import GOLDEN_FILE, Golden
 from tfapp.release.integrity import check_release
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner, runtime_of
-from tfapp.release.released_model import GOLDEN_FILE
 from tfapp.release.script_process import ScriptProcess
 from tfapp.release.stopwatch import FIRST_ANSWER
 from tfapp.release.versions import version_folder
