@@ -10,13 +10,8 @@ import pytest
 from manifests import BUDGET, make_artifact, make_manifest
 
 from tfapp.errors import ConfigError, ReleaseError
-from tfapp.release.manifest import (
-    json_schema,
-    manifest_checksum,
-    plain,
-    read_manifest,
-    write_manifest,
-)
+from tfapp.release.manifest import manifest_checksum, plain, read_manifest, write_manifest
+from tfapp.release.manifest_schema import json_schema
 from tfapp.release.versions import version_folder
 
 SCHEMA = json.loads(files("tfapp.release").joinpath("manifest.schema.json").read_text())

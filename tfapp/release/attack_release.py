@@ -13,7 +13,8 @@ from tfapp.errors import DataError
 from tfapp.evaluation.robustness import Robustness
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.manifest import read_manifest
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.released_model import ReleasedModel, load_released_model

@@ -21,8 +21,9 @@ from tfapp.errors import ConfigError
 from tfapp.machine import processor_name, usable_cores
 from tfapp.progress import track
 from tfapp.release.bench_report import ArtifactBench, BenchReport, Timing
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_release
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner, runtime_of
 from tfapp.release.script_process import ScriptProcess

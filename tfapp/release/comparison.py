@@ -16,8 +16,9 @@ from tfapp.release.answers import FloatArray
 from tfapp.release.artifacts import VARIANTS
 from tfapp.release.asking import RAW_VARIANTS, ask_artifact
 from tfapp.release.comparison_report import ChangedExample, ReleaseComparison, differing
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_release
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.manifest import check_sha256, manifest_checksum
 from tfapp.release.probe import RawFeatures
 from tfapp.release.rows_at_hand import are_rows, read_rows, run_rows

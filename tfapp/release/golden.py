@@ -37,10 +37,6 @@ _AHEAD = 0.1
 _INTEGER_SHARE = 0.1
 
 
-GOLDEN_FILE = "edge/golden.json"
-"""Where golden vectors lie in a release."""
-
-
 class GoldenInputs(Protocol):
     """Inputs of golden vectors, of one kind of feature."""
 

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from tfapp.disk import open_plain
 from tfapp.errors import ReleaseError
-from tfapp.release.manifest import FILE_NAME, read_manifest
+from tfapp.release.layout import MANIFEST_FILE
+from tfapp.release.manifest import read_manifest
 
 _CHUNK = 1 << 20
 # Part of every SavedModel, for whose files it has no use here.
@@ -42,7 +43,7 @@ def listing(directory: Path) -> list[str]:
         ReleaseError: When a folder in it cannot be read.
     """
     found = (name for name, about in _entries(directory) if not stat.S_ISDIR(about.st_mode))
-    return sorted(name for name in found if name != FILE_NAME)
+    return sorted(name for name in found if name != MANIFEST_FILE)
 
 
 def hash_files(directory: Path) -> dict[str, str]:

@@ -1,10 +1,12 @@
-"""Where the artifacts of a release lie, and which of its files are models."""
+"""Where the files of a release lie, and which of them are models."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
 SAVED_MODEL = "saved_model.pb"
+MANIFEST_FILE = "manifest.json"
+GOLDEN_FILE = "edge/golden.json"
 
 _PLACES = {"saved_model": ".", "keras": "keras/model.keras", "onnx": "onnx/model.onnx"}
 _MODEL_ENDINGS = (".keras", ".onnx", ".tflite")

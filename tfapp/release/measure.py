@@ -17,9 +17,9 @@ from tfapp.release.artifacts import artifact_bytes, check_space, write_artifact
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
-from tfapp.release.golden import GOLDEN_FILE, INPUTS, Golden, choose_steady
+from tfapp.release.golden import INPUTS, Golden, choose_steady
 from tfapp.release.golden_texts import TextInputs, token_ids
-from tfapp.release.layout import artifact_path
+from tfapp.release.layout import GOLDEN_FILE, artifact_path
 from tfapp.release.packed_files import check_packed
 from tfapp.release.probe import Probe, RawFeatures
 from tfapp.release.processes import ArtifactRunner

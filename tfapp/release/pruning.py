@@ -12,7 +12,7 @@ from google.protobuf import text_format
 
 from tfapp.disk import locked, writing
 from tfapp.errors import ConfigError, OutputError
-from tfapp.release.manifest import FILE_NAME
+from tfapp.release.layout import MANIFEST_FILE
 from tfapp.release.publish import discard, discard_leftovers, leftovers
 from tfapp.release.serving_files import FOLDER, MODELS_FILE
 from tfapp.release.versions import check_name, version_number
@@ -141,7 +141,9 @@ def _check_directory(directory: Path) -> None:
     check_name(directory)
     if not directory.is_dir():
         raise OutputError(f"{directory} is not a folder; give saved_models/<name>.")
-    if (directory / FILE_NAME).is_file() and not any(version_number(path) for path in directory.iterdir()):
+    if (directory / MANIFEST_FILE).is_file() and not any(
+        version_number(path) for path in directory.iterdir()
+    ):
         raise OutputError(
             f"{directory} is one version; give the folder of all versions, {directory.parent.name}."
         )
@@ -150,7 +152,7 @@ def _check_directory(directory: Path) -> None:
 def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[PrunedFolder]:
     numbered = ((version_number(path), path) for path in directory.iterdir())
     found = sorted((number, path) for number, path in numbered if number is not None and path.is_dir())
-    ours = [number for number, path in found if (path / FILE_NAME).is_file() and not path.is_symlink()]
+    ours = [number for number, path in found if (path / MANIFEST_FILE).is_file() and not path.is_symlink()]
     newest = set(ours[-keep:])
     folders = []
     for number, path in found:
@@ -160,7 +162,7 @@ def _versions(directory: Path, keep: int, served: frozenset[int]) -> list[Pruned
         elif number in served:
             reason = f"named in {MODELS_CONFIG.as_posix()}"
         elif number not in ours:
-            reason = f"not a release of tfapp: it has no {FILE_NAME}, or is a link"
+            reason = f"not a release of tfapp: it has no {MANIFEST_FILE}, or is a link"
         else:
             folders.append(PrunedFolder(path, True, f"older than the last {keep}", _bytes(path)))
             continue

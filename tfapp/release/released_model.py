@@ -14,8 +14,9 @@ from tfapp.data.image_decoding import ImageDecoder
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError
 from tfapp.models.encoders import split_at_embeddings
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_release
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.versions import version_folder
 
 KERAS_FILE = "keras/model.keras"

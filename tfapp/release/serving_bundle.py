@@ -14,7 +14,8 @@ from typing import Any
 from google.protobuf import text_format
 
 from tfapp.disk import locked, replace_file, writing
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.manifest import read_manifest
 from tfapp.release.serving_files import (
     BATCHING_FILE,

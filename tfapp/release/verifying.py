@@ -14,10 +14,11 @@ from tfapp.errors import ReleaseError
 from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, label_file
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.golden_images import ImageInputs
 from tfapp.release.golden_texts import TextInputs
 from tfapp.release.integrity import check_files, linked_files
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.manifest import check_sha256, manifest_checksum, read_manifest
 from tfapp.release.packed_files import check_packed
 from tfapp.release.processes import ArtifactRunner

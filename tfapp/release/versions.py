@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from tfapp.errors import OutputError, ReleaseError
-from tfapp.release.manifest import FILE_NAME, NAME_PATTERN
+from tfapp.release.layout import MANIFEST_FILE
+from tfapp.release.manifest_schema import NAME_PATTERN
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _MOST = 2**63 - 1  # of the integers in which servers keep them
@@ -76,12 +77,12 @@ def version_folder(path: str | Path) -> Path:
     directory = Path(path).expanduser().absolute()
     if not directory.is_dir():
         raise ReleaseError(f"{directory} is not a folder; give a release such as saved_models/<name>/1.")
-    if (directory / FILE_NAME).is_file():
+    if (directory / MANIFEST_FILE).is_file():
         return directory
     versions = versions_in(directory)
     if not versions:
         raise ReleaseError(
-            f"{directory} is not a release and has no released version: it holds neither {FILE_NAME} nor a "
-            "folder with a number for a name."
+            f"{directory} is not a release and has no released version: it holds neither {MANIFEST_FILE} nor "
+            "a folder with a number for a name."
         )
     return versions[max(versions)]

@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 
 from tfapp.errors import DataError, ReleaseError
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_servable
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 from tfapp.serving.prediction import Prediction

@@ -23,7 +23,8 @@ from google.protobuf import text_format
 
 from tfapp.disk import replace_file, writing
 from tfapp.errors import ReleaseError
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import version_folder
 from tfapp.serving.load import drive, post

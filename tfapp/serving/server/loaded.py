@@ -18,8 +18,9 @@ import tensorflow_text  # noqa: F401  (registers the operators of the tokenizer)
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfapp.errors import ReleaseError
-from tfapp.release.golden import GOLDEN_FILE, Golden
+from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_servable
+from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.warmup import WARMUP_FILE
 from tfapp.serving.server.joining import call_of, work_of
 from tfapp.serving.server.settings import Batching

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfapp.errors import ReleaseError, TfappError
-from tfapp.release.manifest import FILE_NAME
+from tfapp.release.layout import MANIFEST_FILE
 from tfapp.release.serving_files import FOLDER, MODELS_FILE
 from tfapp.release.versions import version_number, versions_in
 from tfapp.serving.server.loaded import LoadedModel
@@ -65,7 +65,7 @@ class Versions:
     """
 
     def __init__(self, path: Path, load: Callable[[Path, int], LoadedModel]) -> None:
-        alone = (path / FILE_NAME).is_file()
+        alone = (path / MANIFEST_FILE).is_file()
         number = version_number(path)
         if alone and number is None:
             raise ReleaseError(f"{path}: its name is no version number; serve saved_models/<name>/<version>.")
