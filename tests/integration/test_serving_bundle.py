@@ -226,6 +226,15 @@ def test_versions_without_a_saved_model_are_not_served(versions):
     assert state(directory) == ({"canary": 2, "stable": 2}, [2, 4, 5])
 
 
+def test_what_a_killed_export_left_half_written_is_removed(versions):
+    directory = versions(1)
+    (directory / "serving").mkdir()
+    left = directory / "serving" / ".models.config-0123abcd"
+    left.write_text("model_config_list {")
+    write_serving_bundle(directory)
+    assert not left.exists()
+
+
 def test_a_file_that_cannot_be_read_is_left_and_named(versions):
     directory = versions(1)
     (directory / "serving").mkdir()

@@ -74,6 +74,8 @@ def write_serving_bundle(directory: str | Path) -> Path | None:
         newest = versions[servable[-1]]
         image = image_of(read_manifest(newest)["libraries"].get("tensorflow", ""))
         folder.mkdir(exist_ok=True)
+        for left in folder.glob(f".{MODELS_FILE}-*"):  # by an export that was killed while it wrote
+            left.unlink()
         path, config = folder / MODELS_FILE, ModelServerConfig()
         if path.exists():
             read_config(path, config)
