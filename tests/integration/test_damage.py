@@ -14,6 +14,7 @@ from tfapp import exporters
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ReleaseError, ReleaseRefused
 from tfapp.release import Budget, export, verify
+from tfapp.release.golden_texts import make_golden_texts
 from tfapp.release.integrity import hash_files, listing
 from tfapp.release.layout import artifact_file
 from tfapp.release.released_model import load_released_model
@@ -267,10 +268,19 @@ class OtherTexts(WordPieceTokenizer):
         return super().rows(tf.where(texts == "", "good film", texts))
 
 
+class OtherDraw(WordPieceTokenizer):
+    """A tokenizer that takes one text of the last draw for the empty one."""
+
+    def rows(self, texts):
+        drawn = make_golden_texts(self.vocabulary, max_length=self.max_length, seed=2)[9]
+        return super().rows(tf.where(texts == drawn, "", texts))
+
+
 @pytest.mark.parametrize(
     ("kind", "max_length", "word"),
     [
         (OtherTexts, 24, "the empty text"),
+        (OtherDraw, 24, "1 of 150 golden vectors"),
         pytest.param(WordPieceTokenizer, 40, "the text beyond max_length", marks=pytest.mark.slow),
     ],
 )

@@ -208,6 +208,18 @@ def test_integer_arithmetic_may_move_one_input_in_ten(golden, rows, refused):
     assert golden.judge("dynamic", Answers(probabilities=found), Budget())
 
 
+@pytest.mark.parametrize(("rows", "refused"), [(2, False), (3, True)])
+def test_rounding_may_move_two_of_all_drawn_inputs_and_an_exact_variant_none(golden, rows, refused):
+    texts = tuple(f"good film {row}" for row in range(150))
+    right = np.tile([0.9, 0.1], (150, 1))
+    golden = replace(golden, inputs=replace(golden.inputs, texts=texts), probabilities=right)
+    found = right.copy()
+    found[:rows] = [0.1, 0.9]
+    assert bool(golden.judge("dynamic", Answers(probabilities=found), Budget())) == refused
+    (reason,) = golden.judge("float32", Answers(probabilities=found), Budget())
+    assert f"{rows} of 150 golden vectors" in reason
+
+
 def test_rows_that_cannot_be_measured_are_refused(golden):
     (reason,) = golden.judge("text", Answers(probabilities=np.array([[np.nan, 0.5], [0.1, 0.9]])), Budget())
     assert "on golden vectors, some probabilities are not finite" in reason

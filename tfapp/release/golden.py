@@ -33,8 +33,10 @@ _MOST_TOLERANCE = 0.1
 # A steady input: most that rounded weights move a probability, and least by which its class stays ahead.
 _STEADY = 0.05
 _AHEAD = 0.1
-# Integer arithmetic moves a few inputs that are unlike any of training; each kind of them has more than that.
+# Integer arithmetic moves a few inputs that are unlike any of training, but fewer than there are of a kind.
+# Other rounding hardly moves any: what is wrong on one input, such as the empty text, is so in all its draws.
 _INTEGER_SHARE = 0.1
+_ROUNDED_SHARE = 0.015
 
 
 class GoldenInputs(Protocol):
@@ -136,11 +138,12 @@ class Golden:
         if flaw:
             return [f"{variant}: on golden vectors, {flaw}"]
         gaps = differences(answers, reference)
-        name = "max_exact_difference" if variant in EXACT_VARIANTS else "max_golden_difference"
+        name, share = "max_golden_difference", _INTEGER_SHARE if answers.step else _ROUNDED_SHARE
+        if variant in EXACT_VARIANTS:
+            name, share = "max_exact_difference", 0.0
         limit = getattr(budget, name)
         worst = int(gaps.argmax())
-        tolerated = _INTEGER_SHARE * len(gaps) if answers.step else 0
-        if gaps[worst] <= limit or int(np.sum(gaps > limit)) <= tolerated:
+        if int(np.sum(gaps > limit)) <= share * len(gaps):
             return []
         what = self.inputs.describe(worst)
         return [

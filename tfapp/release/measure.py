@@ -108,24 +108,30 @@ def measure(
     answers, probabilities, attacked = _run(model, probe, variants, stage, write, send)
 
     rows, total = len(split), len(features)
-    candidates = [answer.rows(range(rows, total)) for answer in answers.values()]
-    steady = (rows + choose_steady(probabilities[rows:], candidates, draws=_DRAWS)).tolist()
+    beside = {name: answer.rows(range(rows, total)) for name, answer in answers.items()}
+    steady = choose_steady(probabilities[rows:], beside.values(), draws=_DRAWS).tolist()
     reference = Reference(probabilities[:rows], split.labels, tuple(model.classes), float(model.temperature))
-    golden = Golden(
-        feature=preprocessor.feature_name,
-        tensor_endpoint=preprocessor.tensor_endpoint,
-        classes=tuple(model.classes),
-        temperature=float(model.temperature),
-        tensors=tuple(model.input),
-        inputs=kind.observe(preprocessor, probe, steady),
-        probabilities=probabilities[steady],
-    )
+
+    def vectors(chosen: Sequence[int]) -> Golden:
+        places = [rows + row for row in chosen]
+        return Golden(
+            feature=preprocessor.feature_name,
+            tensor_endpoint=preprocessor.tensor_endpoint,
+            classes=tuple(model.classes),
+            temperature=float(model.temperature),
+            tensors=tuple(model.input),
+            inputs=kind.observe(preprocessor, probe, places),
+            probabilities=probabilities[places],
+        )
+
+    # All that was drawn is judged: those that are kept were chosen because artifacts do well on them.
+    everything, golden = vectors(range(total - rows)), vectors(steady)
     judgements: dict[str, Judgement] = {}
     for name in variants:
         judged = judge(name, answers[name].rows(range(rows)), reference, budget)
-        beside = answers[name].rows(steady)
         if answers[name].error is None:
-            judged = replace(judged, reasons=(*judged.reasons, *golden.judge(name, beside, budget)))
+            wrong = everything.judge(name, beside[name], budget)
+            judged = replace(judged, reasons=(*judged.reasons, *wrong))
         if attacked is not None:
             judged = replace(judged, reasons=(*judged.reasons, *attacked.reasons(name, budget)))
         if judged.agreement is not None and judged.scale is None:
@@ -136,7 +142,7 @@ def measure(
                 rows,
             )
         judgements[name] = judged
-        golden.record(name, beside)
+        golden.record(name, beside[name].rows(steady))
     golden.save(stage.release / GOLDEN_FILE)
 
     reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
