@@ -206,11 +206,14 @@ def _config(best: tuple[int, int], rows: Sequence[Measured], parameters: Any) ->
     parameters.max_batch_size.value = size
     if not parameters.HasField("max_enqueued_batches"):
         parameters.max_enqueued_batches.value = _ENQUEUED
-    # TF Serving refuses sizes beyond the largest, and a list that does not end with it.
+    # TF Serving refuses sizes beyond the largest, and a list that does not end with it; only where it splits
+    # large batches is it max_execution_batch_size.
     if parameters.HasField("max_execution_batch_size"):
-        size = parameters.max_execution_batch_size.value = min(
+        executed = parameters.max_execution_batch_size.value = min(
             size, parameters.max_execution_batch_size.value
         )
+        if parameters.enable_large_batch_splitting.value:
+            size = executed
     if parameters.allowed_batch_sizes:
         smaller = [allowed for allowed in parameters.allowed_batch_sizes if allowed < size]
         parameters.allowed_batch_sizes[:] = [*smaller, size]
