@@ -24,7 +24,7 @@ from tfapp.asset_packages import download, open_members
 from tfapp.asset_registry import ASSETS, Asset
 from tfapp.errors import AssetError, writing_problem
 
-__all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "find_cached", "is_cached"]
+__all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "find_cached", "is_cached", "read_pinned"]
 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
@@ -103,6 +103,36 @@ def fetch(asset: Asset) -> Path:
             f"{cure} or set TFAPP_CACHE to another folder."
         ) from error
     return folder
+
+
+def read_pinned(asset: Asset, folder: str | Path, name: str) -> bytes:
+    """Reads a member that is passed on to others; what it returns is what was checked.
+
+    `fetch` and `find_cached` may have looked at the file hours ago.
+
+    Args:
+        asset: The asset.
+        folder: Where it is unpacked.
+        name: One of the members in ``asset.pinned``.
+
+    Returns:
+        The member's content.
+
+    Raises:
+        AssetError: If it cannot be read, or its sha256 is not the pinned one.
+    """
+    path = Path(folder) / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+    else:
+        if hashlib.sha256(content).hexdigest() == dict(asset.pinned)[name]:
+            return content
+        problem = "has another sha256 than the pinned one"
+    raise AssetError(
+        f"{path}: {problem}; `tfapp presets fetch {asset.name}` fetches it again. Look who may write there."
+    )
 
 
 def _folder(asset: Asset) -> Path:

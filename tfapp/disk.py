@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +21,8 @@ from tfapp.errors import OutputError, TfappError, writing_problem
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 # Of Linux's renameat2: paths relative to the current folder, and not over another.
 _HERE, _NOREPLACE = -100, 1
+# Longer than a file of a few kilobytes is being written.
+_UNFINISHED_SECONDS = 600
 _FREE = "free some space or choose another folder"
 
 
@@ -108,6 +112,23 @@ def replace_file(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Removes what `replace_file` left when its process was killed, but nothing that may still be written.
+
+    What cannot be removed stays: nobody reads it.
+
+    Args:
+        folder: An existing folder.
+        names: Names of the files that are written there.
+    """
+    latest = time.time() - _UNFINISHED_SECONDS
+    for name in names:
+        for path in folder.glob(f".{glob.escape(name)}-{'[0-9a-f]' * 8}"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < latest:
+                    path.unlink()
 
 
 def rename_new(source: Path, target: Path) -> bool:

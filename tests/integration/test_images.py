@@ -335,11 +335,16 @@ def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trai
             assert page.run("document.getElementById('answer').textContent") == name.split(".")[0]
             shown = page.run("document.querySelector('.bar .value').textContent")
             assert float(shown.removesuffix(" %")) == pytest.approx(100 * probabilities.max(), abs=0.06)
+        assert not page.run("document.getElementById('preview').hidden")
         page.run(
             "document.dispatchEvent(Object.assign(new Event('drop', { cancelable: true }), "
             "{ dataTransfer: { files: [new File(['no picture'], 'x.png')] } }))"
         )
         page.wait("document.getElementById('status').textContent.includes('no picture that the browser can')")
+        # Neither what is refused is shown, nor the answer to the one before it.
+        for name in ("preview", "result"):
+            assert page.run(f"document.getElementById('{name}').hidden")
+        assert page.run("document.getElementById('repeat').disabled")
         for variant in variants:
             page = browser.open(f"{address}web/?variant={variant}", width=390, height=844)
             page.wait(ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -228,11 +229,13 @@ def test_versions_without_a_saved_model_are_not_served(versions):
 
 def test_what_a_killed_export_left_half_written_is_removed(versions):
     directory = versions(1)
-    (directory / "serving").mkdir()
-    left = directory / "serving" / ".models.config-0123abcd"
-    left.write_text("model_config_list {")
-    write_serving_bundle(directory)
-    assert not left.exists()
+    names = {path.name for path in write_serving_bundle(directory).iterdir()}
+    for name in names:
+        left = directory / "serving" / f".{name}-0123abcd"
+        left.write_text("model_config_list {")
+        os.utime(left, (0, 0))
+    versions(2)
+    assert {path.name for path in write_serving_bundle(directory).iterdir()} == names
 
 
 def test_a_file_that_cannot_be_read_is_left_and_named(versions):

@@ -23,6 +23,14 @@ WITHOUT_RELAXED_SIMD = """{
 }"""
 
 WITHOUT_PAUSE = "{ const real = setTimeout; globalThis.setTimeout = (work) => real(work, 0); }"
+WITHOUT_FRAMES_AND_DYNAMIC = """{
+  const real = fetch;
+  const until = (signal) =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  globalThis.fetch = (path, options) =>
+    path.includes("dynamic") ? until(options.signal) : real(path, options);
+  globalThis.requestAnimationFrame = () => 0;
+}"""
 
 
 @pytest.fixture(scope="module", params=["truncate", "windows"])
@@ -57,6 +65,15 @@ def open_page(browser, address, **options):
     page = browser.open(address, **options)
     wait_until_ready(page)
     return page
+
+
+def choose_variant(page, variant):
+    page.run(
+        "{ const chosen = document.getElementById('variant'); "
+        f"chosen.value = '{variant}'; chosen.dispatchEvent(new Event('change')); }}"
+    )
+    page.wait(f"document.getElementById('facts').textContent.startsWith('model-{variant}.tflite')")
+    wait_until_ready(page)
 
 
 def type_text(page, text):
@@ -135,12 +152,7 @@ def test_the_speed_is_measured_and_the_variant_can_be_changed(browser, server):
     wait_until_ready(page)
     assert page.run("document.getElementById('status').className").split() == ["status"]
     page.wait("document.getElementById('result').hidden")
-    page.run(
-        "{ const chosen = document.getElementById('variant'); "
-        "chosen.value = 'float32'; chosen.dispatchEvent(new Event('change')); }"
-    )
-    page.wait("document.getElementById('facts').textContent.startsWith('model-float32.tflite')")
-    wait_until_ready(page)
+    choose_variant(page, "float32")
     assert page.run("document.getElementById('speed').textContent") == ""
     found = self_check(page)
     assert found["agree"] + found["ties"] == 50
@@ -167,7 +179,24 @@ def test_what_is_missing_is_said(browser, released, tmp_path):
     with static_server(edge) as address:
         page = open_page(browser, f"{address}web/")
         assert "../model-dynamic.tflite cannot be loaded: 404" in page.run("document.body.innerText")
+        choose_variant(page, "float32")
+        assert type_text(page, "good film")
+        (edge / "web" / "litert" / "index.js").write_text(
+            "export const loadLiteRt = () => { throw new Error('no WebAssembly'); }, loadAndCompile = null, "
+            "supportsFeature = null, Tensor = null;"
+        )
+        page = browser.open(f"{address}web/")
+        page.wait("document.documentElement.dataset.state === 'failed'")
+        assert "no WebAssembly" in page.run("document.body.innerText")
         assert page.run("document.getElementById('page').hidden")
+
+
+def test_what_never_comes_does_not_hold_up_the_rest(browser, server):
+    page = browser.open(f"{server}web/", before=WITHOUT_FRAMES_AND_DYNAMIC)
+    page.wait("!document.getElementById('page').hidden && !document.getElementById('variant').disabled")
+    choose_variant(page, "float32")
+    assert type_text(page, "good film")
+    assert page.run("document.getElementById('status').textContent") == ""
 
 
 def test_names_are_shown_as_they_are_and_fit_a_phone(browser, released, tmp_path):

@@ -16,13 +16,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import grpc
+import httpx2
 import pytest
 from model_servers import BREAKS, CLASSES, DRIP, RESET, Script, breaking_grpc_server, grpc_server, http_server
 
 from tfapp.errors import ConfigError, DataError, ServingError
 from tfapp.serving import AsyncClient, Client, Prediction
-from tfapp.serving.client import base
-from tfapp.serving.client.exchange import Exchange, _delay
+from tfapp.serving.client import base, rest
+from tfapp.serving.client.exchange import Call, Exchange, _delay
 from tfapp.serving.client.target import make_target
 
 GOOD = Prediction("good", {"bad": 0.25, "good": 0.75})
@@ -138,6 +139,26 @@ def test_a_busy_server_is_asked_again_and_then_given_up(protocol):
         assert len(script.seen) == 6
         with pytest.raises(ServingError, match="is busy: "):
             client(url, retries=0).predict(["good"])
+
+
+@pytest.mark.parametrize(
+    "reason", ["connection failure", "remote connection failure", "connection termination"]
+)
+def test_a_proxy_that_reached_no_server_is_asked_again_over_grpc_and_after_any_503(reason):
+    words = f"upstream connect error or disconnect/reset before headers. reset reason: {reason}"
+    script = Script((503, words))
+    with http_server(script) as url, client(url) as ours:
+        assert ours.predict(["good"]) == [GOOD]
+    script = Script((grpc.StatusCode.UNAVAILABLE, words))
+    with grpc_server(script) as url, client(url) as ours:
+        if reason.endswith("termination"):
+            with pytest.raises(ServingError, match="it was not asked again"):
+                ours.predict(["good"])
+            return
+        assert ours.predict(["good"]) == [GOOD]
+        script.failures = [(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")] * 2
+        with pytest.raises(ServingError, match=r"cannot be reached, asked 2 times: .*no healthy upstream"):
+            client(url, retries=1).predict(["good"])
 
 
 @pytest.mark.parametrize(("status", "dated"), [(429, False), (503, True)])
@@ -263,6 +284,30 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(ask):
         pytest.raises(ServingError, match=r"has not answered within 0\.5 s"),
     ):
         ask(url, timeout=0.5)
+
+
+def test_each_step_of_a_request_has_the_time_that_the_steps_before_it_have_left(monkeypatch):
+    now, found = [100.0], []
+
+    def answer(request):
+        limits = request.extensions["timeout"]
+        for step, moment in (("pool", 100.0), ("connect", 103.0), ("write", 104.0), ("read", 109.5)):
+            now[0] = moment
+            found.append(limits.get(step))
+        now[0] = 111.0
+        assert 0 < limits.get("read") < 0.01
+        return httpx2.Response(200, content=b"{}")
+
+    monkeypatch.setattr(rest.time, "monotonic", lambda: now[0])
+    target = make_target(
+        "http://x", "reviews", version=None, token=None, ca_file=None, cert_file=None, key_file=None
+    )
+    transport = rest.RestTransport(target, 1)
+    transport.close()
+    transport._client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    failure = transport.send(Call("metadata"), 10.0)
+    assert found == [10.0, 7.0, 6.0, 0.5]
+    assert (failure.kind, failure.message) == ("late", "its answer had not ended")
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])

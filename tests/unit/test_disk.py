@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tfapp.disk import locked, try_lock, writing
+from tfapp.disk import locked, remove_unfinished, replace_file, try_lock, writing
 from tfapp.errors import OutputError
 
 
@@ -22,6 +22,29 @@ def test_a_folder_is_locked_once_and_free_again(tmp_path):
 def test_readers_share_a_folder_and_keep_writers_out(tmp_path):
     with locked(tmp_path, shared=True), locked(tmp_path, shared=True):
         assert try_lock(tmp_path) is None
+
+
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path, monkeypatch):
+    def killed(*_):
+        (temporary,) = tmp_path.iterdir()
+        temporaries.append(temporary.name)
+        raise KeyboardInterrupt
+
+    temporaries = []
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", killed)
+        patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            replace_file(tmp_path / "a[b].json", "{}")
+    for name in (".a[b].json-user.txt", ".c.json-0123abcd", "a[b].json", ".a[b].json-old"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    before = {path.name for path in tmp_path.iterdir()}
+    remove_unfinished(tmp_path, ["a[b].json"])
+    assert {path.name for path in tmp_path.iterdir()} == before
+    os.utime(tmp_path / temporaries[0], (0, 0))
+    remove_unfinished(tmp_path, ["a[b].json"])
+    assert {path.name for path in tmp_path.iterdir()} == before - set(temporaries)
 
 
 @pytest.mark.parametrize(

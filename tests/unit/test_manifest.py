@@ -173,7 +173,16 @@ def test_an_artifact_stands_once_and_in_its_place(tmp_path, content, verdict):
 
 
 @pytest.mark.parametrize(
-    "name", ["edge/model-int8.tflite", "edge/other.TFLITE", "saved_model.pb", "onnx/model.onnx", "a/b.keras"]
+    "name",
+    [
+        "edge/model-int8.tflite",
+        "edge/other.TFLITE",
+        "saved_model.pb",
+        "saved_model.pbtxt",
+        "saved_model.cpb",
+        "onnx/model.onnx",
+        "a/b.keras",
+    ],
 )
 def test_a_model_that_nobody_would_run_is_not_vouched_for(tmp_path, content, name):
     with pytest.raises(ReleaseError, match=f"'{name}' is a model that no artifact is"):

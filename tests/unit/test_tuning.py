@@ -102,6 +102,20 @@ def test_fields_that_are_not_measured_stay_as_the_user_has_them(release, servers
     assert (list(found.allowed_batch_sizes), found.max_execution_batch_size.value) == ([1, 2], 2)
 
 
+@pytest.mark.parametrize(("splitting", "allowed"), [("false", [1, 2]), ("true", [1])])
+def test_allowed_sizes_end_with_the_size_of_what_is_executed(release, servers, splitting, allowed):
+    path = release.parent / "serving" / "batching.config"
+    path.parent.mkdir()
+    path.write_text(
+        "allowed_batch_sizes: [1, 8] max_execution_batch_size { value: 1 } "
+        f"enable_large_batch_splitting {{ value: {splitting} }}"
+    )
+    tune(release)
+    found = read_config(path, BatchingParameters())
+    assert (found.max_batch_size.value, found.max_execution_batch_size.value) == (2, 1)
+    assert list(found.allowed_batch_sizes) == allowed
+
+
 def test_a_config_that_cannot_be_read_is_said_before_anything_is_measured(release, servers):
     path = release.parent / "serving" / "batching.config"
     path.parent.mkdir()

@@ -5,9 +5,11 @@ import gzip
 import hashlib
 import html.parser
 import json
+import os
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -334,6 +336,15 @@ def runtime(tmp_path):
     return folder
 
 
+@pytest.fixture
+def pinned_runtime(runtime, monkeypatch):
+    """These files, as if they were what is pinned."""
+    asset = ASSETS["litertjs"]
+    pinned = [(name, hashlib.sha256((runtime / name).read_bytes()).hexdigest()) for name, _ in asset.pinned]
+    monkeypatch.setitem(ASSETS, "litertjs", replace(asset, pinned=tuple(pinned)))
+    return runtime
+
+
 def write_model(folder, variant, *, quantization=None):
     """Writes a .tflite file that says what its answer is like, and has nothing else."""
     answer = schema.TensorT()
@@ -352,12 +363,13 @@ def write_model(folder, variant, *, quantization=None):
     (folder / f"model-{variant}.tflite").write_bytes(bytes(builder.Output()))
 
 
-def test_a_page_says_what_it_runs_and_brings_all_that_it_needs(tiny_classifier, runtime, tmp_path):
+def test_a_page_says_what_it_runs_and_brings_all_that_it_needs(tiny_classifier, pinned_runtime, tmp_path):
     edge = tmp_path / "release" / "edge"
     for variant in ("float32", "dynamic"):
         write_model(edge, variant)
+    variants = ["keras", "float32", "dynamic"]
     page = export_web_page(
-        tiny_classifier, edge.parent, name="tiny", runtime=runtime, variants=["keras", "float32", "dynamic"]
+        tiny_classifier, edge.parent, name="tiny", runtime=pinned_runtime, variants=variants
     )
     assert page == edge / "web"
     settings = json.loads((page / "settings.json").read_text(encoding="utf-8"))
@@ -373,19 +385,36 @@ def test_a_page_says_what_it_runs_and_brings_all_that_it_needs(tiny_classifier, 
     brought = {f"{build}{end}" for build in builds for end in (".js", ".wasm.gz")}
     assert names == own | brought | {"settings.json", "litert/index.js"}
     packed = (page / f"{builds[0]}.wasm.gz").read_bytes()
-    assert gzip.decompress(packed) == (runtime / "wasm" / "litert_wasm_internal.wasm").read_bytes()
+    assert gzip.decompress(packed) == (pinned_runtime / "wasm" / "litert_wasm_internal.wasm").read_bytes()
     assert packed[4:8] == bytes(4), "no time is in it: equal runtimes are equal files"
 
 
-def test_integers_come_with_what_a_step_of_them_is_worth(runtime, tmp_path):
+def test_integers_come_with_what_a_step_of_them_is_worth(pinned_runtime, tmp_path):
     write_model(tmp_path / "edge", "int8", quantization=(1 / 256, 3))
     model = SimpleNamespace(classes=("a", "b"), preprocessor=ImageDecoder((32, 48), aspect="pad"))
-    page = export_web_page(model, tmp_path, name="grey", runtime=runtime, variants=["int8"])
+    page = export_web_page(model, tmp_path, name="grey", runtime=pinned_runtime, variants=["int8"])
     settings = json.loads((page / "settings.json").read_text(encoding="utf-8"))
     (entry,) = settings["variants"]
     assert (entry["step"], entry["zero"]) == (1 / 256, 3)
     assert settings["preprocessor"]["image_size"] == [32, 48]
     assert (settings["feature"], settings["preprocessor"]["aspect"]) == ("image_bytes", "pad")
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ASSETS["litertjs"].pinned])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_runtime_that_is_changed_after_it_was_found_is_not_copied(
+    tiny_classifier, pinned_runtime, tmp_path, name, gone
+):
+    write_model(tmp_path / "edge", "float32")
+    path = pinned_runtime / name
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.unlink()
+    if not gone:
+        path.write_bytes(b"!" + content[1:])
+        os.utime(path, ns=times)
+    words = "cannot be read" if gone else "has another sha256 than the pinned one"
+    with pytest.raises(AssetError, match=rf"{name}: {words}.*; `tfapp presets fetch litertjs`"):
+        export_web_page(tiny_classifier, tmp_path, name="tiny", runtime=pinned_runtime, variants=["float32"])
 
 
 def test_a_page_without_a_variant_for_browsers_is_refused(tiny_classifier, runtime, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from tfapp.assets import ASSETS, read_pinned
 from tfapp.errors import ConfigError
 
 _SOURCES = Path(__file__).with_name("web")
@@ -32,7 +33,7 @@ def export_web_page(
         model: A classifier that carries its preprocessor.
         directory: The release's folder, with ``edge/`` in it.
         name: What the page is called.
-        runtime: The folder of the asset ``litertjs``.
+        runtime: The folder of the asset ``litertjs``; each file is checked again as it is copied.
         variants: The variants that there are; those that a browser can run are offered.
 
     Returns:
@@ -40,6 +41,7 @@ def export_web_page(
 
     Raises:
         ConfigError: When a browser can run none of them.
+        AssetError: When a file of the runtime is not the pinned one.
     """
     edge = Path(directory) / "edge"
     page = edge / "web"
@@ -84,10 +86,11 @@ def _answer_scale(content: bytes) -> tuple[float, int]:
 
 
 def _copy_runtime(source: Path, target: Path) -> None:
-    shutil.copyfile(source / _RUNTIME, target / Path(_RUNTIME).name)
+    asset = ASSETS["litertjs"]
+    for name in (_RUNTIME, *(f"{build}.js" for build in _BUILDS)):
+        (target / Path(name).name).write_bytes(read_pinned(asset, source, name))
     for build in _BUILDS:
-        place = target / Path(build).name
-        shutil.copyfile(source / f"{build}.js", place.with_suffix(".js"))
-        content = (source / f"{build}.wasm").read_bytes()
+        content = read_pinned(asset, source, f"{build}.wasm")
         # Without a time, equal contents are equal files.
-        place.with_suffix(".wasm.gz").write_bytes(gzip.compress(content, 6, mtime=0))
+        packed = gzip.compress(content, 6, mtime=0)
+        (target / f"{Path(build).name}.wasm.gz").write_bytes(packed)

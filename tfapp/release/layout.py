@@ -10,6 +10,8 @@ GOLDEN_FILE = "edge/golden.json"
 
 _PLACES = {"saved_model": ".", "keras": "keras/model.keras", "onnx": "onnx/model.onnx"}
 _MODEL_ENDINGS = (".keras", ".onnx", ".tflite")
+# TensorFlow loads a SavedModel from any of these.
+_SAVED_MODELS = (SAVED_MODEL, "saved_model.pbtxt", "saved_model.cpb")
 
 
 def artifact_path(variant: str) -> str:
@@ -47,4 +49,4 @@ def is_model_file(name: str) -> bool:
         True for every `artifact_file`, and for others of their kinds.
     """
     path = PurePosixPath(name.casefold())
-    return path.name == SAVED_MODEL or path.suffix in _MODEL_ENDINGS
+    return path.name in _SAVED_MODELS or path.suffix in _MODEL_ENDINGS

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from tfapp.disk import locked, replace_file, writing
+from tfapp.disk import locked, remove_unfinished, replace_file, writing
 from tfapp.release.golden import Golden
 from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.manifest import read_manifest
@@ -74,8 +74,7 @@ def write_serving_bundle(directory: str | Path) -> Path | None:
         newest = versions[servable[-1]]
         image = image_of(read_manifest(newest)["libraries"].get("tensorflow", ""))
         folder.mkdir(exist_ok=True)
-        for left in folder.glob(f".{MODELS_FILE}-*"):  # by an export that was killed while it wrote
-            left.unlink()
+        remove_unfinished(folder, (MODELS_FILE, BATCHING_FILE, MONITORING_FILE, COMPOSE_FILE))
         path, config = folder / MODELS_FILE, ModelServerConfig()
         if path.exists():
             read_config(path, config)

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from google.protobuf import text_format
 
-from tfapp.disk import replace_file, writing
+from tfapp.disk import remove_unfinished, replace_file, writing
 from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.layout import GOLDEN_FILE
@@ -36,6 +36,7 @@ CONNECTIONS = (1, 4, 16, 64)
 _NEAR = 0.03
 _START_SECONDS, _END_SECONDS = 300.0, 60.0
 _ENQUEUED = 1024
+_TUNING_FILE = "tuning.json"
 _SERVING = re.compile(r"^Serving version \d+ at http://[^ ]*:(\d+)/")
 _logger = logging.getLogger(__name__)
 
@@ -148,8 +149,9 @@ def tune_serving(
     path = folder / BATCHING_FILE
     with writing(folder):
         folder.mkdir(exist_ok=True)
+        remove_unfinished(folder, (BATCHING_FILE, _TUNING_FILE))
         replace_file(path, _config(best, rows, parameters))
-        replace_file(folder / "tuning.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        replace_file(folder / _TUNING_FILE, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return Tuned(*best, tuple(rows), path)
 
 
@@ -204,11 +206,14 @@ def _config(best: tuple[int, int], rows: Sequence[Measured], parameters: Any) ->
     parameters.max_batch_size.value = size
     if not parameters.HasField("max_enqueued_batches"):
         parameters.max_enqueued_batches.value = _ENQUEUED
-    # TF Serving refuses sizes beyond the largest, and a list that does not end with it.
+    # TF Serving refuses sizes beyond the largest, and a list that does not end with it; only where it splits
+    # large batches is it max_execution_batch_size.
     if parameters.HasField("max_execution_batch_size"):
-        size = parameters.max_execution_batch_size.value = min(
+        executed = parameters.max_execution_batch_size.value = min(
             size, parameters.max_execution_batch_size.value
         )
+        if parameters.enable_large_batch_splitting.value:
+            size = executed
     if parameters.allowed_batch_sizes:
         smaller = [allowed for allowed in parameters.allowed_batch_sizes if allowed < size]
         parameters.allowed_batch_sizes[:] = [*smaller, size]

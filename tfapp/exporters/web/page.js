@@ -7,6 +7,7 @@ import { inTurn } from "./turns.js";
 const SHOWN = 8;
 const REPEATS = 50;
 const TYPING_PAUSE = 250;
+const LONGEST_FRAME = 100;
 
 const state = {
   settings: null,
@@ -17,14 +18,19 @@ const state = {
   asked: 0,
   all: false, // whether every class is shown
   running: 0,
-  held: false,
+  held: 0, // how many tasks keep others from being started
+  loading: null, // what ends the loading of a model
 };
 const element = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 const milliseconds = (value) => `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ms`;
 
-/** Lets the browser show what has changed before the next computation holds it up. */
-const shown = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+/** Lets the browser show what has changed before the next computation holds it up; in the background it does not. */
+const shown = () =>
+  new Promise((resolve) => {
+    requestAnimationFrame(() => setTimeout(resolve));
+    setTimeout(resolve, LONGEST_FRAME);
+  });
 
 function say(text, kind = "") {
   element("status").textContent = text;
@@ -33,28 +39,35 @@ function say(text, kind = "") {
 
 function refresh() {
   document.documentElement.dataset.state = state.running ? "busy" : "ready";
-  element("variant").disabled = state.held;
-  element("check").disabled = state.held || state.classifier === null;
-  element("repeat").disabled = state.held || state.classifier === null || state.prepared === null;
+  element("variant").disabled = state.held > 0 && state.loading === null;
+  element("check").disabled = state.held > 0 || state.classifier === null;
+  element("repeat").disabled = state.held > 0 || state.classifier === null || state.prepared === null;
 }
 
 /**
- * Does something that takes a while when its turn comes, and shows what goes wrong; `holds` keeps other tasks
- * than classifying from being started.
+ * Does something that takes a while when its turn comes; `holds` keeps other tasks than classifying from being
+ * started.
  */
-async function task(work, { holds = false } = {}) {
+async function busy(work, { holds }) {
   state.running += 1;
-  state.held ||= holds;
+  state.held += Number(holds);
   refresh();
   try {
     await inTurn(work);
+  } finally {
+    state.running -= 1;
+    state.held -= Number(holds);
+    refresh();
+  }
+}
+
+/** The same, and what goes wrong is shown. */
+async function task(work, { holds = false } = {}) {
+  try {
+    await busy(work, { holds });
   } catch (error) {
     console.error(error);
     say(error.message, "bad");
-  } finally {
-    state.running -= 1;
-    if (holds) state.held = false;
-    refresh();
   }
 }
 
@@ -103,9 +116,21 @@ function wordTiming(preparing, answering) {
     `${what}: ${milliseconds(preparing)} ${how}, ${milliseconds(answering)} for the model.`;
 }
 
+/** Shows a picture, which has the browser decode it; null for none. */
+function showPicture(file) {
+  const preview = element("preview");
+  URL.revokeObjectURL(preview.src);
+  preview.removeAttribute("src");
+  if (file) preview.src = URL.createObjectURL(file);
+  preview.alt = file?.name ? `The chosen picture, ${file.name}` : "The chosen picture";
+  preview.hidden = file === null;
+  element("drop").classList.toggle("filled", file !== null);
+}
+
 function showNothing() {
   state.prepared = null;
   element("result").hidden = true;
+  showPicture(null);
   refresh();
 }
 
@@ -125,16 +150,23 @@ async function classify() {
       return;
     }
     await shown();
-    const started = performance.now();
-    const prepared = await classifier.prepare(feature);
-    const ready = performance.now();
-    const probabilities = await classifier.answer(prepared);
-    const done = performance.now();
-    if (number !== state.asked) return;
-    state.prepared = prepared;
-    showAnswer(probabilities);
-    wordTiming(ready - started, done - ready);
-    say("");
+    try {
+      const started = performance.now();
+      const prepared = await classifier.prepare(feature);
+      const ready = performance.now();
+      const probabilities = await classifier.answer(prepared);
+      const done = performance.now();
+      if (number !== state.asked) return;
+      state.prepared = prepared;
+      // Not before: a picture that is too large is refused by what its header says.
+      if (feature instanceof Blob) showPicture(feature);
+      showAnswer(probabilities);
+      wordTiming(ready - started, done - ready);
+      say("");
+    } catch (error) {
+      showNothing();
+      throw error;
+    }
   });
 }
 
@@ -193,9 +225,14 @@ async function loadVariant(entry) {
   element("speed").textContent = element("verdict").textContent = "";
   element("verdict").className = "";
   const total = megabytes(entry.bytes);
-  state.classifier = await Classifier.load(state.settings, entry, (count) => {
-    say(`Loading the model: ${megabytes(count)} of ${total} MB`);
-  });
+  const onBytes = (count) => say(`Loading the model: ${megabytes(count)} of ${total} MB`);
+  state.loading = new AbortController();
+  refresh();
+  try {
+    state.classifier = await Classifier.load(state.settings, entry, { onBytes, signal: state.loading.signal });
+  } finally {
+    state.loading = null;
+  }
   element("facts").textContent = `${entry.path}, ${total} MB, LiteRT.js in WebAssembly (${state.build}), one thread`;
   say("");
 }
@@ -219,12 +256,6 @@ function watchText() {
 function takePicture(file) {
   if (!file) return;
   state.feature = file;
-  const preview = element("preview");
-  URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(file);
-  preview.alt = file.name ? `The chosen picture, ${file.name}` : "The chosen picture";
-  preview.hidden = false;
-  element("drop").classList.add("filled");
   classify();
 }
 
@@ -260,6 +291,7 @@ function chooseVariant() {
   select.value = entry.variant;
   select.addEventListener("change", async () => {
     const next = variants.find(({ variant }) => variant === select.value);
+    state.loading?.abort(new Error("another model was chosen"));
     await task(() => loadVariant(next), { holds: true });
     await classify();
   });
@@ -277,15 +309,10 @@ async function start() {
   const entry = chooseVariant();
   element("repeat").addEventListener("click", () => task(repeat, { holds: true }));
   element("check").addEventListener("click", () => task(check, { holds: true }));
-  await task(
-    async () => {
-      say("Loading the runtime");
-      state.build = await startRuntime();
-      await loadVariant(entry);
-      element("page").hidden = false;
-    },
-    { holds: true },
-  );
+  say("Loading the runtime");
+  await busy(async () => (state.build = await startRuntime()), { holds: true });
+  element("page").hidden = false;
+  await task(() => loadVariant(entry), { holds: true });
   await classify();
 }
 

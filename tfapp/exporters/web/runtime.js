@@ -8,9 +8,9 @@ import { averaged, WordPiece } from "./wordpiece.js";
 const RELEASE = "../";
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
 
-/** Fetches a file and tells how many bytes of it have come. */
-async function bytesOf(path, onBytes) {
-  const response = await fetch(path);
+/** Fetches a file and tells how many bytes of it have come; `signal` ends it. */
+async function bytesOf(path, { onBytes, signal }) {
+  const response = await fetch(path, { signal });
   if (!response.ok) throw new Error(`${path} cannot be loaded: ${response.status} ${response.statusText}`);
   const parts = [];
   let count = 0;
@@ -34,8 +34,8 @@ export async function json(path) {
 
 /** Inputs of a text classifier. */
 class Texts {
-  static async load(settings) {
-    const response = await fetch(`${RELEASE}vocab.txt`);
+  static async load(settings, { signal }) {
+    const response = await fetch(`${RELEASE}vocab.txt`, { signal });
     if (!response.ok) throw new Error(`vocab.txt cannot be loaded: ${response.status} ${response.statusText}`);
     const pieces = (await response.text()).split("\n");
     return new Texts(new WordPiece(pieces.slice(0, -1), settings));
@@ -78,9 +78,9 @@ export async function startRuntime() {
 
 /** One variant of the release's model, ready to answer. */
 export class Classifier {
-  static async load(settings, entry, onBytes) {
-    const inputs = await KINDS[settings.feature].load(settings.preprocessor);
-    const content = await bytesOf(RELEASE + entry.path, onBytes);
+  static async load(settings, entry, { onBytes, signal }) {
+    const inputs = await KINDS[settings.feature].load(settings.preprocessor, { signal });
+    const content = await bytesOf(RELEASE + entry.path, { onBytes, signal });
     const model = await loadAndCompile(content, { accelerator: "wasm" });
     const classifier = new Classifier(settings, entry, inputs, model);
     await classifier.warmUp();

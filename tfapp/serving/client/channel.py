@@ -37,7 +37,16 @@ _KINDS: dict[grpc.StatusCode, Any] = {
 }
 # UNAVAILABLE is also what gRPC itself makes of a connection that broke while the server was at work, and only
 # words tell the two apart. These are said before anything is sent, or computed.
-_UNSENT = ("failed to connect", "errors resolving", "DNS resolution failed")
+_UNSENT = (
+    "failed to connect",
+    "errors resolving",
+    "DNS resolution failed",
+    # Envoy's, in front of the server; "connection termination" is what it says once the request was sent.
+    "no healthy upstream",
+    "reset before headers. reset reason: connection failure",
+    "reset before headers. reset reason: local connection failure",
+    "reset before headers. reset reason: remote connection failure",
+)
 _UNTOUCHED = ("queue to which this task was submitted is full", "the server is shutting down")
 _STREAM_RESET = "RST_STREAM"
 _MOST_WORDS = 1000  # characters of a server's message

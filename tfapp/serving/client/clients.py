@@ -21,8 +21,10 @@ class Client(BaseClient):
 
     A request is sent again, after a pause that grows or that the server names, only where the server was not
     reached, or said that it is busy: HTTP 429 and 503, gRPC RESOURCE_EXHAUSTED, and gRPC UNAVAILABLE where it
-    comes with a time to ask again or in the words of a full queue or of a server that ends. Threads may share
-    a client. It needs no TensorFlow.
+    comes with a time to ask again or in the words of a full queue, of a server that ends, or of a proxy
+    (Envoy's) that reached no server. Every 503 counts, also that of a proxy whose server may have been at
+    work: over REST a request may be computed twice, which changes no answer. Threads may share a client. It
+    needs no TensorFlow.
 
     Args:
         url: ``"http://host:8501"`` for REST, ``"grpc://host:8500"`` for gRPC; ``https`` and ``grpcs`` with
@@ -31,8 +33,11 @@ class Client(BaseClient):
         version: A version's number, a label such as ``"stable"``, or None for the newest that is loaded.
         classes: Names of the classes in their order; when None, the server is asked for them once.
         feature: ``"text"`` or ``"image_bytes"``; when None, the server is asked once.
-        timeout: Seconds for the answer to a request, all attempts together; an answer that goes on coming is
-            given up by then, too.
+        timeout: Seconds for the answer to a request, all attempts together. `AsyncClient` and gRPC keep it.
+            `Client` over REST limits each wait to what was left when its step began (connecting, sending, the
+            answer's head, its body), and gives up a body that still comes by then. One that stalls takes up
+            to twice as long; a server that takes the request or sends the head in drops, a host with several
+            addresses or a slow look-up of its name longer.
         retries: How often a request is sent again at most.
         max_in_flight: Requests under way at once.
         token: A bearer token that the server wants.

@@ -7,7 +7,7 @@ import base64
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -137,6 +137,27 @@ def _options(target: Target, connections: int) -> dict[str, Any]:
     }
 
 
+class _Left(Mapping[str, float]):
+    """The time limits of a request's steps, each asked for as its step begins: what is left by then."""
+
+    _STEPS = ("pool", "connect", "write", "read")
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def __getitem__(self, step: str) -> float:
+        if step not in self._STEPS:
+            raise KeyError(step)
+        # With 0 a socket would not wait at all, which is another error than being late.
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._STEPS)
+
+    def __len__(self) -> int:
+        return len(self._STEPS)
+
+
 class RestTransport:
     """Sends calls and waits for their answers; many threads may use it."""
 
@@ -150,8 +171,9 @@ class RestTransport:
         method, url, content = self._codec.request(call)
         body = bytearray()
         try:
-            # The library's own timeout begins anew with every byte.
-            with self._client.stream(method, url, content=content, timeout=timeout) as response:
+            limits = {"timeout": _Left(deadline)}
+            with self._client.stream(method, url, content=content, extensions=limits) as response:
+                # A limit is asked for once for the body, and holds for each part of it.
                 for part in response.iter_bytes():
                     body += part
                     if time.monotonic() > deadline:
