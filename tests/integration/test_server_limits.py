@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfapp.errors import ReleaseError
 from tfapp.serving.server import Batching, Limits, ServerSettings, json_answers, json_requests
@@ -369,14 +370,14 @@ def test_examples_that_cannot_be_read_are_refused_with_their_place():
 def test_all_bodies_together_are_bounded(served):
     core = served(limits=Limits(body_bytes=200))
     payload = {"instances": ["a good film"]}
-    with core.body() as take:
+    with core.request() as take:
         take(8 * 200 - 10)
         full = predict(core, payload)
         refused, _words = by_grpc(core, "Predict", one_for_all(2, 2).SerializeToString())
     assert (full.status, full.headers["connection"], full.headers["retry-after"]) == (429, "close", "1")
     assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert predict(core, payload).status == 200
-    assert core.body_bytes == 0
+    assert (core.body_bytes, core.requests) == (0, 0)
 
 
 class Context:
@@ -413,9 +414,77 @@ def by_grpc(core, method, message, **metadata):
         return aborted.args
 
 
-def test_connections_and_calls_are_bounded(folder):
-    server = Server(ServerSettings(release=folder, limits=Limits(connections=7)))
-    assert server._web_config().limit_concurrency == 7
+@contextlib.asynccontextmanager
+async def listening(server):
+    """A server that listens in this process."""
+    started = asyncio.Event()
+    running = asyncio.create_task(server.run(started.set))
+    try:
+        waiting = asyncio.create_task(started.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        assert waiting.done()
+        yield
+    finally:
+        server.stop()
+        await running
+
+
+async def begin(server, head, *, length=0):
+    """Opens a connection and sends the head of a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    return reader, writer
+
+
+async def status_of(reader):
+    async with asyncio.timeout(60):
+        return int((await reader.readline()).split()[1])
+
+
+def test_idle_connections_and_watched_health_leave_the_server_to_others(folder, loaded, monkeypatch):
+    """Twenty sockets and streams without a request, with two requests allowed; then three requests."""
+    monkeypatch.setattr(loaded, "close", lambda: None)
+    monkeypatch.setattr(Server, "_load", lambda *_: loaded)
+    server = Server(ServerSettings(folder, port=0, grpc_port=0, limits=Limits(requests=2)))
+    body = b'{"instances": ["x"]}'
+
+    async def ask_all(channel):
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        watches = [health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in idle]
+        for watch in watches:
+            await watch.read()
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        assert (await predict(one_for_all(1, 2), timeout=60)).outputs
+        slow = [await begin(server, f"POST {PREDICT}", length=len(body)) for _ in range(2)]
+        await until(lambda: server.core.requests == 2)
+        refused, _ = await begin(server, f"POST {PREDICT}", length=len(body))
+        assert await status_of(refused) == 429
+        with pytest.raises(grpc.RpcError) as full:
+            await predict(one_for_all(1, 2), timeout=60)
+        assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        health, _ = await begin(server, "GET /healthz")
+        assert await status_of(health) == 200
+        server.stop()  # what was let in is answered, also when its body comes later
+        await until(lambda: server.core.draining)
+        for reader, writer in slow:
+            writer.write(body)
+            assert await status_of(reader) == 200
+        for watch in watches:
+            watch.cancel()
+
+    async def run():
+        async with listening(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            await ask_all(channel)
+
+    asyncio.run(run())
+
+
+def test_a_request_is_refused_at_the_door_of_a_server_that_ends(served):
+    core = served()
+    core.draining = True
+    refused = predict(core, {"instances": ["x"]})
+    assert (refused.status, refused.headers["connection"]) == (503, "close")
+    assert by_grpc(core, "Predict", b"")[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_what_is_large_is_read_and_written_off_the_event_loop(served, monkeypatch):
