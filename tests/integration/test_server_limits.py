@@ -137,8 +137,50 @@ def test_values_are_read_in_slices_and_the_last_stands_for_the_rest():
     np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[:100_000], values)
     np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[100_000:], [99_999] * 20)
     tensor.tensor_shape.dim[0].size = 1 << 23
+    with pytest.raises(RequestError, match="at most 33554432 bytes may be left out: send all values"):
+        array_of(tensor, "ids")
+    tensor.tensor_shape.dim[0].size = 49_999
     with pytest.raises(RequestError, match="100000 values for the shape"):
         array_of(tensor, "ids")
+
+
+def tensor_of(kind, shape, **values):
+    tensor = tensor_pb2.TensorProto(dtype=kind.as_datatype_enum, **values)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        tensor_of(tf.string, [3], string_val=[b"a text"]),
+        tensor_of(tf.string, [2, 2], string_val=[b"a", b"text\0"]),
+        tensor_of(tf.string, [2]),
+        tensor_of(tf.int32, [2, 3]),
+        tensor_of(tf.float32, [2, 2], float_val=[1.5, 2.5]),
+        tensor_of(tf.bool, [], bool_val=[True]),
+        tensor_of(tf.uint8, [0, 4]),
+    ],
+)
+def test_what_a_tensor_leaves_out_is_filled_in_as_tensorflow_does(tensor):
+    expected = tf.io.parse_tensor(tensor.SerializeToString(), tf.dtypes.as_dtype(tensor.dtype))
+    read = array_of(tensor, "it")
+    assert read.shape == tuple(expected.shape)
+    assert read.tolist() == expected.numpy().tolist()
+
+
+def test_one_text_may_stand_for_all_rows_but_not_for_gigabytes(served):
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name = "tiny"
+    message.inputs["text"].CopyFrom(tensor_of(tf.string, [3], string_val=[b"a good film"]))
+    code, answer = by_grpc(served(), "Predict", message.SerializeToString())
+    assert (code, len(answer.outputs["label"].string_val)) == (grpc.StatusCode.OK, 3)
+    large = tensor_of(tf.string, [1024], string_val=[bytes(1 << 16)])
+    with pytest.raises(RequestError, match="at most 33554432 bytes may be left out"):
+        array_of(large, "image_bytes")
+    with pytest.raises(RequestError, match="strings are taken in string_val"):
+        array_of(tensor_of(tf.string, [1], tensor_content=b"x"), "text")
 
 
 @pytest.fixture
