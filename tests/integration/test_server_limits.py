@@ -225,7 +225,9 @@ def numbers(tmp_path):
     """Makes a signature that reads numbers, and counts what it computes by itself."""
     module = Numbers()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
-    with tf.compat.v1.Session(graph=tf.Graph()) as session, ThreadPoolExecutor(2) as alone:
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(tf.compat.v1.Session(graph=tf.Graph()))
+        alone, again = (stack.enter_context(ThreadPoolExecutor(threads)) for threads in (2, 1))
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
 
         def make(**batching):
@@ -234,6 +236,7 @@ def numbers(tmp_path):
                 session,
                 batching=Batching(**batching),
                 alone=alone,
+                again=again,
                 by_length=False,
                 key=str(tmp_path),
             )
@@ -243,14 +246,32 @@ def numbers(tmp_path):
         yield make
 
 
-def test_a_spoiled_batch_does_not_set_all_of_its_requests_free_at_once(numbers):
+def test_what_spoils_a_batch_is_found_by_halves_one_run_at_a_time(numbers):
     signature = numbers(max_batch_size=32, batch_timeout_micros=200_000)
-    texts = [b"none", *(b"%d" % number for number in range(31))]
+    texts, all_wait = [b"none", *(b"%d" % number for number in range(31))], threading.Event()
+    signature._again.submit(all_wait.wait, 60)
     with ThreadPoolExecutor(32) as pool:
         calls = [signature.submit([np.array([text], object)], pool) for text in texts]
+        asyncio.run(until(lambda: len(signature._refused) + sum(call.done() for call in calls) == 32))
+        refused = len(signature._refused)
+        all_wait.set()
     assert isinstance(calls[0].exception(), RequestError)
     assert [call.result()[0][0] for call in calls[1:]] == list(range(31))
-    assert signature._direct.most <= 2
+    assert (sum(signature._direct.rows[:1]), signature._direct.most) == (refused, 1)
+    assert len(signature._direct.rows) <= 1 + 2 * 5
+
+
+def test_batches_that_were_refused_do_not_wait_for_what_is_not_joined(numbers):
+    signature, busy = numbers(max_batch_size=4), threading.Event()
+    for _ in range(2):
+        signature._alone.submit(busy.wait, 60)
+    with ThreadPoolExecutor(1) as pool:
+        call = signature.submit([np.array([b"none"], object)], pool)
+        assert isinstance(call.exception(60), RequestError)
+        more = [np.array([b"%d" % number for number in range(5)], object)]
+        assert signature.submit(more, pool).result(60)[0].tolist() == list(range(5))  # beyond a batch
+    assert not busy.is_set()
+    busy.set()
 
 
 def test_with_batches_of_one_each_row_is_computed_by_itself(served, loaded, numbers, monkeypatch):
