@@ -593,6 +593,7 @@ def test_a_row_that_cannot_be_computed_spoils_no_other_request(tmp_path, by_leng
             session,
             batching=batching,
             alone=ThreadPoolExecutor(1),
+            again=ThreadPoolExecutor(1),
             by_length=by_length,
             key=f"numbers {by_length}",
         )
@@ -623,6 +624,7 @@ def test_strings_are_ordered_back(tmp_path):
             session,
             batching=Batching(max_batch_size=64),
             alone=ThreadPoolExecutor(1),
+            again=ThreadPoolExecutor(1),
             by_length=True,
             key="order",
         )

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from asgi import ask
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfapp.errors import ReleaseError
 from tfapp.serving.server import Batching, Limits, ServerSettings, json_answers, json_requests
@@ -136,8 +137,50 @@ def test_values_are_read_in_slices_and_the_last_stands_for_the_rest():
     np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[:100_000], values)
     np.testing.assert_array_equal(array_of(tensor, "ids").ravel()[100_000:], [99_999] * 20)
     tensor.tensor_shape.dim[0].size = 1 << 23
+    with pytest.raises(RequestError, match="at most 33554432 bytes may be left out: send all values"):
+        array_of(tensor, "ids")
+    tensor.tensor_shape.dim[0].size = 49_999
     with pytest.raises(RequestError, match="100000 values for the shape"):
         array_of(tensor, "ids")
+
+
+def tensor_of(kind, shape, **values):
+    tensor = tensor_pb2.TensorProto(dtype=kind.as_datatype_enum, **values)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        tensor_of(tf.string, [3], string_val=[b"a text"]),
+        tensor_of(tf.string, [2, 2], string_val=[b"a", b"text\0"]),
+        tensor_of(tf.string, [2]),
+        tensor_of(tf.int32, [2, 3]),
+        tensor_of(tf.float32, [2, 2], float_val=[1.5, 2.5]),
+        tensor_of(tf.bool, [], bool_val=[True]),
+        tensor_of(tf.uint8, [0, 4]),
+    ],
+)
+def test_what_a_tensor_leaves_out_is_filled_in_as_tensorflow_does(tensor):
+    expected = tf.io.parse_tensor(tensor.SerializeToString(), tf.dtypes.as_dtype(tensor.dtype))
+    read = array_of(tensor, "it")
+    assert read.shape == tuple(expected.shape)
+    assert read.tolist() == expected.numpy().tolist()
+
+
+def test_one_text_may_stand_for_all_rows_but_not_for_gigabytes(served):
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name = "tiny"
+    message.inputs["text"].CopyFrom(tensor_of(tf.string, [3], string_val=[b"a good film"]))
+    code, answer = by_grpc(served(), "Predict", message.SerializeToString())
+    assert (code, len(answer.outputs["label"].string_val)) == (grpc.StatusCode.OK, 3)
+    large = tensor_of(tf.string, [1024], string_val=[bytes(1 << 16)])
+    with pytest.raises(RequestError, match="at most 33554432 bytes may be left out"):
+        array_of(large, "image_bytes")
+    with pytest.raises(RequestError, match="strings are taken in string_val"):
+        array_of(tensor_of(tf.string, [1], tensor_content=b"x"), "text")
 
 
 @pytest.fixture
@@ -182,7 +225,9 @@ def numbers(tmp_path):
     """Makes a signature that reads numbers, and counts what it computes by itself."""
     module = Numbers()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
-    with tf.compat.v1.Session(graph=tf.Graph()) as session, ThreadPoolExecutor(2) as alone:
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(tf.compat.v1.Session(graph=tf.Graph()))
+        alone, again = (stack.enter_context(ThreadPoolExecutor(threads)) for threads in (2, 1))
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
 
         def make(**batching):
@@ -191,6 +236,7 @@ def numbers(tmp_path):
                 session,
                 batching=Batching(**batching),
                 alone=alone,
+                again=again,
                 by_length=False,
                 key=str(tmp_path),
             )
@@ -200,14 +246,32 @@ def numbers(tmp_path):
         yield make
 
 
-def test_a_spoiled_batch_does_not_set_all_of_its_requests_free_at_once(numbers):
+def test_what_spoils_a_batch_is_found_by_halves_one_run_at_a_time(numbers):
     signature = numbers(max_batch_size=32, batch_timeout_micros=200_000)
-    texts = [b"none", *(b"%d" % number for number in range(31))]
+    texts, all_wait = [b"none", *(b"%d" % number for number in range(31))], threading.Event()
+    signature._again.submit(all_wait.wait, 60)
     with ThreadPoolExecutor(32) as pool:
         calls = [signature.submit([np.array([text], object)], pool) for text in texts]
+        asyncio.run(until(lambda: len(signature._refused) + sum(call.done() for call in calls) == 32))
+        refused = len(signature._refused)
+        all_wait.set()
     assert isinstance(calls[0].exception(), RequestError)
     assert [call.result()[0][0] for call in calls[1:]] == list(range(31))
-    assert signature._direct.most <= 2
+    assert (sum(signature._direct.rows[:1]), signature._direct.most) == (refused, 1)
+    assert len(signature._direct.rows) <= 1 + 2 * 5
+
+
+def test_batches_that_were_refused_do_not_wait_for_what_is_not_joined(numbers):
+    signature, busy = numbers(max_batch_size=4), threading.Event()
+    for _ in range(2):
+        signature._alone.submit(busy.wait, 60)
+    with ThreadPoolExecutor(1) as pool:
+        call = signature.submit([np.array([b"none"], object)], pool)
+        assert isinstance(call.exception(60), RequestError)
+        more = [np.array([b"%d" % number for number in range(5)], object)]
+        assert signature.submit(more, pool).result(60)[0].tolist() == list(range(5))  # beyond a batch
+    assert not busy.is_set()
+    busy.set()
 
 
 def test_with_batches_of_one_each_row_is_computed_by_itself(served, loaded, numbers, monkeypatch):
@@ -369,14 +433,14 @@ def test_examples_that_cannot_be_read_are_refused_with_their_place():
 def test_all_bodies_together_are_bounded(served):
     core = served(limits=Limits(body_bytes=200))
     payload = {"instances": ["a good film"]}
-    with core.body() as take:
+    with core.request() as take:
         take(8 * 200 - 10)
         full = predict(core, payload)
         refused, _words = by_grpc(core, "Predict", one_for_all(2, 2).SerializeToString())
     assert (full.status, full.headers["connection"], full.headers["retry-after"]) == (429, "close", "1")
     assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert predict(core, payload).status == 200
-    assert core.body_bytes == 0
+    assert (core.body_bytes, core.requests) == (0, 0)
 
 
 class Context:
@@ -413,9 +477,77 @@ def by_grpc(core, method, message, **metadata):
         return aborted.args
 
 
-def test_connections_and_calls_are_bounded(folder):
-    server = Server(ServerSettings(release=folder, limits=Limits(connections=7)))
-    assert server._web_config().limit_concurrency == 7
+@contextlib.asynccontextmanager
+async def listening(server):
+    """A server that listens in this process."""
+    started = asyncio.Event()
+    running = asyncio.create_task(server.run(started.set))
+    try:
+        waiting = asyncio.create_task(started.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        assert waiting.done()
+        yield
+    finally:
+        server.stop()
+        await running
+
+
+async def begin(server, head, *, length=0):
+    """Opens a connection and sends the head of a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    return reader, writer
+
+
+async def status_of(reader):
+    async with asyncio.timeout(60):
+        return int((await reader.readline()).split()[1])
+
+
+def test_idle_connections_and_watched_health_leave_the_server_to_others(folder, loaded, monkeypatch):
+    """Twenty sockets and streams without a request, with two requests allowed; then three requests."""
+    monkeypatch.setattr(loaded, "close", lambda: None)
+    monkeypatch.setattr(Server, "_load", lambda *_: loaded)
+    server = Server(ServerSettings(folder, port=0, grpc_port=0, limits=Limits(requests=2)))
+    body = b'{"instances": ["x"]}'
+
+    async def ask_all(channel):
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        watches = [health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in idle]
+        for watch in watches:
+            await watch.read()
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        assert (await predict(one_for_all(1, 2), timeout=60)).outputs
+        slow = [await begin(server, f"POST {PREDICT}", length=len(body)) for _ in range(2)]
+        await until(lambda: server.core.requests == 2)
+        refused, _ = await begin(server, f"POST {PREDICT}", length=len(body))
+        assert await status_of(refused) == 429
+        with pytest.raises(grpc.RpcError) as full:
+            await predict(one_for_all(1, 2), timeout=60)
+        assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        health, _ = await begin(server, "GET /healthz")
+        assert await status_of(health) == 200
+        server.stop()  # what was let in is answered, also when its body comes later
+        await until(lambda: server.core.draining)
+        for reader, writer in slow:
+            writer.write(body)
+            assert await status_of(reader) == 200
+        for watch in watches:
+            watch.cancel()
+
+    async def run():
+        async with listening(server), grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            await ask_all(channel)
+
+    asyncio.run(run())
+
+
+def test_a_request_is_refused_at_the_door_of_a_server_that_ends(served):
+    core = served()
+    core.draining = True
+    refused = predict(core, {"instances": ["x"]})
+    assert (refused.status, refused.headers["connection"]) == (503, "close")
+    assert by_grpc(core, "Predict", b"")[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_what_is_large_is_read_and_written_off_the_event_loop(served, monkeypatch):

@@ -46,6 +46,8 @@ class Core:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self.requests = 0
+        """Requests that are being received or answered."""
         self.waiting = 0
         """Rows that wait or are computed, also those whose answer was given up."""
         self.body_bytes = 0
@@ -138,14 +140,24 @@ class Core:
         return await asyncio.get_running_loop().run_in_executor(self._aside, call, *arguments)
 
     @contextlib.contextmanager
-    def body(self) -> Iterator[Callable[[int], None]]:
-        """Counts the memory of a request's body while the request is received and answered.
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """Lets a request in, and counts it and the memory of its body while it is received and answered.
 
-        All bodies together may take eight times ``body_bytes`` of the limits.
+        What was let in is answered, also when the server is told to end meanwhile. All bodies together may
+        take eight times ``body_bytes`` of the limits.
 
         Yields:
             What is called with the bytes that have come; it raises RequestError when they are too many.
+
+        Raises:
+            RequestError: When the server is ending, or too many requests are open.
         """
+        if self.draining:
+            raise RequestError(Code.UNAVAILABLE, "the server is shutting down")
+        if self.requests >= self.settings.limits.requests:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED, f"{self.requests} requests are in flight already; try again"
+            )
         held = 0
 
         def take(count: int) -> None:
@@ -158,9 +170,11 @@ class Core:
             held += count
             self.body_bytes += count
 
+        self.requests += 1
         try:
             yield take
         finally:
+            self.requests -= 1
             self.body_bytes -= held
 
     def knows(self, authorization: bytes) -> bool:
@@ -200,9 +214,7 @@ class Core:
 
     @contextlib.contextmanager
     def _work(self, model: LoadedModel, rows: int) -> Iterator[Work]:
-        """Lets a request in, and counts it until the last of its computations has ended."""
-        if self.draining:
-            raise RequestError(Code.UNAVAILABLE, "the server is shutting down")
+        """Counts a request's rows until the last of its computations has ended."""
         if self.waiting + rows > self.settings.limits.waiting_rows:
             raise RequestError(
                 Code.RESOURCE_EXHAUSTED,

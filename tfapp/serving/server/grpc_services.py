@@ -206,7 +206,7 @@ class GrpcServices:
             started = time.perf_counter()
             try:
                 self._check_token(context)
-                with self.core.body() as take:
+                with self.core.request() as take:
                     take(len(message))
                     parsed = await self.core.aside(len(message), _parsed, request, message)
                     response, failure = await answer(parsed, context), None

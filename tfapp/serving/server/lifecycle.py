@@ -151,7 +151,6 @@ class Server:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=self.settings.limits.connections,
         )
         server.add_generic_rpc_handlers(GrpcServices(self.core).handlers())
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -180,7 +179,6 @@ class Server:
             log_level="error",
             server_header=False,
             date_header=False,
-            limit_concurrency=self.settings.limits.connections,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(self.settings.drain_seconds)),
             ssl_keyfile=key,

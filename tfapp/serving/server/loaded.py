@@ -58,6 +58,7 @@ class LoadedModel:
         self.golden = Golden.load(directory / GOLDEN_FILE)
         self.signatures: dict[str, Signature] = {}
         self._alone = ThreadPoolExecutor(batching.num_batch_threads, thread_name_prefix="tfapp-alone")
+        self._again = ThreadPoolExecutor(1, thread_name_prefix="tfapp-again")
         v1 = tf.compat.v1
         options = v1.ConfigProto(intra_op_parallelism_threads=threads or 0, use_per_session_threads=True)
         self._session = v1.Session(graph=tf.Graph(), config=options)
@@ -88,6 +89,7 @@ class LoadedModel:
     def close(self) -> None:
         """Frees the memory of the model; nothing may be running."""
         self._alone.shutdown()
+        self._again.shutdown()
         self._session.close()
         self.signatures = {}
         gc.collect()  # graphs are full of cycles
@@ -109,6 +111,7 @@ class LoadedModel:
                     self._session,
                     batching=batching,
                     alone=self._alone,
+                    again=self._again,
                     by_length=self.golden.feature == "text",
                     key=f"tfapp-{next(_keys)}",
                 )

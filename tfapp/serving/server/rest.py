@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -121,7 +122,9 @@ class RestApp:
 
     async def _ask(self, asked: re.Match[str], scope: Scope, receive: Receive) -> bytes:
         name, version, label = _model(asked)
-        with self.core.body() as take:
+        with contextlib.ExitStack() as stack:
+            with _unread():
+                take = stack.enter_context(self.core.request())
             body = await self._body(scope, receive, take)
             with self.core.versions.lease(name, version, label) as model:
                 signature, inputs, write = await self.core.aside(
@@ -188,6 +191,15 @@ class _BodyError(RequestError):
     """A body that was not read to its end."""
 
 
+@contextlib.contextmanager
+def _unread() -> Iterator[None]:
+    """Makes of a refusal one of a body that was not read to its end."""
+    try:
+        yield
+    except RequestError as error:
+        raise _BodyError(error.code, error.message) from error
+
+
 def _raw_path(scope: Scope) -> str:
     """The path as it was sent, so that a name's %2F is no separator.
 
@@ -247,10 +259,8 @@ async def _received(scope: Scope, receive: Receive, limits: Limits, take: Callab
                 size += len(parts[-1])
                 if size > limits.body_bytes:
                     raise _too_large(limits.body_bytes)
-                try:
+                with _unread():
                     take(len(parts[-1]))
-                except RequestError as error:
-                    raise _BodyError(error.code, error.message) from error
                 more = message.get("more_body", False)
     except TimeoutError as error:
         raise _BodyError(

@@ -24,8 +24,8 @@ class Limits:
             full (429, RESOURCE_EXHAUSTED).
         seconds: Seconds until a request that is not answered is given up (504, DEADLINE_EXCEEDED).
         body_seconds: Seconds a client may take to send a request's body (408).
-        connections: Connections of REST, and calls of gRPC, that may be open at once (503,
-            RESOURCE_EXHAUSTED).
+        requests: Requests of REST and calls of gRPC that may be received, computed or answered at once (429,
+            RESOURCE_EXHAUSTED); a connection without a request is none, and health is always answered.
     """
 
     body_bytes: int = 32 << 20
@@ -35,7 +35,7 @@ class Limits:
     waiting_rows: int = 4096
     seconds: float = 30.0
     body_seconds: float = 30.0
-    connections: int = 1024
+    requests: int = 1024
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -21,6 +23,7 @@ _NODE = re.compile(r"\s*\[\[\{\{node .*?\}\}\]\]")
 _logger = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
+_Refused = tuple[Sequence[npt.NDArray[Any]], Future[list[npt.NDArray[Any]]]]
 
 
 class Signature:
@@ -32,6 +35,7 @@ class Signature:
         batching: How requests are joined.
         alone: Where rows are computed that are not joined; its threads are how many such runs there are at
             once, each of which takes the memory of a batch.
+        again: An executor of one thread, where batches that were refused are computed again in parts.
         by_length: Whether texts of similar length are computed together.
         key: A name that no other signature of the process has.
     """
@@ -43,6 +47,7 @@ class Signature:
         *,
         batching: Batching,
         alone: Executor,
+        again: Executor,
         by_length: bool,
         key: str,
     ) -> None:
@@ -53,6 +58,8 @@ class Signature:
         self._feeds = [definition.inputs[alias].name for alias in self.inputs]
         fetches = [session.graph.get_tensor_by_name(definition.outputs[alias].name) for alias in self.outputs]
         self._alone = alone
+        self._again = again
+        self._refused: deque[_Refused] = deque()
         self._direct = session.make_callable(fetches, feed_list=self._feeds)
         call = call_of(fetches, self._feeds) if self._rows_fit else None
         self._joined: Any = None
@@ -86,8 +93,8 @@ class Signature:
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Computes rows; blocks until they are there.
 
-        What another request brought into the batch does not spoil these rows: where a batch is refused, they
-        are computed by themselves.
+        What another request brought into the batch does not spoil these rows: a batch that is refused is
+        computed again in halves, until what is wrong stands by itself.
 
         Args:
             inputs: Arrays in the order of ``self.inputs``; at most ``max_batch_size`` rows.
@@ -98,14 +105,46 @@ class Signature:
         Raises:
             RequestError: When the model refuses these rows.
         """
-        if self._joined is not None:
-            try:
-                return list(self._joined(*inputs))
-            except (tf.errors.InvalidArgumentError, tf.errors.InternalError):
-                pass
-            except tf.errors.OpError as error:
-                raise refusal(error) from error
-        return self._alone.submit(self._compute, inputs).result()
+        if self._joined is None:
+            return self._alone.submit(self._compute, inputs).result()
+        try:
+            return list(self._joined(*inputs))
+        except (tf.errors.InvalidArgumentError, tf.errors.InternalError):
+            answer: Future[list[npt.NDArray[Any]]] = Future()
+            self._refused.append((inputs, answer))
+            self._again.submit(self._compute_refused)
+            return answer.result()
+        except tf.errors.OpError as error:
+            raise refusal(error) from error
+
+    def _compute_refused(self) -> None:
+        """Computes those that were refused and wait now: one, and those after it that fit its batch."""
+        batch: list[_Refused] = []
+        rows = 0
+        while self._refused and (not batch or rows + len(self._refused[0][0][0]) <= self.max_batch_size):
+            batch.append(self._refused.popleft())
+            rows += len(batch[-1][0][0])
+        if batch:  # else an earlier call has taken them along
+            self._settle(batch)
+
+    def _settle(self, batch: Sequence[_Refused]) -> None:
+        try:
+            columns = zip(*(inputs for inputs, _answer in batch), strict=True)
+            outputs = self._compute([np.concatenate(column) for column in columns])
+        except Exception as error:
+            # Whatever it is, somebody waits for it.
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                half = len(batch) // 2
+                self._settle(batch[:half])
+                self._settle(batch[half:])
+            return
+        start = 0
+        for inputs, answer in batch:
+            end = start + len(inputs[0])
+            answer.set_result([output[start:end] for output in outputs])
+            start = end
 
     def _compute(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         try:

@@ -28,7 +28,10 @@ _FIELDS: dict[tf.DType, str] = {
 }
 _MOST_RANK = 8
 _MOST_SPREAD = 1 << 25
-"""Most bytes of a tensor whose last value stands for many: a small message must not become gigabytes."""
+"""Most bytes that are filled in where values are left out: a small message must not become gigabytes."""
+
+_POINTER = 8
+"""Bytes that an array takes for a string beside the string's own."""
 
 _SLICE = 1 << 15
 """Values read at a time, so that other threads get their turn."""
@@ -76,6 +79,9 @@ def claimed(tensor: Any, name: str) -> Described:
 def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
     """Reads a tensor of a message.
 
+    As in TensorFlow, the last of too few values stands for all that follow, and zero or the empty string
+    where there is none.
+
     Args:
         tensor: A ``TensorProto``.
         name: The input's name, for messages.
@@ -84,13 +90,17 @@ def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
         The array; strings as an array of `bytes` objects.
 
     Raises:
-        RequestError: When its parts contradict each other.
+        RequestError: When its parts contradict each other, or what is left out takes more than 32 MiB.
     """
     kind, shape = claimed(tensor, name)
     count = math.prod(shape)
     if kind == tf.string:
-        _check_count(len(tensor.string_val), shape, name)
-        return as_strings(list(tensor.string_val)).reshape(shape)
+        if tensor.tensor_content:
+            raise invalid(f"input {name}: strings are taken in string_val, not in tensor_content")
+        texts = list(tensor.string_val)
+        last = texts[-1] if texts else b""
+        missing = _missing(len(texts), shape, name, size=len(last) + _POINTER)
+        return as_strings(texts + [last] * missing).reshape(shape)
     if kind not in _FIELDS:
         raise invalid(f"input {name}: tensors of this type are not taken")
     dtype = np.dtype(kind.as_numpy_dtype)
@@ -99,23 +109,30 @@ def array_of(tensor: Any, name: str) -> npt.NDArray[Any]:
             raise invalid(f"input {name}: the tensor's content does not fill the shape {list(shape)}")
         return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
     given = getattr(tensor, _FIELDS[kind])
-    # As in TensorFlow, the last of too few numbers stands for all that follow.
-    if not (1 <= len(given) < count <= _MOST_SPREAD // dtype.itemsize):
-        _check_count(len(given), shape, name)
-    values = np.empty(count, dtype)
+    missing = _missing(len(given), shape, name, size=dtype.itemsize)
+    values = np.zeros(count, dtype)
     try:
         for start in range(0, len(given), _SLICE):
             read = np.array(given[start : start + _SLICE], dtype)
             values[start : start + len(read)] = read
     except OverflowError as error:
         raise invalid(f"input {name}: a value does not fit the tensor's type") from error
-    values[len(given) :] = values[len(given) - 1 : len(given)]
+    if given and missing:
+        values[len(given) :] = values[len(given) - 1]
     return values.reshape(shape)
 
 
-def _check_count(count: int, shape: tuple[int, ...], name: str) -> None:
-    if count != math.prod(shape):
+def _missing(count: int, shape: tuple[int, ...], name: str, *, size: int) -> int:
+    """Counts the values of a shape that are left out, of ``size`` bytes each."""
+    missing = math.prod(shape) - count
+    if missing < 0:
         raise invalid(f"input {name}: the tensor has {count} values for the shape {list(shape)}")
+    if missing * size > _MOST_SPREAD:
+        raise invalid(
+            f"input {name}: the tensor has {count} values for the shape {list(shape)}; "
+            f"at most {_MOST_SPREAD} bytes may be left out: send all values"
+        )
+    return missing
 
 
 def message_of(array: npt.NDArray[Any]) -> Any:
