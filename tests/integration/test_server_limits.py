@@ -8,6 +8,7 @@ import gc
 import gzip
 import logging
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -359,21 +360,78 @@ def test_what_has_not_begun_is_taken_back():
     asyncio.run(live())
 
 
+def one_text(text):
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name = "tiny"
+    message.inputs["text"].CopyFrom(tf.make_tensor_proto([text]))
+    return message.SerializeToString()
+
+
 def test_an_expired_deadline_is_answered_without_computing(served, loaded, monkeypatch):
     signature = loaded.signatures["serving_default"]
     monkeypatch.setattr(signature, "submit", lambda *_: pytest.fail("it was computed"))
     for seconds in (0.0, -1.0):
-        with pytest.raises(RequestError, match="within 0 seconds") as refused:
-            asyncio.run(
-                served().predict(loaded, signature, {"text": np.array([b"x"], object)}, seconds=seconds)
-            )
-        assert refused.value.code is Code.DEADLINE_EXCEEDED
+        code, words = by_grpc(served(), "Predict", one_text(b"x"), seconds=seconds)
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "within 0 seconds" in words
 
 
-def test_the_deadline_that_a_client_gave_is_named(served, loaded, blocked):
-    inputs = {"text": np.array([b"x"], object)}
-    with pytest.raises(RequestError, match=r"within 0\.02 seconds"):
-        asyncio.run(served().predict(loaded, loaded.signatures["serving_default"], inputs, seconds=0.02))
+def test_the_deadline_that_a_client_gave_is_named(served, blocked):
+    assert "within 0.02 seconds" in by_grpc(served(), "Predict", one_text(b"x"), seconds=0.02)[1]
+
+
+@pytest.mark.parametrize("step", [(json_requests, "parse"), (json_answers, "predictions")])
+def test_reading_and_writing_are_timed_too(served, monkeypatch, step):
+    """The time limit holds also for what waits for the threads that read and write."""
+    go, core = threading.Event(), served(limits=Limits(seconds=0.05))
+    monkeypatch.setattr(*step, lambda *_: go.wait(60))
+    monkeypatch.setattr(core_module, "_LARGE", 10)
+
+    async def late():
+        answer = await ask(RestApp(core), "POST", PREDICT, {"instances": ["x"]})
+        assert (answer.status, go.is_set(), core.requests) == (504, False, 1)
+        go.set()
+        await until(lambda: not core.requests)
+
+    asyncio.run(late())
+
+
+def test_what_is_read_for_a_request_that_was_cancelled_counts_and_what_waits_is_let_go(served, monkeypatch):
+    monkeypatch.setattr(core_module, "_LARGE", 0)
+    core, go, kept = served(), threading.Event(), []
+
+    async def receive():
+        with core.request() as request:
+            request.take(100)
+            body = np.zeros(100)
+            kept.append(weakref.ref(body))
+            await request.aside(100, lambda _: go.wait(60), body)
+
+    async def cancelled():
+        receiving = [asyncio.create_task(receive()) for _ in range(3)]  # two threads: the third waits
+        await until(lambda: len(kept) == 3)
+        assert all(each.cancel() for each in receiving)
+        await asyncio.wait(receiving)
+        receiving.clear()
+        await until(lambda: core.requests == 2)
+        gc.collect()
+        assert (core.body_bytes, [body() is None for body in kept]) == (200, [False, False, True])
+        go.set()
+        await until(lambda: not core.requests)
+        assert core.body_bytes == 0
+
+    asyncio.run(cancelled())
+
+
+def test_images_do_not_wait_for_large_messages(served, monkeypatch):
+    core, go = served(), threading.Event()
+    for _ in range(2):
+        core.reading.submit(go.wait, 60)
+    monkeypatch.setattr(core_module, "check_features", lambda *_: None)
+    monkeypatch.setattr(LoadedModel, "feature", "image_bytes")
+    assert predict(core, {"instances": ["x"]}).status == 200
+    assert not go.is_set()
+    go.set()
 
 
 def test_images_are_counted_and_timed_while_they_are_looked_at(served, loaded, monkeypatch):
@@ -433,8 +491,8 @@ def test_examples_that_cannot_be_read_are_refused_with_their_place():
 def test_all_bodies_together_are_bounded(served):
     core = served(limits=Limits(body_bytes=200))
     payload = {"instances": ["a good film"]}
-    with core.request() as take:
-        take(8 * 200 - 10)
+    with core.request() as request:
+        request.take(8 * 200 - 10)
         full = predict(core, payload)
         refused, _words = by_grpc(core, "Predict", one_for_all(2, 2).SerializeToString())
     assert (full.status, full.headers["connection"], full.headers["retry-after"]) == (429, "close", "1")
@@ -446,14 +504,15 @@ def test_all_bodies_together_are_bounded(served):
 class Context:
     """A call as gRPC's server hands it to a handler."""
 
-    def __init__(self, **metadata):
+    def __init__(self, seconds=None, **metadata):
+        self.seconds = seconds
         self.metadata = metadata
 
     def invocation_metadata(self):
         return list(self.metadata.items())
 
     def time_remaining(self):
-        return None
+        return self.seconds
 
     async def abort(self, code, words):
         raise AbortedError(code, words)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -55,7 +55,9 @@ class Core:
         # Each waits in TensorFlow's batching operator; the cores work in TensorFlow's own threads.
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tfapp-serve")
         # Few: what JSON becomes takes many times the memory of its text.
-        self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="tfapp-aside")
+        self.reading = ThreadPoolExecutor(_ASIDE, thread_name_prefix="tfapp-read")
+        # Of their own: small images do not wait for large messages.
+        self._looking = ThreadPoolExecutor(_ASIDE, thread_name_prefix="tfapp-look")
 
     @property
     def ready(self) -> bool:
@@ -85,8 +87,6 @@ class Core:
         model: LoadedModel,
         signature: Signature,
         inputs: Mapping[str, npt.NDArray[Any]],
-        *,
-        seconds: float | None = None,
     ) -> Arrays:
         """Computes the outputs of a request.
 
@@ -94,60 +94,54 @@ class Core:
             model: The model, leased by the caller.
             signature: Its signature.
             inputs: Arrays by name, the rows of the request along their first dimension.
-            seconds: How long the client still waits, where it says so; 0 or less when it has given up.
 
         Returns:
             Arrays by name.
 
         Raises:
-            RequestError: When the request is refused or not answered in time.
+            RequestError: When the request is refused.
         """
         limits = self.settings.limits
         shapes = {alias: described(array) for alias, array in inputs.items()}
         rows = check_tensors(model, signature, shapes, limits)
-        most = limits.seconds if seconds is None else min(limits.seconds, seconds)
-        if most <= 0:
-            raise _late(most)
         with self._work(model, rows) as work:
             started = time.perf_counter()
-            try:
-                async with asyncio.timeout(most):
-                    await self._check_features(work, model, signature, inputs)
-                    parts = _parts(signature, inputs, rows)
-                    futures = [signature.submit(values, self._pool) for _places, values in parts]
-                    answers = await work.results(futures)
-            except TimeoutError as error:
-                raise _late(most) from error
+            await self._check_features(work, model, signature, inputs)
+            parts = _parts(signature, inputs, rows)
+            futures = [signature.submit(values, self._pool) for _places, values in parts]
+            answers = await work.results(futures)
         self.metrics.computed(rows, time.perf_counter() - started)
         if len(answers) == 1:
             return signature.named(answers[0])
         places = [places for places, _values in parts]
         return signature.named(_assembled(list(zip(places, answers, strict=True)), rows))
 
-    async def aside(self, size: int, call: Callable[..., Value], *arguments: Any) -> Value:
-        """Calls what would hold up the event loop in one of few threads, and what would not at once.
+    @contextlib.asynccontextmanager
+    async def in_time(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Gives a request that has been received up after the seconds of the limits.
 
         Args:
-            size: Bytes that the call reads or writes.
-            call: What is called.
-            arguments: With what.
+            seconds: How long the client still waits, where it says so; 0 or less when it has given up.
 
-        Returns:
-            What it answers.
+        Raises:
+            RequestError: When the request is not answered in time.
         """
-        if size <= _LARGE:
-            return call(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._aside, call, *arguments)
+        limit = self.settings.limits.seconds
+        most = limit if seconds is None else min(limit, seconds)
+        if most <= 0:
+            raise _late(most)
+        try:
+            async with asyncio.timeout(most):
+                yield
+        except TimeoutError as error:
+            raise _late(most) from error
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[Callable[[int], None]]:
-        """Lets a request in, and counts it and the memory of its body while it is received and answered.
-
-        What was let in is answered, also when the server is told to end meanwhile. All bodies together may
-        take eight times ``body_bytes`` of the limits.
+    def request(self) -> Iterator[Request]:
+        """Lets a request in; it is answered, also when the server is told to end meanwhile.
 
         Yields:
-            What is called with the bytes that have come; it raises RequestError when they are too many.
+            The request.
 
         Raises:
             RequestError: When the server is ending, or too many requests are open.
@@ -158,24 +152,11 @@ class Core:
             raise RequestError(
                 Code.RESOURCE_EXHAUSTED, f"{self.requests} requests are in flight already; try again"
             )
-        held = 0
-
-        def take(count: int) -> None:
-            nonlocal held
-            if self.body_bytes + count > _BODIES * self.settings.limits.body_bytes:
-                raise RequestError(
-                    Code.RESOURCE_EXHAUSTED,
-                    f"the requests in flight hold {self.body_bytes} bytes already; try again",
-                )
-            held += count
-            self.body_bytes += count
-
-        self.requests += 1
+        request = Request(self)
         try:
-            yield take
+            yield request
         finally:
-            self.requests -= 1
-            self.body_bytes -= held
+            request.leave()
 
     def knows(self, authorization: bytes) -> bool:
         """Says whether a client sent the token that is asked for.
@@ -209,7 +190,7 @@ class Core:
 
     def close(self) -> None:
         """Ends the threads."""
-        for pool in (self._pool, self._aside):
+        for pool in (self._pool, self.reading, self._looking):
             pool.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
@@ -245,7 +226,61 @@ class Core:
         if model.feature == "text":
             check_features(model, signature, inputs, limits)
         else:
-            await work.results([self._aside.submit(check_features, model, signature, inputs, limits)])
+            await work.result(self._looking, check_features, model, signature, inputs, limits)
+
+
+class Request:
+    """A request that was let in; it and its body count until no thread reads or writes for it any more.
+
+    Args:
+        core: Who counts.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._held = 0
+        self._work = Work(self._ended)
+        core.requests += 1
+
+    def take(self, count: int) -> None:
+        """Counts memory of the body; all bodies together may take eight times ``body_bytes`` of the limits.
+
+        Args:
+            count: Bytes that have come.
+
+        Raises:
+            RequestError: When they are too many.
+        """
+        if self._core.body_bytes + count > _BODIES * self._core.settings.limits.body_bytes:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the requests in flight hold {self._core.body_bytes} bytes already; try again",
+            )
+        self._held += count
+        self._core.body_bytes += count
+
+    async def aside(self, size: int, call: Callable[..., Value], *arguments: Any) -> Value:
+        """Calls what would hold up the event loop in one of few threads, and what would not at once.
+
+        Args:
+            size: Bytes that the call reads or writes.
+            call: What is called.
+            arguments: With what.
+
+        Returns:
+            What it answers.
+        """
+        if size <= _LARGE:
+            return call(*arguments)
+        return await self._work.result(self._core.reading, call, *arguments)
+
+    def leave(self) -> None:
+        """Ends the request, when the threads that are at work for it have ended."""
+        self._work.leave()
+
+    def _ended(self) -> None:
+        self._core.requests -= 1
+        self._core.body_bytes -= self._held
 
 
 def _late(seconds: float) -> RequestError:

@@ -31,7 +31,7 @@ from tfapp.serving.server.classification import (
     examples_of,
     not_regressing,
 )
-from tfapp.serving.server.core import Core
+from tfapp.serving.server.core import Core, Request
 from tfapp.serving.server.loaded import DEFAULT_SIGNATURE
 from tfapp.serving.server.request_checks import check_tensors
 from tfapp.serving.server.signatures import Arrays
@@ -43,7 +43,7 @@ _STATUSES = {code: status for status in grpc.StatusCode for code in Code if stat
 _PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
-Answer = Callable[[Any, Any], Awaitable[Any]]
+Answer = Callable[[Any, Request], Awaitable[Any]]
 
 
 class GrpcServices:
@@ -75,12 +75,12 @@ class GrpcServices:
             grpc.method_handlers_generic_handler(_MODEL, model),
         ]
 
-    async def predict(self, request: Any, context: Any) -> Any:
+    async def predict(self, request: Any, call: Request) -> Any:
         """Answers Predict.
 
         Args:
             request: A ``PredictRequest``.
-            context: The call.
+            call: The call as it was let in.
 
         Returns:
             A ``PredictResponse``.
@@ -97,22 +97,22 @@ class GrpcServices:
             chosen = _chosen(list(request.output_filter), signature.outputs)
             shapes = {alias: claimed(tensor, alias) for alias, tensor in request.inputs.items()}
             check_tensors(model, signature, shapes, self.core.settings.limits)
-            inputs = await self.core.aside(request.ByteSize(), _arrays, request)
-            outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
+            inputs = await call.aside(request.ByteSize(), _arrays, request)
+            outputs = await self.core.predict(model, signature, inputs)
             response = predict_pb2.PredictResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = model.version
             response.model_spec.signature_name = wanted
             size = sum(outputs[alias].nbytes for alias in chosen)
-            await self.core.aside(size, _add_outputs, response, chosen, outputs)
+            await call.aside(size, _add_outputs, response, chosen, outputs)
             return response
 
-    async def classify(self, request: Any, context: Any) -> Any:
+    async def classify(self, request: Any, call: Request) -> Any:
         """Answers Classify, which the signature ``classify`` of a release can be asked.
 
         Args:
             request: A ``ClassificationRequest``.
-            context: The call.
+            call: The call as it was let in.
 
         Returns:
             A ``ClassificationResponse``.
@@ -125,17 +125,17 @@ class GrpcServices:
             signature = classifying(model, spec.signature_name)
             shapes = {INPUTS: (tf.string, (count_of(request.input),))}
             check_tensors(model, signature, shapes, self.core.settings.limits)
-            inputs = await self.core.aside(request.ByteSize(), examples_of, request.input)
-            outputs = await self.core.predict(model, signature, inputs, seconds=context.time_remaining())
+            inputs = await call.aside(request.ByteSize(), examples_of, request.input)
+            outputs = await self.core.predict(model, signature, inputs)
             response = classification_pb2.ClassificationResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = model.version
             response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
             size = sum(array.nbytes for array in outputs.values())
-            await self.core.aside(size, _add_classifications, response.result, outputs)
+            await call.aside(size, _add_classifications, response.result, outputs)
             return response
 
-    async def regress(self, request: Any, _context: Any) -> Any:
+    async def regress(self, request: Any, _call: Request) -> Any:
         """Answers Regress: releases have no signature for it.
 
         Args:
@@ -147,7 +147,7 @@ class GrpcServices:
         with self._lease(request.model_spec) as model:
             raise not_regressing(model, request.model_spec.signature_name)
 
-    async def multi_inference(self, request: Any, _context: Any) -> Any:
+    async def multi_inference(self, request: Any, _call: Request) -> Any:
         """Answers MultiInference: it is left out, as it would answer no more than Classify.
 
         Args:
@@ -160,7 +160,7 @@ class GrpcServices:
             raise invalid("Inference request must have at least one task.")
         raise RequestError(Code.UNIMPLEMENTED, "MultiInference is not answered here; ask Classify")
 
-    async def metadata(self, request: Any, _context: Any) -> Any:
+    async def metadata(self, request: Any, _call: Request) -> Any:
         """Answers GetModelMetadata.
 
         Args:
@@ -182,7 +182,7 @@ class GrpcServices:
         with self._lease(request.model_spec) as model:
             return messages.model_metadata(self.core.versions, model)
 
-    async def status(self, request: Any, _context: Any) -> Any:
+    async def status(self, request: Any, _call: Request) -> Any:
         """Answers GetModelStatus.
 
         Args:
@@ -202,14 +202,15 @@ class GrpcServices:
         return self.core.versions.lease(*_asked(spec))
 
     def _method(self, api: str, answer: Answer, request: Any) -> grpc.RpcMethodHandler:
-        async def call(message: bytes, context: Any) -> Any:
+        async def handle(message: bytes, context: Any) -> Any:
             started = time.perf_counter()
             try:
                 self._check_token(context)
-                with self.core.request() as take:
-                    take(len(message))
-                    parsed = await self.core.aside(len(message), _parsed, request, message)
-                    response, failure = await answer(parsed, context), None
+                with self.core.request() as call:
+                    call.take(len(message))
+                    async with self.core.in_time(context.time_remaining()):
+                        parsed = await call.aside(len(message), _parsed, request, message)
+                        response, failure = await answer(parsed, call), None
             except RequestError as error:
                 response, failure = None, error
             except Exception:
@@ -226,7 +227,7 @@ class GrpcServices:
             return response
 
         return grpc.unary_unary_rpc_method_handler(
-            call,
+            handle,
             response_serializer=lambda response: response.SerializeToString(),
         )
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from tfapp.release.serving_files import METRICS_PATH as METRICS
 from tfapp.serving.server import json_answers, json_requests, messages
 from tfapp.serving.server.classification import INPUTS, classifying, not_regressing
-from tfapp.serving.server.core import Core
+from tfapp.serving.server.core import Core, Request
 from tfapp.serving.server.loaded import LoadedModel
 from tfapp.serving.server.openapi import OPEN_PATHS, describe
 from tfapp.serving.server.settings import Limits
@@ -122,17 +122,21 @@ class RestApp:
 
     async def _ask(self, asked: re.Match[str], scope: Scope, receive: Receive) -> bytes:
         name, version, label = _model(asked)
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             with _unread():
-                take = stack.enter_context(self.core.request())
-            body = await self._body(scope, receive, take)
+                request = stack.enter_context(self.core.request())
+            zipped = _zipped(scope)
+            body = await _received(scope, receive, self.core.settings.limits, request.take)
+            await stack.enter_async_context(self.core.in_time())
+            if zipped:
+                body = await self._inflated(request, body)
             with self.core.versions.lease(name, version, label) as model:
-                signature, inputs, write = await self.core.aside(
+                signature, inputs, write = await request.aside(
                     len(body), self._read, body, model, asked[4].lower()
                 )
                 outputs = await self.core.predict(model, signature, inputs)
             size = sum(output.nbytes for output in outputs.values())
-            return await self.core.aside(_WRITING * size, write, outputs)
+            return await request.aside(_WRITING * size, write, outputs)
 
     def _read(
         self, body: bytes, model: LoadedModel, verb: str
@@ -148,19 +152,10 @@ class RestApp:
             raise not_regressing(model, name)
         return classifying(model, name), {INPUTS: examples}, json_answers.results
 
-    async def _body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
-        limits = self.core.settings.limits
-        encoding = _header(scope, b"content-encoding").strip().lower()
-        if encoding not in (b"", b"identity", b"gzip"):
-            raise _BodyError(
-                Code.INVALID_ARGUMENT, "the Content-Encoding of a body must be gzip or identity", http=415
-            )
-        body = await _received(scope, receive, limits, take)
-        if encoding != b"gzip":
-            return body
-        # A few bytes may stand for many.
-        whole = await self.core.aside(limits.body_bytes, _inflated, body, limits.body_bytes)
-        take(len(whole))
+    async def _inflated(self, request: Request, body: bytes) -> bytes:
+        most = self.core.settings.limits.body_bytes
+        whole = await request.aside(most, _inflated, body, most)  # a few bytes may stand for many
+        request.take(len(whole))
         return whole
 
     def _look(self, looked: re.Match[str]) -> bytes:
@@ -241,6 +236,15 @@ def _headers(error: RequestError, *, allowed: bytes) -> list[tuple[bytes, bytes]
 def _too_large(most: int) -> RequestError:
     message = f"the request's body is larger than {most} bytes"
     return _BodyError(Code.INVALID_ARGUMENT, message, http=413)
+
+
+def _zipped(scope: Scope) -> bool:
+    encoding = _header(scope, b"content-encoding").strip().lower()
+    if encoding not in (b"", b"identity", b"gzip"):
+        raise _BodyError(
+            Code.INVALID_ARGUMENT, "the Content-Encoding of a body must be gzip or identity", http=415
+        )
+    return encoding == b"gzip"
 
 
 async def _received(scope: Scope, receive: Receive, limits: Limits, take: Callable[[int], None]) -> bytes:

@@ -22,7 +22,8 @@ class Limits:
         pixels: Pixels of an image; the release's own limit, ``max_pixels``, applies as well.
         waiting_rows: Rows that may wait or be computed at once; further requests are refused as the queue is
             full (429, RESOURCE_EXHAUSTED).
-        seconds: Seconds until a request that is not answered is given up (504, DEADLINE_EXCEEDED).
+        seconds: Seconds from the end of a body until a request that is not answered is given up (504,
+            DEADLINE_EXCEEDED).
         body_seconds: Seconds a client may take to send a request's body (408).
         requests: Requests of REST and calls of gRPC that may be received, computed or answered at once (429,
             RESOURCE_EXHAUSTED); a connection without a request is none, and health is always answered.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -38,6 +38,24 @@ class Work:
         for each in done:
             each.result()
         return [each.result() for each in waited]
+
+    async def result(self, pool: Executor, call: Callable[..., Value], *arguments: Any) -> Value:
+        """Waits for one call in a thread, which lets go of its arguments when it is taken back.
+
+        Args:
+            pool: Where it is called.
+            call: What is called.
+            arguments: With what.
+
+        Returns:
+            What it answers.
+        """
+        held = [arguments]
+        future = pool.submit(lambda: call(*held.pop()))
+        # Executors keep what was taken back until they come to it.
+        future.add_done_callback(lambda _: held.clear())
+        (answer,) = await self.results([future])
+        return answer
 
     def leave(self) -> None:
         """Takes back what has not begun yet; nothing more is taken in."""
