@@ -509,6 +509,21 @@ def test_versions_come_and_go_without_dropping_a_request(release, tmp_path):
     asyncio.run(live())
 
 
+def test_the_end_does_not_wait_for_ever_for_what_is_still_computed(release, tmp_path, caplog):
+    folder, closed = tmp_path / "tiny", []
+    shutil.copytree(release.path, folder / "1")
+
+    async def live():
+        versions = Versions(folder, light(closed))
+        await versions.refresh()
+        with versions.lease("tiny"):
+            await versions.close(0.05)
+
+    asyncio.run(live())
+    assert closed == []
+    assert "1 versions of tiny still compute" in caplog.text
+
+
 def test_a_spoiled_version_is_never_served_and_the_old_one_goes_on(release, tmp_path):
     folder = tmp_path / "tiny"
     for number in (1, 2, 4):

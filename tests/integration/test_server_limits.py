@@ -566,6 +566,7 @@ async def status_of(reader):
 def test_idle_connections_and_watched_health_leave_the_server_to_others(folder, loaded, monkeypatch):
     """Twenty sockets and streams without a request, with two requests allowed; then three requests."""
     monkeypatch.setattr(loaded, "close", lambda: None)
+    monkeypatch.setattr(loaded, "requests", 0)  # loops of other tests ended before what was given up
     monkeypatch.setattr(Server, "_load", lambda *_: loaded)
     server = Server(ServerSettings(folder, port=0, grpc_port=0, limits=Limits(requests=2)))
     body = b'{"instances": ["x"]}'

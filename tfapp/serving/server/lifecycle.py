@@ -88,7 +88,7 @@ class Server:
         finally:
             await _cancelled(stopping)
             listener.close()
-            await self.versions.close()
+            await self.versions.close(self.settings.drain_seconds)
             self.core.close()
 
     async def _loaded(self, stopping: asyncio.Task[Any]) -> bool:

@@ -155,12 +155,22 @@ class Versions:
                 expected = isinstance(error, OSError | TfappError)
                 _logger.error("%s cannot be looked at: %s", self.base, error, exc_info=not expected)
 
-    async def close(self) -> None:
-        """Lets every version go."""
+    async def close(self, seconds: float = 30.0) -> None:
+        """Lets every version go.
+
+        Args:
+            seconds: How long to wait for computations whose answers were given up. A version that still
+                computes then is not closed; it ends with the process, which ends with the computation.
+        """
         for number, state in self.states.items():
             if state.state == "AVAILABLE":
                 self._let_go(number, state)
-        await asyncio.gather(*self._closing)
+        if self._closing:
+            _, computing = await asyncio.wait(self._closing, timeout=seconds)
+            for task in computing:
+                task.cancel()
+            if computing:
+                _logger.warning("%d versions of %s still compute; not waited for", len(computing), self.name)
         await asyncio.to_thread(self._loader.shutdown)
 
     def _look(self) -> tuple[VersionPolicy, dict[int, _Folder]]:
