@@ -197,24 +197,25 @@ def test_one_wrong_row_is_refused_by_its_kind(golden, row, kind, variant, allowe
     assert "1 of 3 golden vectors" in reason
 
 
-@pytest.mark.parametrize(("rows", "refused"), [(2, False), (3, True)])
-def test_integer_arithmetic_may_move_one_input_in_ten(golden, rows, refused):
-    texts = tuple(f"good film {row}" for row in range(20))
-    right = np.tile([0.9, 0.1], (20, 1))
-    golden = replace(golden, inputs=replace(golden.inputs, texts=texts), probabilities=right)
+def flipped(golden, rows, *, of):
+    """Golden vectors of one class, and answers that give the first rows the other class."""
+    texts = tuple(f"good film {row}" for row in range(of))
+    right = np.tile([0.9, 0.1], (of, 1))
     found = right.copy()
     found[:rows] = [0.1, 0.9]
+    return replace(golden, inputs=replace(golden.inputs, texts=texts), probabilities=right), found
+
+
+@pytest.mark.parametrize(("rows", "refused"), [(2, False), (3, True)])
+def test_integer_arithmetic_may_move_one_input_in_ten(golden, rows, refused):
+    golden, found = flipped(golden, rows, of=20)
     assert bool(golden.judge("int8", Answers(probabilities=found, step=1 / 256), Budget())) == refused
     assert golden.judge("dynamic", Answers(probabilities=found), Budget())
 
 
 @pytest.mark.parametrize(("rows", "refused"), [(2, False), (3, True)])
 def test_rounding_may_move_two_of_all_drawn_inputs_and_an_exact_variant_none(golden, rows, refused):
-    texts = tuple(f"good film {row}" for row in range(150))
-    right = np.tile([0.9, 0.1], (150, 1))
-    golden = replace(golden, inputs=replace(golden.inputs, texts=texts), probabilities=right)
-    found = right.copy()
-    found[:rows] = [0.1, 0.9]
+    golden, found = flipped(golden, rows, of=150)
     assert bool(golden.judge("dynamic", Answers(probabilities=found), Budget())) == refused
     (reason,) = golden.judge("float32", Answers(probabilities=found), Budget())
     assert f"{rows} of 150 golden vectors" in reason
