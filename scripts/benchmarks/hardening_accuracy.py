@@ -117,14 +117,15 @@ def main() -> None:
     )
     parser.add_argument("kind", choices=METHODS)
     parser.add_argument("--methods", nargs="+", help="some of them only")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0, help="the others follow it")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "auto"), default="auto")
     parser.add_argument("--quick", action="store_true", help="few rows, one epoch and seed: a check only")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     data_file("sst2", "train.csv")
     about, results = about_run(), []
-    for seed in range(1 if options.quick else options.seeds):
+    for seed in range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds)):
         for name in options.methods or METHODS[options.kind]:
             results.append(run(options.kind, name, seed, options))
     path = save(options.output, f"hardening-{options.kind}", about, {"results": results})

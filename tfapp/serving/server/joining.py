@@ -10,7 +10,7 @@ from tensorflow.core.framework import attr_value_pb2
 
 from tfapp.serving.server.settings import Batching
 
-CHUNK = 8
+CHUNK = 4
 """Texts computed at once: more of them need more padding, fewer leave the cores less to do."""
 
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall")

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfapp.errors import ConfigError
+from tfapp.machine import usable_cores
+
+_MOST_BATCHES = 4
+"""More batches at once take more memory, and hardly answer more."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,14 @@ class Batching:
     Attributes:
         max_batch_size: Rows of a batch, 1 or more. 1 computes each row by itself.
         batch_timeout_micros: Microseconds that a batch waits for more rows while a thread is free.
-        num_batch_threads: Batches computed at once; for what is not joined, runs at once.
+        num_batch_threads: Batches computed at once; for what is not joined, runs at once. By default as many
+            as there are cores, at most 4: while one is computed the rows of the next need not wait.
         max_enqueued_batches: Batches that may wait in TensorFlow's own queue.
     """
 
     max_batch_size: int = 32
     batch_timeout_micros: int = 0
-    num_batch_threads: int = 1
+    num_batch_threads: int = field(default_factory=lambda: min(usable_cores(), _MOST_BATCHES))
     max_enqueued_batches: int = 1024
 
     def __post_init__(self) -> None:
