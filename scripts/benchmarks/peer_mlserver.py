@@ -37,12 +37,13 @@ class Classifier(MLModel):  # type: ignore[misc]
 
 
 def main() -> None:
-    folder, name, port, batch, milliseconds, workers = sys.argv[1:7]
+    folder, name, port, grpc_port, metrics_port, batch, milliseconds, workers = sys.argv[1:9]
     here = Path(tempfile.mkdtemp(prefix="tfapp-mlserver-"))
     settings = {
+        "host": "127.0.0.1",
         "http_port": int(port),
-        "grpc_port": int(port) + 1,
-        "metrics_port": int(port) + 2,
+        "grpc_port": int(grpc_port),
+        "metrics_port": int(metrics_port),
         "parallel_workers": int(workers),
         "debug": False,
     }

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peers import PeerError
+
 HERE = Path(__file__).resolve().parent
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -123,7 +125,7 @@ def _wait(server: RunningServer, path: str, seconds: float) -> None:
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.3)
-    sys.exit(f"{server.name} did not start:\n{server.said()[-3000:]}")
+    raise PeerError(f"{server.name} did not start:\n{server.said()[-3000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

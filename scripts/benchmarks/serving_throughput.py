@@ -45,10 +45,10 @@ def kserve(release: Path, _options: argparse.Namespace) -> Any:
 
 
 def mlserver(release: Path, options: argparse.Namespace) -> Any:
-    port = free_ports(1)[0]
+    ports = free_ports(3)
     settings = [options.mlserver_batch, options.mlserver_milliseconds, 1]
-    command = [peer_python("mlserver"), HERE / "peer_mlserver.py", release, "model", port, *settings]
-    return running("MLServer", command, port=port, ready="/v2/models/model/ready")
+    command = [peer_python("mlserver"), HERE / "peer_mlserver.py", release, "model", *ports, *settings]
+    return running("MLServer", command, port=ports[0], ready="/v2/models/model/ready")
 
 
 SERVERS: dict[str, Start] = {"tfapp": tfapp, "KServe": kserve, "MLServer": mlserver}
@@ -145,7 +145,7 @@ def main() -> None:
                     uvloop.run(check(who, server, requests, expected))
                     figures = uvloop.run(one_round(who, server, requests, slowest, options))
             except PeerError as error:
-                print(f"{who} is left out: {error}", file=sys.stderr)
+                print(f"{who} is left out of this round: {error}", file=sys.stderr)
                 continue
             measured[who].append(figures)
             slowest = min(slowest or figures["rate"], figures["rate"])
