@@ -310,8 +310,15 @@ async def golden_again(server: RunningServer, golden: Golden, name: str) -> int:
             found = json.loads(answer)["predictions"][0]["probabilities"]
             return bool(np.allclose(found, expected, atol=golden.tolerance["saved_model"]))
 
+        # One request: the next would be due after the end.
         load = await drive(
-            "127.0.0.1", server.port, [request_of(name, body)], connections=1, seconds=1e-3, check=right
+            "127.0.0.1",
+            server.port,
+            [request_of(name, body)],
+            connections=1,
+            seconds=0.5,
+            rate=1.0,
+            check=right,
         )
         wrong += not load.latencies or bool(load.failures)
     return wrong
