@@ -89,6 +89,7 @@ class TrainSection(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     objective: Literal["standard"] = "standard"
     feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
+    checkpoint_steps: Positive | None = None
 
 
 class HardenSection(Section):

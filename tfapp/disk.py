@@ -10,6 +10,7 @@ import glob
 import os
 import secrets
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 _HERE, _NOREPLACE = -100, 1
 # Longer than a file of a few kilobytes is being written.
 _UNFINISHED_SECONDS = 600
+LOCK = ".lock"
+"""The file that `held` locks, with the process that holds it."""
 _FREE = "free some space or choose another folder"
 
 
@@ -59,6 +62,34 @@ def try_lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+@contextlib.contextmanager
+def held(directory: Path, *, cure: str) -> Iterator[None]:
+    """Keeps other processes out of a folder; the system frees a dead one's lock, so none is ever stale.
+
+    Args:
+        directory: The folder; made when missing.
+        cure: What else to do than to wait, for the message.
+
+    Raises:
+        OutputError: Another process holds it.
+        OSError: It cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise OutputError(
+                f"{directory}: another run is writing here (process {owner}); wait for it, stop it or {cure}."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfapp import __version__
-from tfapp.disk import writing
+from tfapp.disk import LOCK, held, writing
 from tfapp.errors import OutputError
 
 _logger = logging.getLogger("tfapp")
@@ -142,28 +141,15 @@ def open_run(directory: Path, *, fresh: bool = False, finished_only: bool = Fals
         raise OutputError(
             f"{directory}: there is no such run. Run `tfapp run` first, with the same --output."
         )
-    with writing_to(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("a+", encoding="utf-8")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise OutputError(
-                f"{directory}: another run of this name is writing here (process {owner}); wait for it, stop "
-                "it, or give this run another name or --output."
-            ) from error
-        with writing_to(directory):
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            if fresh:
-                for path in directory.iterdir():
-                    if path.name != ".lock":
-                        remove(path)
-            yield RunFolder(directory, finished_only)
+    with (
+        writing_to(directory),
+        held(directory, cure="give this run another name or --output"),
+    ):
+        if fresh:
+            for path in directory.iterdir():
+                if path.name != LOCK:
+                    remove(path)
+        yield RunFolder(directory, finished_only)
 
 
 def writing_to(directory: Path) -> contextlib.AbstractContextManager[None]:

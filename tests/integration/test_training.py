@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
+import re
+import signal
 from dataclasses import replace
 
 import keras
@@ -15,11 +18,12 @@ from helpers import Stopped, tiny_text_classifier
 
 from tfapp.data.text import TextData, TextSplit, load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
-from tfapp.errors import ConfigError, OutputError, TrainingError
+from tfapp.disk import held
+from tfapp.errors import ConfigError, OutputError, TrainingError, WeightsError
 from tfapp.models import build_text_classifier
 from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
-from tfapp.training import Phase, predict_logits, train
+from tfapp.training import Phase, load_checkpoint, predict_logits, train
 
 TOPICS = {
     "business": ["market", "bank", "price", "profit"],
@@ -142,6 +146,75 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(path, make_model, data
     assert watch.began == []
     assert timeless(history) == timeless(unbroken)
     assert_equal_weights(finished.get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize("left", [(1,), (2, 5, 7), pytest.param((3, 1, 1, 6, 9), marks=pytest.mark.slow)])
+def test_a_run_that_is_left_within_epochs_goes_on_at_the_step(path, make_model, data, tmp_path, left):
+    """Left so many steps after each start, of 16; sums of loss and accuracy go on too."""
+    model = make_model()
+    _, unbroken = watched(model, data)
+    steps = []
+
+    class Leave(keras.callbacks.Callback):
+        def __init__(self, after):
+            super().__init__()
+            self.after, self.done = after, 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.done += 1
+            if self.done == self.after:
+                raise Stopped
+
+    options = {"run_dir": tmp_path, "checkpoint_steps": 1}
+    for after in left:
+        leave = Leave(after)
+        with pytest.raises(Stopped):
+            run(make_model(), data, callbacks=[leave], **options)
+        steps.append(leave.done)
+    rest, resumed = Leave(None), make_model()
+    history = run(resumed, data, callbacks=[rest], **options)
+    assert sum(steps) + rest.done == 16
+    assert timeless(history) == timeless(unbroken)
+    assert_equal_weights(resumed.get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, number):
+    model = make_model()
+    _, unbroken = watched(model, data)
+    handled = []
+
+    def handler(*_):
+        handled.append(number)
+        raise KeyboardInterrupt
+
+    class Send(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                signal.raise_signal(number)
+
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(make_model(), data, callbacks=[Send()], run_dir=tmp_path, checkpoint_steps=1)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert handled == [number]
+    resumed = make_model()
+    progress = load_checkpoint(resumed, tmp_path)
+    assert (progress.epochs_done, progress.steps_done) == (0, 3)
+    history = run(resumed := make_model(), data, run_dir=tmp_path, checkpoint_steps=1)
+    assert timeless(history) == timeless(unbroken)
+    assert_equal_weights(resumed.get_weights(), model.get_weights())
+
+
+def test_two_runs_in_one_folder_are_refused(make_model, data, tmp_path):
+    with (
+        held(tmp_path, cure="go"),
+        pytest.raises(OutputError, match=rf"process {os.getpid()} on .*another run_dir"),
+    ):
+        run(make_model(), data, run_dir=tmp_path)
 
 
 def test_a_checkpoint_of_another_backbone_is_not_taken_over(make_model, data, tmp_path):
@@ -389,20 +462,42 @@ def test_memory_that_runs_out_is_told_with_the_cure(make_model, data):
 
 
 class Broken(Standard):
-    """An objective whose loss is no number."""
+    """An objective whose loss is no number from a step on."""
 
     name = "broken"
 
+    def __init__(self, step):
+        self.first = step
+
     def step(self, model, inputs, labels, sample_weight):
         result = super().step(model, inputs, labels, sample_weight)
-        return StepResult(result.loss * float("nan"), result.logits, result.gradients)
+        factor = tf.where(model.optimizer.iterations < self.first, 1.0, float("nan"))
+        return StepResult(result.loss * factor, result.logits, result.gradients)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(make_model, data, tmp_path):
-    with pytest.raises(TrainingError, match=r"loss became nan in phase 1, epoch 1, .*lower learning_rate"):
-        run(make_model(), data, phases=PHASES[:1], objective=Broken(), run_dir=tmp_path)
+def test_a_loss_that_is_no_number_from_the_first_step_on_ends_the_run(make_model, data, tmp_path):
+    with pytest.raises(TrainingError, match=r"phase 1 \(head\), epoch 1, step 1, .*it was the first step"):
+        run(make_model(), data, phases=PHASES[:1], objective=Broken(0), run_dir=tmp_path)
     assert not (tmp_path / "checkpoints").exists()
     assert not (tmp_path / "history.csv").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_loss_that_becomes_no_number_is_told_with_its_rows_and_the_weights_before(
+    make_model, data, tmp_path, steps
+):
+    """Step 2 of epoch 2, alone or run together with another; 26 rows in batches of 8 are 4 steps an epoch."""
+    model, phases = make_model(), [Phase("all", epochs=2, learning_rate=0.01)]
+    with pytest.raises(TrainingError, match=r"epoch 2, step 2, .*lower learning_rate") as raised:
+        run(model, data, phases=phases, objective=Broken(5), run_dir=tmp_path, checkpoint_steps=steps)
+    rows = re.search(r"training rows ([\d, ]+)\.", str(raised.value))[1].split(", ")
+    assert len(set(rows)) in (2, 8)
+    fresh = make_model()
+    progress = load_checkpoint(fresh, tmp_path)
+    assert (progress.epochs_done, progress.steps_done) == (1, 2 - steps)
+    assert all(np.isfinite(value).all() for value in fresh.get_weights())
+    with pytest.raises(WeightsError, match="no checkpoint with finite weights"):
+        load_checkpoint(fresh, tmp_path / "other")
 
 
 @pytest.mark.parametrize(

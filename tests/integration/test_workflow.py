@@ -241,7 +241,10 @@ def test_the_example_of_the_readme_runs(workplace, tmp_path, monkeypatch, capsys
 
 
 def test_two_runs_of_one_name_do_not_mix(workplace, tmp_path):
-    with open_run(tmp_path / "runs" / "tiny"), pytest.raises(OutputError, match="another run of this name"):
+    with (
+        open_run(tmp_path / "runs" / "tiny"),
+        pytest.raises(OutputError, match="another run is writing here"),
+    ):
         run_workflow(load_config(workplace / "workflow.toml"), output=tmp_path)
     assert not (tmp_path / "runs" / "tiny" / "prepare").exists()
 

@@ -10,6 +10,7 @@ from tfapp.data.bucketing import (
     epoch_plan,
     evaluation_batches,
     padding_share,
+    rows_of_step,
     training_batches,
 )
 from tfapp.data.encoded import EncodedTexts
@@ -66,6 +67,21 @@ def test_inputs_belong_to_their_labels():
 def test_only_declared_inputs_are_gathered():
     rows = TokenRows(encoded_rows([3, 5]), pad_id=0, inputs=("token_ids", "padding_mask"))
     assert set(rows.gather(tf.constant([0, 1]))) == {"token_ids", "padding_mask"}
+
+
+@pytest.mark.parametrize("options", [{}, {"sampling": "balanced"}, {"views": 2}])
+def test_an_epoch_goes_on_within(options):
+    """Batches from a step on, and the rows of one, are those of all batches."""
+    rows = TokenRows(encoded_rows(random_lengths(60)), pad_id=0)
+    labels = np.arange(60 // options.get("views", 1), dtype=np.int32)
+    given = {"labels": labels, "batch_size": 7, **options}
+    steps = -(-len(labels) // 7)
+    whole = numbers(training_batches(rows, seed=1, **given).take(3 * steps))
+    rest = numbers(training_batches(rows, seed=1, first_epoch=1, first_step=3, **given).take(2 * steps - 3))
+    assert rest == whole[steps + 3 :]
+    for place in (0, steps + 2, 3 * steps - 1):
+        epoch, step = divmod(place, steps)
+        assert rows_of_step(rows, seed=1, epoch=epoch, step=step, **given).tolist() == whole[place]
 
 
 def test_the_seed_and_the_epoch_decide_the_order():

@@ -1,13 +1,20 @@
 """Checkpoints: all of a run comes back, and what is no checkpoint of this run is no checkpoint."""
 
 import zipfile
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 
 from tfapp.errors import OutputError
-from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
+from tfapp.training.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    Progress,
+    assign_values,
+    read_values,
+)
 
 
 def make_checkpoint(key="key"):
@@ -29,10 +36,11 @@ def make_checkpoint(key="key"):
 
 def test_everything_comes_back(tmp_path):
     checkpoint = make_checkpoint()
+    checkpoint.metrics = [np.array([3.5, 4.0], np.float32)]
     checkpoint.save(tmp_path / "new" / "folder")
     loaded = Checkpoint.load(tmp_path / "new" / "folder", "key")
     assert loaded.progress == checkpoint.progress
-    for name in ("variables", "optimizer", "best"):
+    for name in ("variables", "optimizer", "metrics", "best"):
         saved, restored = getattr(checkpoint, name), getattr(loaded, name)
         assert [value.dtype for value in restored] == [value.dtype for value in saved]
         for before, after in zip(saved, restored, strict=True):
@@ -51,8 +59,53 @@ def test_a_later_checkpoint_replaces_the_one_before(tmp_path):
     later = make_checkpoint()
     later.progress.epochs_done = 3
     later.save(tmp_path)
+    later.progress.epochs_done = 4
+    later.save(tmp_path)
+    assert Checkpoint.load(tmp_path, "key").progress.epochs_done == 4
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_the_one_before_a_damaged_checkpoint_is_taken(tmp_path, caplog, monkeypatch, links, damage):
+    if not links:
+        monkeypatch.setattr("os.link", Mock(side_effect=OSError))
+    for epochs in (2, 3, 4):
+        checkpoint = make_checkpoint()
+        checkpoint.progress.epochs_done = epochs
+        checkpoint.save(tmp_path)
+    newest = tmp_path / "checkpoint.npz"
+    if damage == "gone":
+        newest.unlink()
+    else:
+        newest.write_bytes(newest.read_bytes()[:-100])
     assert Checkpoint.load(tmp_path, "key").progress.epochs_done == 3
-    assert len(list(tmp_path.iterdir())) == 1
+    assert "going on from the one before" in caplog.text
+    assert Checkpoint.load(tmp_path, "other") is None
+
+
+def test_a_checkpoint_is_of_the_moment_that_it_was_asked_for(tmp_path):
+    variable, writer = keras.Variable(np.zeros(3, np.float32)), CheckpointWriter(tmp_path)
+    progress = Progress("key", epochs_done=1, history=[{"loss": 0.5}])
+    writer.save(progress, variables=[variable], optimizer=[], metrics=[variable], best=[])
+    variable.assign([1.0, 2.0, 3.0])
+    progress.history.append({"loss": 0.4})
+    writer.wait()
+    writer.close()
+    assert writer.seconds > 0.0
+    found = Checkpoint.load(tmp_path, "key")
+    assert found.progress.history == [{"loss": 0.5}]
+    assert found.variables[0].tolist() == found.metrics[0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_by_the_next_one(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    writer = CheckpointWriter(tmp_path / "file" / "checkpoints")
+    nothing = {"variables": [], "optimizer": [], "metrics": [], "best": []}
+    writer.save(Progress("key"), **nothing)
+    with pytest.raises(OutputError, match=r"cannot write a checkpoint to .*the one before is kept"):
+        writer.save(Progress("key"), **nothing)
+    writer.close()
 
 
 def test_without_a_file_there_is_none(tmp_path):

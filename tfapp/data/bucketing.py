@@ -193,6 +193,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     first_epoch: int = 0,
+    first_step: int = 0,
     class_weights: npt.NDArray[np.float32] | None = None,
     sampling: str = "natural",
     views: int = 1,
@@ -207,6 +208,7 @@ def training_batches(
         batch_size: Rows a batch.
         seed: Decides the order of every epoch, and everything else that is drawn.
         first_epoch: Where to begin, so that a resumed run sees the batches of an unbroken one.
+        first_step: How many batches of that epoch are left out.
         class_weights: float32 ``(num_classes,)`` to weigh rows by their class, or None; labels that are
             distributions weigh as the mean of their classes.
         sampling: ``"natural"`` for every row once an epoch, ``"balanced"`` for every class equally often.
@@ -222,19 +224,15 @@ def training_batches(
     Raises:
         ConfigError: When the sampling is unknown.
     """
-    if sampling not in SAMPLINGS:
-        raise ConfigError(f"unknown sampling {sampling!r}; {nearest(sampling, SAMPLINGS)}")
-    lengths, own = tf.constant(rows.lengths), views * len(labels)
+    own = views * len(labels)
     targets = tf.constant(labels if beside is None else np.concatenate([labels, beside.labels]))
     weights = None if class_weights is None else tf.constant(class_weights)
-    draw = draw_balanced(labels, seed=seed) if sampling == "balanced" else draw_each_once(len(labels))
-    if views > 1:
-        draw = draw_views(draw, len(labels), views=views, seed=seed)
+    planned = _planner(
+        rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=beside
+    )
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch, drawn=draw(epoch)[0])
-        if beside is not None:
-            batches = beside.extend(batches, epoch)
+        batches = planned(epoch)
         if augment is None:
             return tf.data.Dataset.from_tensor_slices((batches,))
         seeds = tf.random.stateless_uniform(
@@ -256,7 +254,66 @@ def training_batches(
         return inputs, batch_labels, tf.gather(weights, batch_labels)
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int32.max)
-    return _gathered(epochs.flat_map(plan), collect)
+    return _gathered(epochs.flat_map(plan).skip(first_step), collect)
+
+
+def rows_of_step(
+    rows: Rows,
+    labels: npt.NDArray[np.int32],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    step: int,
+    sampling: str = "natural",
+    views: int = 1,
+) -> npt.NDArray[np.int32]:
+    """Tells which rows stand in a batch of `training_batches`, without those of another task.
+
+    Args:
+        rows: What is gathered from.
+        labels: Class indices, int32 ``(len(rows) / views,)``.
+        batch_size: Rows a batch.
+        seed: Decides the order.
+        epoch: Number of the epoch, from 0.
+        step: Number of the batch in it, from 0.
+        sampling: How rows are drawn.
+        views: How many variants of each labelled row there are.
+
+    Returns:
+        Numbers of the labelled rows, int32 ``(count,)``.
+    """
+    planned = _planner(
+        rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=None
+    )
+    indices = planned(tf.constant(epoch, tf.int64)).numpy()[step]
+    found: npt.NDArray[np.int32] = indices[indices != _NO_ROW] % len(labels)
+    return found
+
+
+def _planner(
+    rows: Rows,
+    labels: npt.NDArray[np.int32],
+    *,
+    batch_size: int,
+    seed: int,
+    sampling: str,
+    views: int,
+    beside: SourceRows | None,
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Makes the function from the number of an epoch to the rows of its batches."""
+    if sampling not in SAMPLINGS:
+        raise ConfigError(f"unknown sampling {sampling!r}; {nearest(sampling, SAMPLINGS)}")
+    lengths = tf.constant(rows.lengths)
+    draw = draw_balanced(labels, seed=seed) if sampling == "balanced" else draw_each_once(len(labels))
+    if views > 1:
+        draw = draw_views(draw, len(labels), views=views, seed=seed)
+
+    def planned(epoch: tf.Tensor) -> tf.Tensor:
+        batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch, drawn=draw(epoch)[0])
+        return batches if beside is None else beside.extend(batches, epoch)
+
+    return planned
 
 
 def evaluation_batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfapp.training.checkpoints import load_checkpoint
 from tfapp.training.inference import predict_logits
 from tfapp.training.overfitting_probe import CatastrophicOverfitting
 from tfapp.training.phases import History, train
@@ -16,6 +17,7 @@ __all__ = [
     "SourceTask",
     "TrainSettings",
     "choose_precision",
+    "load_checkpoint",
     "predict_logits",
     "train",
 ]

@@ -12,7 +12,8 @@ from tfapp.errors import ConfigError
 from tfapp.objectives.joint import Joint
 from tfapp.training.callbacks import Selection, write_history
 from tfapp.training.checkpoints import Progress, assign_values, read_values
-from tfapp.training.run import Run, complete_run
+from tfapp.training.run import complete_run
+from tfapp.training.run_state import Run
 
 _LOG = logging.getLogger("tfapp")
 

@@ -29,6 +29,7 @@ def phase_batches(
     source: JoinedSource | None,
     seed: int,
     first_epoch: int,
+    first_step: int = 0,
     pad_to: int = 1,
     variants: int = 0,
 ) -> tf.data.Dataset:
@@ -44,6 +45,7 @@ def phase_batches(
         source: The task beside the target, or None.
         seed: Decides the order and everything else that is drawn.
         first_epoch: Where to begin.
+        first_step: How many batches of that epoch are left out.
         pad_to: Widths of texts that are changed are rounded up to a multiple of this many tokens.
         variants: How many changed variants of each text stand beside it; see `TextAugmentation.for_batches`.
 
@@ -76,6 +78,7 @@ def phase_batches(
         batch_size=settings.batch_size,
         seed=seed,
         first_epoch=first_epoch,
+        first_step=first_step,
         class_weights=class_weights,
         sampling=settings.sampling,
         views=given.views,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ import keras
 import numpy.typing as npt
 
 from tfapp.csv_text import csv_text
-from tfapp.errors import OutputError, TrainingError
+from tfapp.errors import OutputError
 from tfapp.training.checkpoints import Progress, read_values
 
 _LOG = logging.getLogger("tfapp")
@@ -113,17 +112,12 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes when the epoch began."""
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - self.progress.seconds
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Records the epoch, keeps its weights if they are the best, and writes the checkpoint."""
         numbers = {name: float(value) for name, value in (logs or {}).items()}
         rate = self.rate()
-        if not math.isfinite(numbers["loss"]):
-            raise TrainingError(
-                f"the loss became {numbers['loss']} in phase {self.progress.phase + 1}, epoch {epoch + 1}, "
-                f"at learning rate {rate:g}: lower learning_rate, or raise warmup_fraction."
-            )
         row = {
             "phase": self.progress.phase + 1,
             "train": self.train,

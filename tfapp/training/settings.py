@@ -83,6 +83,7 @@ class TrainSettings:
     patience: int | None = None
     precision: str = "auto"
     feature_cache_megabytes: float = 2048.0
+    checkpoint_steps: int | None = None
     max_length: int | None = None
     sampling: str = "natural"
     augmentation: Augmentation | TextAugmentation | None = None
@@ -106,6 +107,7 @@ class TrainSettings:
             "weight_decay": 0.0,
             "feature_cache_megabytes": 0.0,
             "patience": 1,
+            "checkpoint_steps": 1,
             "views": 1,
             "max_length": 3,
         }
@@ -123,8 +125,9 @@ class TrainSettings:
             raise ConfigError(f"clip_norm = {self.clip_norm}: it must be more than 0, or None to not clip.")
 
     def described(self) -> dict[str, Any]:
-        """The settings as plain values, for keys and records."""
+        """The settings that decide what is learned, as plain values, for keys and records."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        del plain["checkpoint_steps"]
         plain["phases"] = [[phase.train, phase.epochs, phase.learning_rate] for phase in self.phases]
         for name in ("augmentation", "adversarial"):
             plain[name] = None if plain[name] is None else plain[name].described()

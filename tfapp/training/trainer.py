@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfapp.objectives import Objective, Perturbable
 from tfapp.training.perturbing import Perturbing
 
+_NEVER = -1
+
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
     """Trains a network with an objective; the network itself stays as it is, ready to be saved.
@@ -53,6 +55,14 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.perturbing = perturbing or Perturbing()
         self.seed = seed
         self._statistics = moving_averages(network)
+        # On several replicas each has its own, and they agree.
+        self._not_finite = tf.Variable(
+            _NEVER,
+            dtype=tf.int64,
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -81,6 +91,12 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
     def progress(self) -> tf.Tensor:
         """Share of the phase's steps that are done, a float32 scalar from 0 up to 1."""
         return tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
+
+    @property
+    def first_not_finite(self) -> int | None:
+        """The optimizer's step count before the first step whose loss was not finite, or None."""
+        step = int(self._not_finite.read_value().numpy())
+        return None if step == _NEVER else step
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -215,11 +231,21 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 
     def _step(self, data: Any) -> dict[str, Any]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        number = tf.identity(tf.cast(self.optimizer.iterations, tf.int64))
         result = self.objective.step(self, inputs, labels, sample_weight)
+        self._note_whether_finite(result.loss, number)
         self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
         self.apply_gradients(result.gradients)
         answered = labels if result.labels is None else result.labels
         return dict(self.compute_metrics(inputs, answered, result.logits))
+
+    def _note_whether_finite(self, loss: tf.Tensor, number: tf.Tensor) -> None:
+        bad = tf.cast(~tf.math.is_finite(loss), tf.int32)
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            bad = context.all_reduce(tf.distribute.ReduceOp.SUM, bad)
+        first = (bad > 0) & (self._not_finite == _NEVER)
+        self._not_finite.assign(tf.where(first, number, self._not_finite))
 
 
 def moving_averages(network: keras.Model) -> list[Any]:

@@ -1,0 +1,91 @@
+"""What happens after a step: looking whether the loss is finite, and a checkpoint when it is time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import keras
+import numpy.typing as npt
+
+from tfapp.training.checkpoints import CheckpointWriter, Progress, assign_values
+from tfapp.training.stopping import PutOff
+
+_SHARE = 0.02
+"""Largest share of the time that goes into checkpoints whose number is not given."""
+_LEAST_SECONDS = 30.0
+
+
+class StopRun(Exception):  # noqa: N818 - a stop, not an error
+    """Ends training after the checkpoint that a signal asked for."""
+
+
+class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
+    """Watches a run's steps, and keeps its record within an epoch.
+
+    Args:
+        progress: Where the run stands; updated in place.
+        every: Steps between checkpoints; None for as many as cost 2 % of the time, and half a minute between
+            them at least.
+        metrics: Variables of the loss and the metrics that an epoch sums up in.
+        resumed: Their values where the run was left within an epoch; empty elsewhere.
+        writer: Writes the checkpoints; None where nothing is kept.
+        save: Hands a checkpoint to the writer.
+        waiting: The signal to end.
+        diverged: Called with the number of the optimizer's first step whose loss is not finite; raises.
+    """
+
+    def __init__(
+        self,
+        *,
+        progress: Progress,
+        every: int | None,
+        metrics: Sequence[Any],
+        resumed: Sequence[npt.NDArray[Any]],
+        writer: CheckpointWriter | None,
+        save: Callable[[], None],
+        waiting: PutOff,
+        diverged: Callable[[int], NoReturn],
+    ) -> None:
+        super().__init__()
+        self.progress, self.every, self.metrics, self.resumed = progress, every, metrics, list(resumed)
+        self.writer, self.save, self.waiting, self.diverged = writer, save, waiting, diverged
+        self._first = self._saved_step = 0
+        self._began = self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Goes on with the sums of an epoch that was left within."""
+        self._first = self._saved_step = self.progress.steps_done
+        self._began = time.monotonic() - self.progress.seconds
+        if self.resumed:
+            assign_values(self.metrics, self.resumed)
+            self.resumed = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the loss; writes a checkpoint when it is time, or a signal says so."""
+        if self.model.first_not_finite is not None:
+            self.diverged(self.model.first_not_finite)
+        if self.writer is None:
+            return
+        now = time.monotonic()
+        self.progress.steps_done = self._first + batch + 1
+        self.progress.seconds = now - self._began
+        if self.waiting.number is None and not self._due(now):
+            return
+        self.save()
+        self._saved_step, self._saved_at = self.progress.steps_done, now
+        if self.waiting.number is not None:
+            self.writer.wait()
+            raise StopRun
+
+    def _due(self, now: float) -> bool:
+        if self.every is not None:
+            return self.progress.steps_done - self._saved_step >= self.every
+        assert self.writer is not None
+        return now - self._saved_at >= max(_LEAST_SECONDS, self.writer.seconds / _SHARE)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Leaves the epoch's own checkpoint to the keeper of epochs."""
+        self.progress.steps_done, self.progress.seconds = 0, 0.0
+        self._saved_step, self._saved_at = 0, time.monotonic()
