@@ -178,8 +178,12 @@ def test_a_run_that_is_left_within_epochs_goes_on_at_the_step(path, make_model, 
     assert_equal_weights(resumed.get_weights(), model.get_weights())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "step", "place"),
+    [(signal.SIGTERM, 2, (0, 3)), (signal.SIGINT, 3, (1, 1)), (signal.SIGTERM, 7, (2, 0))],
+)
+def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, number, step, place):
+    """Within an epoch of 4 steps, in the last one of it, and in the last one of a phase."""
     model = make_model()
     _, unbroken = watched(model, data)
     handled = []
@@ -189,9 +193,12 @@ def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, numb
         raise KeyboardInterrupt
 
     class Send(keras.callbacks.Callback):
+        seen = 0
+
         def on_train_batch_begin(self, batch, logs=None):
-            if batch == 2:
+            if self.seen == step:
                 signal.raise_signal(number)
+            self.seen += 1
 
     before = signal.signal(number, handler)
     try:
@@ -203,7 +210,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, numb
     assert handled == [number]
     resumed = make_model()
     progress = load_checkpoint(resumed, tmp_path)
-    assert (progress.epochs_done, progress.steps_done) == (0, 3)
+    assert (progress.epochs_done, progress.steps_done) == place
     history = run(resumed := make_model(), data, run_dir=tmp_path, checkpoint_steps=1)
     assert timeless(history) == timeless(unbroken)
     assert_equal_weights(resumed.get_weights(), model.get_weights())

@@ -218,6 +218,7 @@ def run_phase(run: Run, index: int) -> None:
             batches = attacked_batches(batches, attacked, run.model, seed=seed, first_batch=first_batch)
         watcher = StepKeeper(
             progress=progress,
+            steps=steps,
             every=settings.checkpoint_steps,
             metrics=sums,
             resumed=resumed if first_step else (),

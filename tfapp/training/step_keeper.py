@@ -26,6 +26,7 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         progress: Where the run stands; updated in place.
+        steps: Steps of an epoch.
         every: Steps between checkpoints; None for as many as cost 2 % of the time, and half a minute between
             them at least.
         metrics: Variables of the loss and the metrics that an epoch sums up in.
@@ -40,6 +41,7 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         self,
         *,
         progress: Progress,
+        steps: int,
         every: int | None,
         metrics: Sequence[Any],
         resumed: Sequence[npt.NDArray[Any]],
@@ -49,7 +51,8 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         diverged: Callable[[int], NoReturn],
     ) -> None:
         super().__init__()
-        self.progress, self.every, self.metrics, self.resumed = progress, every, metrics, list(resumed)
+        self.progress, self.steps, self.every = progress, steps, every
+        self.metrics, self.resumed = metrics, list(resumed)
         self.writer, self.save, self.waiting, self.diverged = writer, save, waiting, diverged
         self._first = self._saved_step = 0
         self._began = self._saved_at = time.monotonic()
@@ -66,10 +69,11 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         """Looks at the loss; writes a checkpoint when it is time, or a signal says so."""
         if self.model.first_not_finite is not None:
             self.diverged(self.model.first_not_finite)
-        if self.writer is None:
+        done = self._first + batch + 1
+        if self.writer is None or done == self.steps:  # the epoch's own checkpoint follows
             return
         now = time.monotonic()
-        self.progress.steps_done = self._first + batch + 1
+        self.progress.steps_done = done
         self.progress.seconds = now - self._began
         if self.waiting.number is None and not self._due(now):
             return
