@@ -6,17 +6,26 @@ import contextlib
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import tfapp
 from tfapp.assets import ASSETS, cache_dir, is_cached
+from tfapp.doctor_warnings import (
+    device_warnings,
+    environment_warnings,
+    package_warnings,
+    python_warnings,
+    quota_warnings,
+    storage_warnings,
+)
 from tfapp.machine import processor_name, usable_cores
 
-_PYTHONS = ((3, 11), (3, 13))
 _LIBRARIES = (
     "tensorflow",
     "tensorflow-text",
@@ -80,8 +89,16 @@ def examine() -> Findings:
     Returns:
         What was found.
     """
-    findings = Findings(warnings=[*_python_warnings(sys.version_info[:2]), *_package_warnings(_installed())])
-    findings.warnings += _environment_warnings()
+    cores = usable_cores()
+    findings = Findings(
+        warnings=[
+            *python_warnings(sys.version_info[:2]),
+            *package_warnings(_installed(), lambda name: find_spec(name) is not None),
+            *environment_warnings(os.environ, cores=cores),
+            *quota_warnings(_cpu_max(), cores=cores, environ=os.environ),
+            *storage_warnings(_free()),
+        ]
+    )
     findings.sections.append(_machine())
     findings.sections.append(_libraries())
     findings.sections.append(_devices(findings.warnings))
@@ -136,6 +153,8 @@ def _devices(warnings: list[str]) -> Section:
                 f"Keras computes with {keras.backend.backend()}, not TensorFlow: unset KERAS_BACKEND, or set "
                 '"backend": "tensorflow" in ~/.keras/keras.json.'
             )
+        kinds = [device.device_type for device in tf.config.list_logical_devices()]
+        warnings += device_warnings(kinds, _installed(), os.environ, driver=_driver(), tpus=_find_tpu)
         rows += cpu_features(cpu_flags())
         rows.append(("precision = 'auto'", f"trains in {choose_precision('auto')} here"))
     except Exception as error:
@@ -191,37 +210,31 @@ def _installed() -> dict[str, str]:
     }
 
 
-def _python_warnings(version: tuple[int, ...]) -> list[str]:
-    if _PYTHONS[0] <= version <= _PYTHONS[1]:
-        return []
-    return [
-        f"Python {version[0]}.{version[1]} is outside 3.11 to 3.13, for which TensorFlow has wheels: make an "
-        "environment with one of these."
-    ]
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, where it is loaded."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text)
+    return found[1] if found else None
 
 
-def _package_warnings(installed: dict[str, str]) -> list[str]:
-    warnings = []
-    if "tensorflow" in installed and "tensorflow-cpu" in installed:
-        warnings.append(
-            "tensorflow and tensorflow-cpu are both installed, in the same folder, and overwrite each other: "
-            "pip uninstall tensorflow-cpu tensorflow, then pip install tensorflow."
-        )
-    text, tensorflow = installed.get("tensorflow-text"), installed.get("tensorflow")
-    if text and tensorflow and text.split(".")[:2] != tensorflow.split(".")[:2]:
-        warnings.append(
-            f"tensorflow-text {text} does not fit TensorFlow {tensorflow}: install both in the same version."
-        )
-    return warnings
+def _free() -> dict[Path, int]:
+    """Free bytes where things are cached and written."""
+    folders = {cache_dir(), Path.cwd()}
+    existing = {next(path for path in (folder, *folder.parents) if path.exists()) for folder in folders}
+    return {folder: shutil.disk_usage(folder).free for folder in sorted(existing)}
 
 
-def _environment_warnings() -> list[str]:
-    warnings = []
-    if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
-        warnings.append("TF_USE_LEGACY_KERAS is set: tfapp needs Keras 3; unset it.")
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
-        warnings.append("TF_ENABLE_ONEDNN_OPTS=0 makes training on a CPU about 1.6 times slower; unset it.")
-    data = os.environ.get("TFAPP_DATA")
-    if data and not Path(data).is_dir():
-        warnings.append(f"TFAPP_DATA={data} is not a folder.")
-    return warnings
+def _cpu_max() -> str | None:
+    try:
+        return Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+
+
+def _find_tpu() -> None:
+    import tensorflow as tf
+
+    tf.distribute.cluster_resolver.TPUClusterResolver(os.environ["TPU_NAME"]).cluster_spec()
