@@ -23,6 +23,10 @@ def _merged(gradient: Any) -> Any:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
+def _replicas() -> int:
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
 def _shrink(variable: Any, share: Any) -> Any:
     """Takes a share of a variable's size away, in place."""
     with tf.control_dependencies(
@@ -81,6 +85,17 @@ class FusedOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         ]
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        # Of several replicas, each has a part of the gradient: it is clipped when they have been added up.
+        return [_merged(gradient) for gradient in grads] if _replicas() > 1 else self._clipped(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+        reduced = super()._all_reduce_sum_gradients(grads_and_vars)
+        if _replicas() == 1:
+            return list(reduced)
+        gradients, variables = zip(*reduced, strict=True)
+        return list(zip(self._clipped(gradients), variables, strict=True))
+
+    def _clipped(self, grads: Sequence[Any]) -> list[Any]:
         merged = [_merged(gradient) for gradient in grads]
         if self.clip_norm is None:
             return merged

@@ -223,6 +223,20 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """Takes the division by the number of replicas out of a loss again."""
         return loss * tf.cast(self.distribute_strategy.num_replicas_in_sync, loss.dtype)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds the metrics for the first batch, as Keras does.
+
+        Keras averages the batches of all replicas for it, which fails where these have different sizes.
+        """
+        if self._distribute_strategy is None:
+            return
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            local = self.distribute_strategy.experimental_local_results
+            data_batch = keras.tree.map_structure(lambda values: local(values)[0], next(batches))
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one step on one batch, as Keras's `fit` asks for it."""
         # A batch may be attacked while it is made: nothing, weight decay for one, may change weights before.
@@ -232,9 +246,19 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
     def _step(self, data: Any) -> dict[str, Any]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         number = tf.identity(tf.cast(self.optimizer.iterations, tf.int64))
+        rows = tf.cast(tf.shape(labels)[0], tf.float32)
+        each = rows
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            # A replica's loss is a mean over its own rows, and all replicas count the same: where one has
+            # fewer rows than another, they weigh less, so that the sum is the mean over the whole batch.
+            each = context.all_reduce(tf.distribute.ReduceOp.SUM, rows) / context.num_replicas_in_sync
+            weights = tf.fill([tf.shape(labels)[0]], rows / each)
+            sample_weight = weights if sample_weight is None else weights * tf.cast(sample_weight, tf.float32)
         result = self.objective.step(self, inputs, labels, sample_weight)
-        self._note_whether_finite(result.loss, number)
-        self._loss_tracker.update_state(result.loss, sample_weight=tf.shape(labels)[0])
+        loss = tf.where(rows > 0.0, result.loss, 0.0)  # of the last rows of an epoch a replica may have none
+        self._note_whether_finite(loss, number)
+        self._loss_tracker.update_state(loss, sample_weight=each)
         self.apply_gradients(result.gradients)
         answered = labels if result.labels is None else result.labels
         return dict(self.compute_metrics(inputs, answered, result.logits))
