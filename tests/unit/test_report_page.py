@@ -58,6 +58,7 @@ def manifest(**changes):
         "release": {"verdict": "released", "reasons": [], "budget": BUDGET},
         "files": {f"assets/{EVIL}": "cd" * 32, "saved_model.pb": "ef" * 32},
         "artifacts": [artifact("saved_model", "."), artifact("dynamic", "edge/model-dynamic.tflite")],
+        "left_out": [],
         **changes,
     }
 

@@ -7,8 +7,8 @@ random: nothing of a user's data enters a release.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,6 +168,16 @@ class Golden:
             room = max(_QUANTISED_TOLERANCE, _QUANTISED_SHARE * moved)
             self.tolerance[variant] = min(room, _MOST_TOLERANCE)
             self.answers[variant] = answers.probabilities
+
+    def without(self, variants: Collection[str]) -> Golden:
+        """Returns the same vectors with nothing noted of some variants.
+
+        Args:
+            variants: The variants.
+        """
+        answers = {name: rows for name, rows in self.answers.items() if name not in variants}
+        tolerance = {name: room for name, room in self.tolerance.items() if name not in variants}
+        return replace(self, answers=answers, tolerance=tolerance)
 
     def reference(self, variant: str) -> Reference:
         """Returns the answers that a variant must give.
