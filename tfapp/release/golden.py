@@ -241,7 +241,15 @@ class Golden:
                 answers={variant: np.array(rows, np.float64) for variant, rows in content["answers"].items()},
                 tolerance=dict(content["tolerance"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise ReleaseError(
                 f"{path} cannot be read ({error}); copy or export the release again."
             ) from error
