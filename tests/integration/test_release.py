@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -251,6 +252,20 @@ def test_verify_finds_nothing_wrong(release):
         *VARIANTS,
     ]
     assert len(report.lines()) == len(report.rows)
+
+
+def test_a_release_that_changes_while_it_is_loaded_is_refused(release, tmp_path, monkeypatch):
+    folder, load = tmp_path / "tiny" / "1", tf.saved_model.load
+    shutil.copytree(release.path, folder)
+
+    def change(path, **options):
+        loaded = load(path, **options)
+        (folder / "edge" / "labels.txt").write_text("changed")
+        return loaded
+
+    monkeypatch.setattr(tf.saved_model, "load", change)
+    with pytest.raises(ReleaseError, match=r"edge/labels\.txt is damaged"):
+        load_release(folder)
 
 
 def test_a_release_predicts_as_the_model(release, decided_classifier, test_split):

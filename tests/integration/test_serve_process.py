@@ -269,6 +269,31 @@ def test_nothing_but_a_whole_release_is_served(folder, spoil, words):
     assert "Traceback" not in ended.stderr
 
 
+def test_a_version_is_served_only_with_the_manifest_that_is_meant(release, folder):
+    checksum = release.manifest_sha256
+    with serving(folder / "1", "--manifest-sha256", checksum) as process:
+        assert process.line("version 1 of tiny is served").endswith(f"sha256 {checksum}")
+    other = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+    command = [sys.executable, "-m", "tfapp", "serve", str(folder / "1"), "--port", "0", "--no-grpc"]
+    ended = subprocess.run(
+        [*command, "--manifest-sha256", other], capture_output=True, text=True, timeout=_SECONDS
+    )
+    assert ended.returncode == 2
+    assert "is not the manifest that is meant" in ended.stderr
+
+
+def test_a_version_that_changes_while_it_is_loaded_is_not_served(folder, monkeypatch):
+    warm_up = LoadedModel._warm_up
+
+    def change(self):
+        warm_up(self)
+        (self.directory / "edge" / "labels.txt").write_text("changed")
+
+    monkeypatch.setattr(LoadedModel, "_warm_up", change)
+    with pytest.raises(ReleaseError, match=r"edge/labels\.txt is damaged"):
+        LoadedModel(folder / "1", 1, batching=Batching())
+
+
 def test_a_taken_port_is_named(folder):
     with serving(folder) as process:
         command = [sys.executable, "-m", "tfapp", "serve", str(folder), "--port", str(process.port)]
