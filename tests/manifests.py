@@ -52,5 +52,6 @@ def make_manifest(
         "release": {"verdict": "released", "reasons": [], "budget": BUDGET},
         "files": files,
         "artifacts": artifacts,
+        "left_out": [],
         **changes,
     }

@@ -31,12 +31,13 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(directory: Path, logs: Path) -> Iterator[RunningServer]:
+def running_server(directory: Path, logs: Path, *, joins: bool = True) -> Iterator[RunningServer]:
     """Serves every version that ``serving/models.config`` lists.
 
     Args:
         directory: ``saved_models/<name>``.
         logs: A folder for what the server says.
+        joins: Whether TF Serving's own joins requests, as releases of texts have it and those of images not.
 
     Yields:
         The server, ready.
@@ -51,7 +52,7 @@ def running_server(directory: Path, logs: Path) -> Iterator[RunningServer]:
         shutil.copytree(directory / "serving", folder)
         models = folder / "models.config"
         models.write_text(models.read_text().replace(f"/models/{directory.name}", str(directory)))
-        arguments = server_arguments(str(folder), joins=True)
+        arguments = server_arguments(str(folder), joins=joins)
         command = [program, f"--port={channel}", f"--rest_api_port={rest}", *arguments]
     with (logs / "server.log").open("wb") as log:
         process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)

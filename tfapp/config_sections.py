@@ -157,6 +157,8 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
+    By default a quantised or ONNX file beyond its budget is left out; one that is named refuses the release.
+
     The black box goes with ``[evaluate.attack]``. ``warmup`` says what the requests are made of by which a
     server warms up; with ``"held_out"``, copies of test rows are part of the release. ``web`` is the page for
     browsers; by default it is written if its runtime is in the cache.
@@ -176,7 +178,7 @@ class ExportSection(Section):
 
 
 class VerifySection(Section):
-    """``[verify]``: the budget of every artifact; one beyond it refuses the release.
+    """``[verify]``: the budget of every artifact; one beyond it that `[export]` names, or an exact one, refuses the release.
 
     Robust accuracy is measured under ``[evaluate.attack]``.
     """

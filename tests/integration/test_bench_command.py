@@ -7,6 +7,7 @@ import pytest
 
 from tfapp import cli, terminal
 from tfapp.errors import ReleaseError
+from tfapp.machine import usable_cores
 from tfapp.release import bench
 from tfapp.release.integrity import hash_files
 
@@ -30,7 +31,7 @@ def two_artifacts(release, tmp_path_factory):
 
 def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "load_tensorflow", lambda: None)
-    arguments = ["bench", str(two_artifacts.parent), "--threads", "1", "--batches", "1, 4", "--calls", "12"]
+    arguments = ["bench", str(two_artifacts.parent), "--batches", "1, 4", "--calls", "12"]
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments, "--output", str(tmp_path / "out")])
     assert ended.value.code == 0
@@ -52,7 +53,9 @@ def test_the_command_measures_prints_and_writes(two_artifacts, tmp_path, capsys,
         assert row["accuracy"] == noted[row["variant"]]["accuracy"]
         assert row["bytes"] == noted[row["variant"]]["bytes"]
         assert row["takes"] == "token ids"
-        one, four = row["timings"]
+        one, four, *more = row["timings"]
+        assert [each["threads"] for each in (one, four, *more)] == [1, 1, 2, 2][: 2 * usable_cores()]
+        assert all(each["p50"] > 0 for each in more if each["reason"] is None)
         assert one["calls"] == 12
         assert 0 < one["p50"] <= one["p99"]
         # From the start of the process: an interpreter alone takes longer than a call.

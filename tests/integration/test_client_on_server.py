@@ -106,7 +106,7 @@ def pictures(tmp_path_factory):
     model = build_image_classifier(network, classes=data.classes, image_size=32)
     directory = tmp_path_factory.mktemp("saved_models") / "pictures"
     done = export(model, directory, check_with=data.test, variants=["saved_model"])
-    with running_server(directory, tmp_path_factory.mktemp("server")) as running:
+    with running_server(directory, tmp_path_factory.mktemp("server"), joins=False) as running:
         yield done, running
 
 

@@ -336,6 +336,17 @@ def test_a_browser_classifies_pictures_as_the_model_does(browser, litertjs, trai
             shown = page.run("document.querySelector('.bar .value').textContent")
             assert float(shown.removesuffix(" %")) == pytest.approx(100 * probabilities.max(), abs=0.06)
         assert not page.run("document.getElementById('preview').hidden")
+        Image.open(pictures["standing.jpg"]).save(tmp_path / "dropped.png")
+        dropped = base64.b64encode((tmp_path / "dropped.png").read_bytes()).decode()
+        page.run("document.getElementById('result').hidden = true")
+        page.run(
+            f"const bytes = Uint8Array.from(atob('{dropped}'), (letter) => letter.charCodeAt(0));"
+            "document.dispatchEvent(Object.assign(new Event('drop', { cancelable: true }), "
+            "{ dataTransfer: { files: [new File([bytes], 'dropped.png')] } }))"
+        )
+        page.wait(f"!document.getElementById('result').hidden && {ready}")
+        assert page.run("document.getElementById('answer').textContent") == "standing"
+        assert "dropped.png" in page.run("document.getElementById('preview').alt")
         page.run(
             "document.dispatchEvent(Object.assign(new Event('drop', { cancelable: true }), "
             "{ dataTransfer: { files: [new File(['no picture'], 'x.png')] } }))"

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -253,6 +254,20 @@ def test_verify_finds_nothing_wrong(release):
     assert len(report.lines()) == len(report.rows)
 
 
+def test_a_release_that_changes_while_it_is_loaded_is_refused(release, tmp_path, monkeypatch):
+    folder, load = tmp_path / "tiny" / "1", tf.saved_model.load
+    shutil.copytree(release.path, folder)
+
+    def change(path, **options):
+        loaded = load(path, **options)
+        (folder / "edge" / "labels.txt").write_text("changed")
+        return loaded
+
+    monkeypatch.setattr(tf.saved_model, "load", change)
+    with pytest.raises(ReleaseError, match=r"edge/labels\.txt is damaged"):
+        load_release(folder)
+
+
 def test_a_release_predicts_as_the_model(release, decided_classifier, test_split):
     predictor = load_release(release.path.parent)
     assert predictor.directory == release.path
@@ -388,6 +403,48 @@ def test_a_broken_budget_refuses_with_everything_beside_the_versions(
         load_release(folder)
     with pytest.raises(ReleaseError, match="no released version"):
         load_release(tmp_path / "tiny")
+
+
+def test_a_variant_that_nobody_named_is_left_out_when_it_is_beyond_the_budget(
+    decided_classifier, test_split, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(WordPieceTokenizer, "variants", ("float32", "dynamic"))
+    budget = Budget(max_abs_difference=1e-5)
+    done = export(decided_classifier, tmp_path / "tiny", check_with=test_split, budget=budget, web=False)
+    assert [row["variant"] for row in done.manifest["artifacts"]] == ["float32"]
+    (left_out,) = done.manifest["left_out"]
+    (reason,) = left_out["reasons"]
+    assert left_out["variant"] == "dynamic"
+    assert "more than 0.0000 (max_abs_difference)" in reason
+    assert "export: dynamic is left out of the release: a probability differs" in caplog.text
+    assert [name for name in listing(done.path) if name.endswith(".tflite")] == ["edge/model-float32.tflite"]
+    golden = json.loads((done.path / "edge" / "golden.json").read_text())
+    assert (list(golden["answers"]), list(golden["tolerance"])) == ([], ["float32"])
+    for page in ("model_card.md", "report.html"):
+        assert reason in (done.path / page).read_text()
+    report = verify(done.path)
+    assert report.ok, report.reasons
+
+
+def test_damage_is_not_left_out_though_nobody_named_the_variant(
+    decided_classifier, test_split, tmp_path, monkeypatch
+):
+    from tfapp import exporters
+
+    real = exporters.EXPORTERS["tflite"]
+
+    def write(model, directory, *, variant, **options):
+        path = real(model, directory, variant=variant, **options)
+        if variant == "dynamic":
+            path.write_bytes(path.read_bytes()[:1000])
+
+    monkeypatch.setitem(exporters.EXPORTERS, "tflite", write)
+    monkeypatch.setattr(WordPieceTokenizer, "variants", ("float32", "dynamic"))
+    with pytest.raises(ReleaseRefused) as refused:
+        export(decided_classifier, tmp_path / "tiny", check_with=test_split, web=False)
+    assert refused.value.reasons[0].startswith("dynamic: ")
+    manifest = json.loads((refused.value.directory / "manifest.json").read_text())
+    assert (len(manifest["artifacts"]), manifest["left_out"]) == (2, [])
 
 
 def test_a_half_precision_model_is_exported_in_float32(tiny_vocab, tmp_path):

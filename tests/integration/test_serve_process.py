@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from running_server import running_server
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_status_pb2,
@@ -28,10 +30,13 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfapp.cli import main
 from tfapp.errors import ReleaseError
+from tfapp.serving import tuning
 from tfapp.serving.load import drive, post
 from tfapp.serving.server import Batching
 from tfapp.serving.server.loaded import LoadedModel
+from tfapp.serving.server.model_files import read_batching
 
 pytestmark = pytest.mark.server
 
@@ -111,14 +116,15 @@ def predict_message(texts):
     return message
 
 
-def test_clients_of_tensorflow_serving_are_answered(folder):
-    rows = golden_rows(folder)
+def test_clients_of_tensorflow_serving_are_answered(release, tmp_path):
+    rows = golden_rows(release.path.parent)
     texts, expected = [row["text"] for row in rows], [row["probabilities"] for row in rows]
-    with serving(folder) as process:
-        answer = ask(process, PREDICT, {"instances": texts})
-        found = [row["probabilities"] for row in answer["predictions"]]
+    with running_server(release.path.parent, tmp_path) as server:
+        body = json.dumps({"instances": texts}).encode()
+        with urllib.request.urlopen(f"{server.rest}{PREDICT}", body, timeout=60) as answer:
+            found = [row["probabilities"] for row in json.loads(answer.read())["predictions"]]
         np.testing.assert_allclose(found, expected, atol=1e-4)
-        with grpc.insecure_channel(f"127.0.0.1:{process.grpc_port}") as channel:
+        with grpc.insecure_channel(server.grpc.removeprefix("grpc://")) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             outputs = stub.Predict(predict_message(texts), 60).outputs
             np.testing.assert_allclose(tf.make_ndarray(outputs["probabilities"]), expected, atol=1e-4)
@@ -135,10 +141,14 @@ def test_clients_of_tensorflow_serving_are_answered(folder):
             models = model_service_pb2_grpc.ModelServiceStub(channel)
             asked = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "tiny"})
             assert models.GetModelStatus(asked, 60).model_version_status[0].state == 30  # AVAILABLE
-            health = health_pb2_grpc.HealthStub(channel)
-            for service in ("", "tensorflow.serving.PredictionService"):
-                check = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
-                assert check.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_is_told_by_grpc(folder):
+    with serving(folder) as process, grpc.insecure_channel(f"127.0.0.1:{process.grpc_port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "tensorflow.serving.PredictionService"):
+            check = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
+            assert check.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_versions_are_swapped_under_load_without_a_failed_request(folder):
@@ -226,6 +236,22 @@ def test_tls_and_token_are_asked_for_by_both_protocols(folder, tmp_path, monkeyp
             assert stub.Predict(predict_message(["x"]), 60, metadata=[("authorization", "Bearer secret")])
 
 
+def test_the_batches_of_a_release_are_tuned_from_the_command_line(folder, tmp_path, monkeypatch):
+    """With real servers, but fewer settings and connections than anybody would measure by."""
+    few = functools.partial(tuning.tune_serving, sizes=(1, 4), timeouts=(0,), connections=(1, 4))
+    monkeypatch.setattr(tuning, "tune_serving", few)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a good film\n\na bad share price\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["tune-serving", str(folder), "--file", str(texts), "--seconds", "0.3"])
+    assert not ended.value.code
+    rows = json.loads((folder / "serving" / "tuning.json").read_text())
+    assert [(row["max_batch_size"], row["connections"]) for row in rows] == [(1, 1), (1, 4), (4, 1), (4, 4)]
+    assert all(row["failures"] == 0 and 0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
+    found = read_batching(folder / "serving" / "batching.config")
+    assert (found.max_batch_size in (1, 4), found.batch_timeout_micros) == (True, 0)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -241,6 +267,31 @@ def test_nothing_but_a_whole_release_is_served(folder, spoil, words):
     assert ended.returncode == 2
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_version_is_served_only_with_the_manifest_that_is_meant(release, folder):
+    checksum = release.manifest_sha256
+    with serving(folder / "1", "--manifest-sha256", checksum) as process:
+        assert process.line("version 1 of tiny is served").endswith(f"sha256 {checksum}")
+    other = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+    command = [sys.executable, "-m", "tfapp", "serve", str(folder / "1"), "--port", "0", "--no-grpc"]
+    ended = subprocess.run(
+        [*command, "--manifest-sha256", other], capture_output=True, text=True, timeout=_SECONDS
+    )
+    assert ended.returncode == 2
+    assert "is not the manifest that is meant" in ended.stderr
+
+
+def test_a_version_that_changes_while_it_is_loaded_is_not_served(folder, monkeypatch):
+    warm_up = LoadedModel._warm_up
+
+    def change(self):
+        warm_up(self)
+        (self.directory / "edge" / "labels.txt").write_text("changed")
+
+    monkeypatch.setattr(LoadedModel, "_warm_up", change)
+    with pytest.raises(ReleaseError, match=r"edge/labels\.txt is damaged"):
+        LoadedModel(folder / "1", 1, batching=Batching())
 
 
 def test_a_taken_port_is_named(folder):

@@ -481,7 +481,9 @@ def light(closed):
 
     def make(directory, number):
         check_servable(directory)
-        return SimpleNamespace(version=number, requests=0, close=lambda: closed.append(number))
+        return SimpleNamespace(
+            version=number, manifest_sha256="0" * 64, requests=0, close=lambda: closed.append(number)
+        )
 
     return make
 

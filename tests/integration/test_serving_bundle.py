@@ -303,6 +303,26 @@ def test_examples_for_clusters_tell_the_server_what_the_container_tells_it():
     assert set(kserve["args"]) <= short
 
 
+def texts_in(node):
+    """The texts of a YAML document, other than keys."""
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from texts_in(child)
+    elif isinstance(node, str):
+        yield node
+
+
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "kserve.yaml"])
+def test_examples_for_clusters_name_the_release_in_names_and_in_paths_alone(name):
+    """As their first lines say: names take no _, where paths keep it."""
+    documents = list(yaml.safe_load_all((DEPLOY / name).read_text()))
+    found = {text for text in texts_in(documents) if "bbc-news" in text}
+    paths = {text for text in found if re.search(r"(/models|pvc://saved-models)/bbc-news(/|$)", text)}
+    assert found - paths == {"bbc-news"}
+    assert paths
+    assert all(document["metadata"]["name"] == "bbc-news" for document in documents)
+
+
 def test_drawn_warm_up_records_are_as_long_as_held_out_texts_and_hold_none_of_them(
     release, decided_classifier, test_split
 ):

@@ -213,6 +213,15 @@ def test_an_error_is_the_reason(reference):
     assert judged.reasons == ("text: cannot be run: ValueError: no",)
 
 
+def test_a_limit_of_the_budget_is_told_from_damage(reference, logits):
+    beyond = judge("dynamic", Answers(probabilities=flipped(reference, 5)), reference, Budget())
+    assert (len(beyond.reasons), beyond.flawed) == (2, False)
+    named = Answers(probabilities=flipped(reference, 5), labels=("cat",) * 200)
+    broken = replace(in_steps(reference.probabilities), inputs={"pixels": ("int8", 1.0, -128.0)})
+    for variant, answers in (("dynamic", Answers(error="crashed")), ("onnx", named), ("int8", broken)):
+        assert judge(variant, answers, reference, Budget()).flawed
+
+
 def test_swapped_class_names_are_found_though_all_numbers_are_right(reference):
     swapped = {"cat": "dog", "dog": "cat", "owl": "owl"}
     names = tuple(swapped[CLASSES[index]] for index in reference.probabilities.argmax(axis=1))

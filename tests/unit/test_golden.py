@@ -226,8 +226,19 @@ def test_rows_that_cannot_be_measured_are_refused(golden):
     assert "on golden vectors, some probabilities are not finite" in reason
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"inputs": []}', "{"])
+@pytest.mark.parametrize("content", ["", "[]", '{"inputs": []}', "{", "[" * 100_000])
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "golden.json").write_text(content)
+    with pytest.raises(ReleaseError, match=r"golden\.json cannot be read"):
+        Golden.load(tmp_path / "golden.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("answers", []), ("answers", {"text": {}}), ("inputs", [1]), ("temperature", 10**400)]
+)
+def test_an_entry_of_another_kind_is_named(tmp_path, golden, key, value):
+    golden.save(tmp_path / "golden.json")
+    content = json.loads((tmp_path / "golden.json").read_text())
+    (tmp_path / "golden.json").write_text(json.dumps({**content, key: value}))
     with pytest.raises(ReleaseError, match=r"golden\.json cannot be read"):
         Golden.load(tmp_path / "golden.json")

@@ -85,6 +85,8 @@ BROKEN = [
     (("artifacts", 0, "verdict"), "refused"),
     (("artifacts", 0, "latency_ms", "p50"), -1.0),
     (("artifacts", 0, "reasons"), ...),
+    (("left_out",), [{"variant": "text", "reasons": []}]),
+    (("left_out",), [{"variant": "saved_model", "reasons": ["saved_model: crashed"]}]),
 ]
 
 
@@ -98,6 +100,17 @@ def test_a_manifest_reads_back_as_written(tmp_path, content):
     assert read_manifest(tmp_path, manifest_sha256=checksum) == content
     assert checksum == hashlib.sha256((tmp_path / "manifest.json").read_bytes()).hexdigest()
     jsonschema.validate(content, SCHEMA)
+
+
+def test_a_variant_that_was_left_out_is_no_artifact(tmp_path, content):
+    content["left_out"] = [{"variant": "dynamic", "reasons": ["dynamic: agrees on 98.85% (min_agreement)"]}]
+    write_manifest(tmp_path, content)
+    jsonschema.validate(read_manifest(tmp_path), SCHEMA)
+    row = make_artifact("dynamic", path="edge/model-dynamic.tflite")
+    files = {**content["files"], row["path"]: "b" * 64}
+    both = {**content, "artifacts": [*content["artifacts"], row], "files": files}
+    with pytest.raises(ReleaseError, match="left_out: 'dynamic' is one of the artifacts"):
+        write_manifest(tmp_path, both)
 
 
 def test_a_refused_manifest_may_lack_measures_and_version(tmp_path, content):

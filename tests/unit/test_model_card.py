@@ -9,7 +9,7 @@ from tfapp.release.release import artifact_table
 TABLE = [{"artifact": "float32", "verdict": "released"}]
 
 
-def card(*, preset="minilm-l6", config=None, agreements=(1.0,), **options):
+def card(*, preset="minilm-l6", config=None, agreements=(1.0,), left_out=(), **options):
     names = ("float32", "text")
     manifest = {
         "name": "reviews",
@@ -22,6 +22,7 @@ def card(*, preset="minilm-l6", config=None, agreements=(1.0,), **options):
             {"variant": name, "examples": 430, "agreement": agreement}
             for name, agreement in zip(names, agreements, strict=False)
         ],
+        "left_out": left_out,
     }
     return model_card(manifest, preset=preset, rows=TABLE, **options)
 
@@ -54,6 +55,12 @@ def test_what_could_not_be_measured_is_not_said_to_have_answered():
     assert "Each was loaded in a fresh process and answered all 430 rows" in card(agreements=(1.0, 0.9))
     assert "Each but text, which could not be measured, was loaded" in card(agreements=(1.0, None))
     assert "was loaded" not in card(agreements=(None, None))
+
+
+def test_a_variant_that_was_left_out_is_told_with_its_reasons():
+    left_out = [{"variant": "text", "reasons": ["text: agrees on 98.85% of 872 rows (min_agreement)"]}]
+    assert "Left out" not in card()
+    assert "* text: agrees on 98.85% of 872 rows (min_agreement)" in card(left_out=left_out)
 
 
 def test_the_table_tells_a_measured_scale_from_one_that_no_row_tells():

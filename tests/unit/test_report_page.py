@@ -58,6 +58,7 @@ def manifest(**changes):
         "release": {"verdict": "released", "reasons": [], "budget": BUDGET},
         "files": {f"assets/{EVIL}": "cd" * 32, "saved_model.pb": "ef" * 32},
         "artifacts": [artifact("saved_model", "."), artifact("dynamic", "edge/model-dynamic.tflite")],
+        "left_out": [],
         **changes,
     }
 
@@ -108,6 +109,7 @@ def test_it_says_what_was_measured_and_how_to_use_it():
         "answered all 40 rows",
         "as released",
         "tfapp verify saved_models/reviews/3 --manifest-sha256",
+        "tfapp serve saved_models/reviews/3 --manifest-sha256",
         "load_release(",
         "v1/models/reviews:predict",
         "-e MODEL_NAME=reviews tensorflow/serving:2.",

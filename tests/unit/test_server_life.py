@@ -24,6 +24,7 @@ class Model:
 
     def __init__(self, number):
         self.version = number
+        self.manifest_sha256 = "0" * 64
         self.requests = 0
         self.closed = threading.Event()
         self.itself = self
@@ -47,6 +48,13 @@ def unfrozen():
 
 def settings(folder, **options):
     return ServerSettings(folder, **{"port": 0, "grpc_port": None, "poll_seconds": 0.01, **options})
+
+
+def test_a_checksum_stands_for_one_version(folder):
+    with pytest.raises(ConfigError, match=r"every version to come.* give saved_models/<name>/<version>"):
+        Server(settings(folder, manifest_sha256="0" * 64))
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        settings(folder, manifest_sha256="0" * 63)
 
 
 def tell_to_end():

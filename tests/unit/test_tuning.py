@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,7 @@ def servers(monkeypatch):
         fails = batching[0] == 4 and connections == 2
         return measured(*batching, connections, 1000 * batching[0], 5, failures=int(fails))
 
+    monkeypatch.setattr(tuning.Golden, "load", lambda _path: SimpleNamespace(feature="text"))
     monkeypatch.setattr(tuning, "_server", lambda *_arguments: contextlib.nullcontext(0))
     monkeypatch.setattr(tuning, "_measured", answers)
     return loads
@@ -85,6 +87,14 @@ def test_a_setting_that_fails_is_loaded_no_further(release, servers):
     assert (tune(release).max_batch_size, tune(release).batch_timeout_micros) == (2, 0)
     assert (4, 0, 2) in servers
     assert (4, 0, 3) not in servers
+
+
+def test_texts_are_not_sent_to_a_release_of_images(release, servers, monkeypatch):
+    monkeypatch.setattr(tuning.Golden, "load", lambda _path: SimpleNamespace(feature="image_bytes"))
+    with pytest.raises(ConfigError, match="classifies images, and no texts: leave out --file"):
+        tune(release)
+    assert servers == []
+    assert not (release.parent / "serving").exists()
 
 
 def test_fields_that_are_not_measured_stay_as_the_user_has_them(release, servers):

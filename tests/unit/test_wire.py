@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, text_format
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -29,6 +29,29 @@ NOT_PACKAGED = {
     "tensorflow.serving.MonitoringConfig",
 }
 MADE = {**messages._MADE, **configs._MADE}
+# Made for the messages inside it alone.
+ONLY_A_PLACE = {"tensorflow.serving.FileSystemStoragePathSourceConfig"}
+MODELS = """
+model_config_list {
+  config {
+    name: "reviews"
+    base_path: "/models/reviews"
+    model_type: TENSORFLOW
+    model_platform: "tensorflow"
+    model_version_policy { specific { versions: 1 versions: 2 } }
+    version_labels { key: "stable" value: 1 }
+    logging_config {
+      log_collector_config { type: "files" filename_prefix: "/logs" }
+      sampling_config {
+        sampling_rate: 0.5
+        attributes: 3
+        per_task_sampling_configs { dc: "here" task_index: 0 sampling_rate: 1.0 }
+      }
+      custom_logging_config { type_url: "type.googleapis.com/some.Config" value: "\\010\\001" }
+    }
+  }
+}
+"""
 
 
 def shape_of(field):
@@ -46,6 +69,14 @@ def test_every_field_is_that_of_the_real_message(name):
     real = REAL.FindMessageTypeByName(name)
     for field in MADE[name].DESCRIPTOR.fields:
         assert shape_of(field) == shape_of(real.fields_by_name[field.name])
+
+
+@pytest.mark.parametrize("name", sorted(set(configs._MADE) - NOT_PACKAGED - ONLY_A_PLACE))
+def test_no_field_of_a_configuration_is_left_out(name):
+    real, ours = REAL.FindMessageTypeByName(name), MADE[name].DESCRIPTOR
+    assert {(field.name, field.has_presence) for field in ours.fields} == {
+        (field.name, field.has_presence) for field in real.fields
+    }
 
 
 def test_only_what_the_package_lacks_is_not_compared():
@@ -150,10 +181,8 @@ def test_equal_values_that_are_written_once_are_read_in_full():
 
 
 def test_a_real_models_config_is_read_and_written_alike():
-    real = model_server_config_pb2.ModelServerConfig()
-    model = real.model_config_list.config.add(name="reviews", base_path="/models/reviews")
-    model.model_version_policy.specific.versions.extend([1, 2])
-    model.version_labels["stable"] = 1
-    model.logging_config.sampling_config.sampling_rate = 0.5
-    ours = configs.ModelServerConfig.FromString(real.SerializeToString(deterministic=True))
+    real = text_format.Parse(MODELS, model_server_config_pb2.ModelServerConfig())
+    ours = text_format.Parse(MODELS, configs.ModelServerConfig())
+    assert ours == configs.ModelServerConfig.FromString(real.SerializeToString())
+    assert text_format.MessageToString(ours) == text_format.MessageToString(real)
     assert ours.SerializeToString(deterministic=True) == real.SerializeToString(deterministic=True)

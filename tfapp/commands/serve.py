@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import debug_option
+from tfapp.commands._options import debug_option, manifest_option
 from tfapp.errors import ConfigError
 
 
@@ -38,6 +38,7 @@ from tfapp.errors import ConfigError
 @click.option("--max-waiting-rows", "waiting_rows", type=click.IntRange(1), help="Then 429; 4096.")
 @click.option("--request-seconds", "seconds", type=click.FloatRange(0.001), help="Then 504; 30.")
 @click.option("--body-seconds", type=click.FloatRange(0.001), help="To send a request; 30.")
+@manifest_option
 @debug_option
 def serve(
     release: Path,
@@ -53,13 +54,15 @@ def serve(
     batch_timeout_micros: int | None,
     poll_seconds: float,
     drain_seconds: float,
+    manifest_sha256: str | None,
     **limits: Any,
 ) -> None:
     """Serve a release over REST and gRPC, as TensorFlow Serving does.
 
     RELEASE is saved_models/<name>, whose newest version is served and replaced as soon as a newer one is
-    released; or one version folder, which is served alone. The model's name is the folder's. A release that
-    is damaged, refused, or does not answer its golden vectors is never served.
+    released; or one version folder, which is served alone, and with --manifest-sha256 only if it is the
+    release that is meant. The model's name is the folder's. A release that is damaged, refused, or does not
+    answer its golden vectors is never served.
 
     On SIGTERM and SIGINT requests in flight are answered before the process ends.
     """
@@ -76,6 +79,7 @@ def serve(
     batching = {"max_batch_size": max_batch_size, "batch_timeout_micros": batch_timeout_micros}
     settings = ServerSettings(
         release=release,
+        manifest_sha256=manifest_sha256,
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,

@@ -9,8 +9,8 @@ from tfapp.exporters._packing import Packed, unpack
 from tfapp.exporters.keras_file import export_keras
 from tfapp.exporters.onnx import export_onnx, onnx_obstacle
 from tfapp.exporters.saved_model import export_saved_model
+from tfapp.exporters.tflite import INTEGER_REPORT, export_tflite
 from tfapp.exporters.tflite import VARIANTS as TFLITE_VARIANTS
-from tfapp.exporters.tflite import export_tflite
 from tfapp.exporters.web_page import export_web_page
 
 EXPORTERS: dict[str, Callable[..., Path]] = {
@@ -23,6 +23,7 @@ EXPORTERS: dict[str, Callable[..., Path]] = {
 
 __all__ = [
     "EXPORTERS",
+    "INTEGER_REPORT",
     "LABELS",
     "TFLITE_VARIANTS",
     "VOCABULARY",

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfapp.disk import disk_full
 from tfapp.errors import ConfigError, DataError, OutputError, TfappError, nearest, writing_problem
-from tfapp.exporters import EXPORTERS, TFLITE_VARIANTS, onnx_obstacle
+from tfapp.exporters import EXPORTERS, INTEGER_REPORT, TFLITE_VARIANTS, onnx_obstacle
 from tfapp.release.layout import SAVED_MODEL, artifact_path
 from tfapp.release.probe import RawFeatures
 from tfapp.release.publish import SPACE
@@ -175,7 +175,7 @@ def write_artifact(
         # Converters raise errors of many kinds; which one it was stands in the reason.
         if writing_problem(error):
             raise
-        _remove(directory, variant)
+        remove_artifact(directory, variant)
         _logger.debug("%s could not be made", variant, exc_info=True)
         kind = "" if isinstance(error, TfappError) else f"{type(error).__name__}: "
         return f"cannot be made from this model: {kind}{' '.join(str(error).split())[:500]}"
@@ -199,8 +199,15 @@ def _parts(directory: Path, variant: str) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _remove(directory: Path, variant: str) -> None:
-    for part in _parts(directory, variant):
+def remove_artifact(directory: Path, variant: str) -> None:
+    """Removes what was written of an artifact.
+
+    Args:
+        directory: The version folder in the making.
+        variant: The artifact's variant.
+    """
+    report = [directory / "edge" / INTEGER_REPORT] if variant == "int8" else []
+    for part in _parts(directory, variant) + report:
         if part.is_dir():
             shutil.rmtree(part)
         else:

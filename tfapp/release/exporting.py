@@ -16,7 +16,7 @@ from tfapp.exporters import export_web_page, in_float32
 from tfapp.release.artifacts import choose_variants
 from tfapp.release.attacked import attack_model, check_sendable
 from tfapp.release.class_figures import ClassFigures
-from tfapp.release.gate import Budget
+from tfapp.release.gate import DISPENSABLE_VARIANTS, Budget
 from tfapp.release.integrity import hash_files, sha256
 from tfapp.release.manifest import plain, write_manifest
 from tfapp.release.manifest_content import checked_scores, metrics, model_config, splits
@@ -59,8 +59,9 @@ def export(
             of the characters a-z, 0-9, ``_`` and ``-``.
         check_with: The rows to measure on, all of them; the test split.
         variants: Which artifacts to write: ``saved_model``, ``keras``, ``float32``, ``float16``, ``dynamic``,
-            ``int8`` (images) and ``text`` (texts). When None, all that this model can be exported as; what is
-            left out is logged.
+            ``int8`` (images), ``text`` (texts) and ``onnx``. When None, all that this model can be exported
+            as, but for those of ``float16``, ``dynamic``, ``int8``, ``text`` and ``onnx`` that are beyond
+            their budget; what is left out is logged.
         budget: How far an artifact may be from the model; ``Budget()`` when None.
         evaluation: Scores of the model for the manifest: an `Evaluation`, or a mapping.
         config: The settings that the model was made with, for the manifest.
@@ -85,7 +86,8 @@ def export(
         The release. ``serving/`` beside the versions is brought up to date; see `write_serving_bundle`.
 
     Raises:
-        ReleaseRefused: When an artifact is beyond its budget; what was written is in ``refused-<timestamp>``.
+        ReleaseRefused: When an artifact is beyond its budget and not left out for it, or is damaged; what was
+            written is in ``refused-<timestamp>``.
         OutputError: When the folder cannot be written, the disk is full, or the name is unsafe.
         ConfigError: When a variant is unknown or cannot be made of this model, ``evaluation`` is of other
             classes or another temperature than the model's, or a page is wanted that could run no variant.
@@ -96,6 +98,7 @@ def export(
     directory = Path(directory).expanduser().absolute()
     name = check_name(directory)
     check_warmup(warmup)
+    dispensable = DISPENSABLE_VARIANTS if variants is None else ()
     variants = choose_variants(model, variants, calibrated=data is not None)
     budget = budget or Budget()
     given = checked_scores(evaluation, model)
@@ -116,12 +119,13 @@ def export(
             variants,
             budget,
             stage,
+            dispensable=dispensable,
             calibration=() if data is None else data.train.features,
             robustness=attacked,
             black_box=(black_box_queries, black_box_examples),
             licence=" ".join(terms(about["preset"], settings, about["sources"])),
         )
-        reasons = measured.reasons
+        reasons, variants = measured.reasons, tuple(row["variant"] for row in measured.rows)
         content: dict[str, Any] = {
             "schema_version": 1,
             "name": name,
@@ -138,6 +142,7 @@ def export(
                 "budget": asdict(budget),
             },
             "artifacts": measured.rows,
+            "left_out": measured.left_out,
         }
         about |= {"rows": artifact_table(content), "feature": model.preprocessor.feature_name}
         copied = 0
@@ -145,6 +150,8 @@ def export(
             copied = _warm_up(model, check_with, stage, kind=warmup)
         card = model_card(plain(content), copied=copied, **about)
         (stage.release / "model_card.md").write_text(card, encoding="utf-8")
+        if not set(model.preprocessor.web_variants) & set(variants):
+            runtime = None
         if runtime is not None and not reasons:
             export_web_page(model, stage.release, name=name, runtime=runtime, variants=variants)
         own_files(stage)
@@ -156,6 +163,7 @@ def export(
             last.write(None)
             raise ReleaseRefused(reasons, refuse(stage))
         path, version = publish(stage, last.write)
+        _tell_left_out(measured.left_out)
         release = Release(path, version, last.manifest, last.manifest_sha256)
         _logger.info("verify: every artifact is within its budget; released as version %d", version)
         _configure_servers(directory)
@@ -190,6 +198,16 @@ class _LastFiles:
         numbered["files"] = dict(sorted(numbered["files"].items()))
         self.manifest_sha256 = write_manifest(self._folder, numbered)
         self.manifest = numbered
+
+
+def _tell_left_out(left_out: Sequence[Mapping[str, Any]]) -> None:
+    for row in left_out:
+        _logger.warning(
+            "export: %s is left out of the release: %s. To release it, widen that limit ([verify] of a "
+            "workflow, budget=Budget(...) in Python); to have the release refused, name it in variants.",
+            row["variant"],
+            "; ".join(reason.removeprefix(f"{row['variant']}: ") for reason in row["reasons"]),
+        )
 
 
 def _configure_servers(directory: Path) -> None:

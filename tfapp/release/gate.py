@@ -19,13 +19,15 @@ from tfapp.release.answers import (
 )
 
 EXACT_VARIANTS = ("saved_model", "keras", "float32", "onnx")
+DISPENSABLE_VARIANTS = ("float16", "dynamic", "int8", "text", "onnx")
+"""Converted files, which a release can do without where nobody asked for them."""
 ROUNDING = 1e-9
 """Room for the rounding of shares: 0.98 - 0.97 is a little more than 0.01."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How far an artifact may be from the trained model before the release is refused.
+    """How far an artifact may be from the trained model before it is refused.
 
     Args:
         min_agreement: Least share of rows with the same class as the trained model, from 0 to 1.
@@ -92,6 +94,7 @@ class Judgement:
         scale: What the artifact's log-probabilities are to the model's; None when it could not be measured.
         scale_rows: Rows that it was measured on; 0 when it could not be measured.
         reasons: Why it is refused; empty when it is not.
+        flawed: Whether one of the reasons is no limit of the budget, but damage or a contradiction.
     """
 
     examples: int
@@ -102,6 +105,7 @@ class Judgement:
     scale: float | None = None
     scale_rows: int = 0
     reasons: tuple[str, ...] = ()
+    flawed: bool = False
 
 
 def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) -> Judgement:
@@ -119,7 +123,7 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
     rows = len(reference.probabilities)
     flaw = find_flaw(answers, reference)
     if flaw:
-        return Judgement(rows, reasons=(f"{variant}: {flaw}",))
+        return Judgement(rows, reasons=(f"{variant}: {flaw}",), flawed=True)
     probabilities = np.asarray(answers.probabilities, np.float64)
     chosen, expected = probabilities.argmax(axis=1), reference.probabilities.argmax(axis=1)
     agreement = float(np.mean(chosen == expected))
@@ -151,9 +155,8 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
             f"the logarithms of its probabilities are {scale:.2f} times the model's, off by more than "
             f"{budget.max_scale_error:.2f} (max_scale_error){factor}"
         )
-    if variant == "int8":
-        reasons += _input_reasons(answers)
-    reasons += _contradictions(answers, reference, budget)
+    flaws = _input_reasons(answers) if variant == "int8" else []
+    flaws += _contradictions(answers, reference, budget)
     return Judgement(
         examples=rows,
         agreement=agreement,
@@ -162,7 +165,8 @@ def judge(variant: str, answers: Answers, reference: Reference, budget: Budget) 
         accuracy_drop=drop,
         scale=scale,
         scale_rows=scale_rows,
-        reasons=tuple(f"{variant}: {reason}" for reason in reasons),
+        reasons=tuple(f"{variant}: {reason}" for reason in reasons + flaws),
+        flawed=bool(flaws),
     )
 
 

@@ -7,8 +7,8 @@ random: nothing of a user's data enters a release.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,6 +169,16 @@ class Golden:
             self.tolerance[variant] = min(room, _MOST_TOLERANCE)
             self.answers[variant] = answers.probabilities
 
+    def without(self, variants: Collection[str]) -> Golden:
+        """Returns the same vectors with nothing noted of some variants.
+
+        Args:
+            variants: The variants.
+        """
+        answers = {name: rows for name, rows in self.answers.items() if name not in variants}
+        tolerance = {name: room for name, room in self.tolerance.items() if name not in variants}
+        return replace(self, answers=answers, tolerance=tolerance)
+
     def reference(self, variant: str) -> Reference:
         """Returns the answers that a variant must give.
 
@@ -231,7 +241,15 @@ class Golden:
                 answers={variant: np.array(rows, np.float64) for variant, rows in content["answers"].items()},
                 tolerance=dict(content["tolerance"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise ReleaseError(
                 f"{path} cannot be read ({error}); copy or export the release again."
             ) from error

@@ -88,6 +88,13 @@ class Artifact(_Part):
     reasons: list[str]
 
 
+class LeftOut(_Part):
+    """A variant that went beyond its budget and was not asked for: no file of it is in the release."""
+
+    variant: Literal["float16", "dynamic", "int8", "text", "onnx"]
+    reasons: Annotated[list[str], Field(min_length=1)]
+
+
 class Split(_Part):
     """The size and fingerprint of a split of the data."""
 
@@ -146,6 +153,7 @@ class Manifest(_Part):
         dict[RelativePath, Sha256], Field(min_length=1, json_schema_extra={"additionalProperties": False})
     ]
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
+    left_out: list[LeftOut] = Field(default_factory=list)
 
     model_config = ConfigDict(json_schema_extra=_RELEASED_WHOLE)
 
@@ -184,6 +192,10 @@ class Manifest(_Part):
                     "artifacts", "artifacts: '{variant}' stands twice", {"variant": variant}
                 )
             known.add(artifact_file(variant))
+        for row in self.left_out:
+            if artifact_file(row.variant) in known:
+                message = "left_out: '{variant}' is one of the artifacts"
+                raise PydanticCustomError("left_out", message, {"variant": row.variant})
         for name in self.files:
             if is_model_file(name) and name not in known:
                 raise PydanticCustomError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 from tfapp.evaluation.robustness import Robustness
 from tfapp.exporters import LABELS, TFLITE_VARIANTS, in_float32, label_file
 from tfapp.progress import track
-from tfapp.release.answers import Answers, FloatArray, Reference, probabilities_from
-from tfapp.release.artifacts import artifact_bytes, check_space, write_artifact
+from tfapp.release.answers import Answers, FloatArray, Reference, find_flaw, probabilities_from
+from tfapp.release.artifacts import artifact_bytes, check_space, remove_artifact, write_artifact
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
 from tfapp.release.gate import Budget, Judgement, check_label_file, judge
@@ -38,12 +38,14 @@ class Measured:
     Attributes:
         rows: The manifest's entry of each artifact.
         reasons: Why the release is refused; empty when it is not.
+        left_out: The manifest's entry of each variant that was beyond its budget and removed.
         libraries: Versions of the libraries that ran the artifacts.
         reference: What the trained model answers on the same rows.
     """
 
     rows: list[dict[str, Any]]
     reasons: list[str]
+    left_out: list[dict[str, Any]]
     libraries: dict[str, str]
     reference: Reference
 
@@ -55,6 +57,7 @@ def measure(
     budget: Budget,
     stage: Staging,
     *,
+    dispensable: Collection[str] = (),
     calibration: Sequence[Any] = (),
     robustness: Robustness | None = None,
     black_box: tuple[int, int] = (0, 0),
@@ -68,6 +71,8 @@ def measure(
         variants: The artifacts to write.
         budget: How far they may be from the model.
         stage: Where they are written.
+        dispensable: Those that are removed when they are beyond a limit of the budget, and nothing else is
+            wrong with the release.
         calibration: Features by which integer artifacts are calibrated.
         robustness: Adversarial examples of some of these rows, made on the model; None for no attack.
         black_box: Queries a row and rows of the attack on each TFLite and ONNX file itself.
@@ -131,7 +136,8 @@ def measure(
         judged = judge(name, answers[name].rows(range(rows)), reference, budget)
         if answers[name].error is None:
             wrong = everything.judge(name, beside[name], budget)
-            judged = replace(judged, reasons=(*judged.reasons, *wrong))
+            flawed = judged.flawed or find_flaw(beside[name], everything.reference(name)) is not None
+            judged = replace(judged, reasons=(*judged.reasons, *wrong), flawed=flawed)
         if attacked is not None:
             judged = replace(judged, reasons=(*judged.reasons, *attacked.reasons(name, budget)))
         if judged.agreement is not None and judged.scale is None:
@@ -143,16 +149,33 @@ def measure(
             )
         judgements[name] = judged
         golden.record(name, beside[name].rows(steady))
-    golden.save(stage.release / GOLDEN_FILE)
-
-    reasons = [reason for judgement in judgements.values() for reason in judgement.reasons]
+    damage: list[str] = []
     if set(variants) & set(TFLITE_VARIANTS):
-        reasons += _edge_reasons(model, probe, golden, stage.release / "edge")
+        damage += _edge_reasons(model, probe, golden, stage.release / "edge")
         inside = {LABELS: label_file(model.classes), **preprocessor.asset_files()}
-        reasons += check_packed(stage.release, variants, inside)
+        damage += check_packed(stage.release, variants, inside)
+    left_out = [] if damage else _choose_left_out(judgements, dispensable)
+    for name in left_out:
+        remove_artifact(stage.release, name)
+    golden.without(left_out).save(stage.release / GOLDEN_FILE)
+    variants = [name for name in variants if name not in left_out]
+    reasons = [reason for name in variants for reason in judgements[name].reasons] + damage
     libraries = {key: value for name in variants for key, value in answers[name].libraries.items()}
     entries = [_entry(stage.release, name, judgements[name], answers[name], attacked) for name in variants]
-    return Measured(entries, reasons, dict(sorted(libraries.items())), reference)
+    return Measured(
+        rows=entries,
+        reasons=reasons,
+        left_out=[{"variant": name, "reasons": list(judgements[name].reasons)} for name in left_out],
+        libraries=dict(sorted(libraries.items())),
+        reference=reference,
+    )
+
+
+def _choose_left_out(judgements: Mapping[str, Judgement], dispensable: Collection[str]) -> list[str]:
+    """Names the artifacts that a release can do without; none where it is refused all the same."""
+    refused = [name for name, judgement in judgements.items() if judgement.reasons]
+    spared = all(name in dispensable and not judgements[name].flawed for name in refused)
+    return refused if spared and len(refused) < len(judgements) else []
 
 
 def _run(

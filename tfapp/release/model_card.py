@@ -31,6 +31,8 @@ KINDS = {
 }
 """For each name of a raw feature, what its classifier is called, and the limits of what was measured."""
 
+LEFT_OUT = "Left out of the release, as beyond the budget:"
+
 _MARKS = re.compile(r"[\\|\[\]]")
 
 
@@ -74,6 +76,7 @@ def model_card(
         "probabilities, 1 where the temperature is the model's, on the rows that tell it; it is not "
         "measurable where no row does, as with integers of a model that is sure of every row.",
         _markdown(rows),
+        *_left_out(manifest["left_out"]),
         "## Data",
         _markdown(
             [
@@ -89,6 +92,12 @@ def model_card(
         limits,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Words which variants are not in the release, and why."""
+    reasons = [f"* {_escaped(reason)}" for row in rows for reason in row["reasons"]]
+    return [LEFT_OUT, "\n".join(reasons)] if reasons else []
 
 
 def measured_words(artifacts: Sequence[Mapping[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from tfapp.evaluation.page_frame import (
 from tfapp.evaluation.page_plots import PLOT_STYLE, bars, confusion_table, reliability_plot
 from tfapp.evaluation.robustness.page import robustness_summary
 from tfapp.release.class_figures import ClassFigures
-from tfapp.release.model_card import KINDS, measured_words, robustness_table, terms
+from tfapp.release.model_card import KINDS, LEFT_OUT, measured_words, robustness_table, terms
 from tfapp.release.usage import usage
 
 FILE_NAME = "report.html"
@@ -138,9 +138,15 @@ def _artifacts(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -
             ]
         ),
         records([{column: row[column] for column in columns} for row in rows]),
+        *_left_out(manifest["left_out"]),
         element("div", *plots, class_="plots"),
         element("details", element("summary", "The budget"), table(["limit", "value"], budget.items())),
     ]
+
+
+def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    reasons = [reason for row in rows for reason in row["reasons"]]
+    return [*paragraphs([LEFT_OUT]), items(reasons)] if reasons else []
 
 
 def _budget(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -68,7 +68,7 @@ def usage(manifest: Mapping[str, Any], feature: str) -> list[Use]:
             Use(
                 "Serve",
                 "With tfapp's own server, or with TensorFlow Serving; both answer the same requests.",
-                f"tfapp serve {folder}\n\n"
+                f"tfapp serve {folder} --manifest-sha256 <printed at the release>\n\n"
                 "docker run --rm -p 8501:8501 \\\n"
                 f'  -v "$PWD/saved_models/{name}:/models/{name}:ro" \\\n'
                 f"  -e MODEL_NAME={name} {image}\n\n"

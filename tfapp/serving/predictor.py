@@ -14,6 +14,7 @@ from tfapp.errors import DataError, ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_servable
 from tfapp.release.layout import GOLDEN_FILE
+from tfapp.release.manifest import manifest_checksum
 from tfapp.release.versions import version_folder
 from tfapp.serving.features import feature_name, image_bytes, refusal_text, text_bytes
 from tfapp.serving.prediction import Prediction
@@ -148,10 +149,14 @@ def load_release(path: str | Path, *, manifest_sha256: str | None = None) -> Pre
 
     Raises:
         ReleaseError: When there is no release, it was refused, it is not the one that is meant, it has no
-            SavedModel, or a file is damaged, missing or not listed.
+            SavedModel, or a file is damaged, missing or not listed, also when it became so meanwhile.
         ConfigError: When ``manifest_sha256`` is no sha256.
     """
     directory = version_folder(path)
-    check_servable(directory, manifest_sha256=manifest_sha256)
+    checksum = manifest_checksum(directory) if manifest_sha256 is None else manifest_sha256
+    check_servable(directory, manifest_sha256=checksum)
     golden = Golden.load(directory / GOLDEN_FILE)
-    return Predictor(directory, golden.classes, feature=golden.feature)
+    predictor = Predictor(directory, golden.classes, feature=golden.feature)
+    # Files are opened by name after they were hashed: what was loaded must still be what was hashed.
+    check_servable(directory, manifest_sha256=checksum)
+    return predictor

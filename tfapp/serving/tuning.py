@@ -22,7 +22,7 @@ from typing import IO, Any
 from google.protobuf import text_format
 
 from tfapp.disk import remove_unfinished, replace_file, writing
-from tfapp.errors import ReleaseError
+from tfapp.errors import ConfigError, ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.serving_files import BATCHING_FILE, FOLDER
@@ -117,6 +117,7 @@ def tune_serving(
     Raises:
         ReleaseError: When a server does not start, every setting leaves requests unanswered, or the present
             ``batching.config`` cannot be read.
+        ConfigError: When texts are given for a release that classifies images.
         OutputError: When the files cannot be written.
     """
     directory = version_folder(release)
@@ -157,9 +158,15 @@ def tune_serving(
 
 def _requests(directory: Path, texts: Sequence[str]) -> list[bytes]:
     path = f"/v1/models/{directory.parent.name}:predict"
+    golden = Golden.load(directory / GOLDEN_FILE)
     if texts:
+        if golden.feature != "text":
+            raise ConfigError(
+                f"{directory} classifies images, and no texts: leave out --file (or texts=... "
+                "in Python); its golden images are asked about then."
+            )
         return [post(path, {"instances": [text]}) for text in texts]
-    features = Golden.load(directory / GOLDEN_FILE).probe().features
+    features = golden.probe().features
     values = [{"b64": base64.b64encode(feature).decode()} for feature in features]
     return [post(path, {"instances": [value]}) for value in values]
 

@@ -28,21 +28,35 @@ _MADE: dict[str, Any] = make_messages(
             1 string type
             2 string filename_prefix
         """,
-        "tensorflow.serving.SamplingConfig": "1 double sampling_rate",
+        "tensorflow.serving.PerTaskSamplingConfig": """
+            1 string dc
+            2 optional int32 task_index
+            3 double sampling_rate
+        """,
+        "tensorflow.serving.SamplingConfig": """
+            1 double sampling_rate
+            2 int32 attributes
+            3 repeated tensorflow.serving.PerTaskSamplingConfig per_task_sampling_configs
+        """,
         "tensorflow.serving.LoggingConfig": """
             1 tensorflow.serving.LogCollectorConfig log_collector_config
             2 tensorflow.serving.SamplingConfig sampling_config
+            3 google.protobuf.Any custom_logging_config
         """,
         "tensorflow.serving.ModelConfig": f"""
             1 string name
             2 string base_path
+            3 enum<MODEL_TYPE_UNSPECIFIED,TENSORFLOW,OTHER> model_type
             4 string model_platform
             6 tensorflow.serving.LoggingConfig logging_config
             7 {_POLICY} model_version_policy
             8 map<string,int64> version_labels
         """,
         "tensorflow.serving.ModelConfigList": "1 repeated tensorflow.serving.ModelConfig config",
-        "tensorflow.serving.ModelServerConfig": "1 tensorflow.serving.ModelConfigList model_config_list",
+        "tensorflow.serving.ModelServerConfig": """
+            1 tensorflow.serving.ModelConfigList model_config_list
+            2 google.protobuf.Any custom_model_config
+        """,
         "tensorflow.serving.BatchingParameters": """
             1 google.protobuf.Int64Value max_batch_size
             2 google.protobuf.Int64Value batch_timeout_micros

@@ -25,13 +25,14 @@ _KNOWN = (any_pb2, wrappers_pb2)
 def make_messages(file: str, messages: Mapping[str, str]) -> dict[str, Any]:
     """Makes message classes of proto3.
 
-    Enumerations are given as ``int32``: on the wire both are the same.
+    Enumerations that nobody writes as text are given as ``int32``: on the wire both are the same.
 
     Args:
         file: A name for the descriptions, with which errors name them.
         messages: For each message by its full name (``package.Message``, nested ones after their parents),
-            its fields, a line each: ``number type name``, ``number repeated type name`` or
-            ``number map<key,type> name``. A type is a scalar's name or a message's full name.
+            its fields, a line each: ``number type name``, ``number repeated type name``,
+            ``number optional type name`` or ``number map<key,type> name``. A type is a scalar's name, a
+            message's full name, or ``enum<NAME,...>`` with the names of 0, 1, ...
 
     Returns:
         The classes by full name.
@@ -86,6 +87,16 @@ def _add_fields(message: Any, full_name: str, lines: str) -> None:
                 _set_type(entry.field.add(name=part, number=place, label=_FIELD.LABEL_OPTIONAL), part_kind)
             field.label = _FIELD.LABEL_REPEATED
             field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{full_name}.{entry.name}"
+        elif kind.startswith("optional "):
+            # What proto3 knows of an optional scalar is whether it stands in a choice of its own.
+            field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
+            message.oneof_decl.add(name=f"_{name}")
+            _set_type(field, kind.removeprefix("optional "))
+        elif kind.startswith("enum<"):
+            enumeration = message.enum_type.add(name=name.title().replace("_", ""))
+            for place, value in enumerate(kind.removeprefix("enum<").removesuffix(">").split(",")):
+                enumeration.value.add(name=value, number=place)
+            field.type, field.type_name = _FIELD.TYPE_ENUM, f".{full_name}.{enumeration.name}"
         else:
             _set_type(field, kind)
 

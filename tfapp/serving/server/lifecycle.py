@@ -21,7 +21,7 @@ import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
 
-from tfapp.errors import OutputError, ReleaseError
+from tfapp.errors import ConfigError, OutputError, ReleaseError
 from tfapp.release.serving_files import BATCHING_FILE, FOLDER
 from tfapp.release.versions import check_name, version_folder
 from tfapp.serving.server.core import Core
@@ -46,6 +46,7 @@ class Server:
     Raises:
         ReleaseError: When there is no release at the path.
         OutputError: When the folder's name is no model name.
+        ConfigError: When a manifest's checksum is given, but no single version.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -54,6 +55,11 @@ class Server:
         version_folder(given)
         self.versions = Versions(given, self._load)
         check_name(self.versions.base)
+        if settings.manifest_sha256 is not None and self.versions.base == given:
+            raise ConfigError(
+                f"--manifest-sha256: {given} is served with every version to come, and a checksum stands for "
+                "one: give saved_models/<name>/<version>, or leave it out."
+            )
         self.core = Core(self.versions, settings, Metrics(self.versions.name))
         self.port = 0
         self.grpc_port = 0
@@ -212,7 +218,13 @@ class Server:
 
     def _load(self, directory: Path, version: int) -> LoadedModel:
         batching = read_batching(directory.parent / FOLDER / BATCHING_FILE, self.settings.batching)
-        return LoadedModel(directory, version, batching=batching, threads=self.settings.threads)
+        return LoadedModel(
+            directory,
+            version,
+            batching=batching,
+            threads=self.settings.threads,
+            manifest_sha256=self.settings.manifest_sha256,
+        )
 
 
 class _Web(uvicorn.Server):

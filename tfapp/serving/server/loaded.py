@@ -21,6 +21,7 @@ from tfapp.errors import ReleaseError
 from tfapp.release.golden import Golden
 from tfapp.release.integrity import check_servable
 from tfapp.release.layout import GOLDEN_FILE
+from tfapp.release.manifest import manifest_checksum
 from tfapp.release.warmup import WARMUP_FILE
 from tfapp.serving.server.joining import call_of, work_of
 from tfapp.serving.server.settings import Batching
@@ -41,20 +42,29 @@ class LoadedModel:
         version: Its number.
         batching: How requests are joined.
         threads: Cores that a batch is computed on; None for all.
+        manifest_sha256: What the sha256 of its manifest must be; any if None.
 
     Raises:
-        ReleaseError: When the folder is no release, was refused, is damaged, cannot be loaded, or does not
-            answer its golden vectors as it did.
+        ReleaseError: When the folder is no release or another one, was refused, is damaged or changed
+            meanwhile, cannot be loaded, or does not answer its golden vectors as it did.
     """
 
     def __init__(
-        self, directory: Path, version: int, *, batching: Batching, threads: int | None = None
+        self,
+        directory: Path,
+        version: int,
+        *,
+        batching: Batching,
+        threads: int | None = None,
+        manifest_sha256: str | None = None,
     ) -> None:
         self.directory = directory
         self.version = version
         self.requests = 0
         """Requests in flight, and those whose computations go on; whoever serves counts them."""
-        check_servable(directory)
+        self.manifest_sha256 = manifest_checksum(directory) if manifest_sha256 is None else manifest_sha256
+        """The sha256 of the manifest that vouches for what was loaded."""
+        check_servable(directory, manifest_sha256=self.manifest_sha256)
         self.golden = Golden.load(directory / GOLDEN_FILE)
         self.signatures: dict[str, Signature] = {}
         self._alone = ThreadPoolExecutor(batching.num_batch_threads, thread_name_prefix="tfapp-alone")
@@ -67,6 +77,8 @@ class LoadedModel:
                 meta = v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(directory))
             self.signatures = self._signatures(meta, batching)
             self._warm_up()
+            # Files are opened by name after they were hashed: what was loaded must still be what was hashed.
+            check_servable(directory, manifest_sha256=self.manifest_sha256)
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
             self.close()
             raise ReleaseError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfapp.errors import ConfigError
 from tfapp.machine import usable_cores
+from tfapp.release.manifest import check_sha256
 
 _MOST_BATCHES = 4
 """More batches at once take more memory, and hardly answer more."""
@@ -81,6 +82,8 @@ class ServerSettings:
     Attributes:
         release: ``saved_models/<name>``, whose newest version is served and replaced as newer ones appear; or
             a version folder, which is served alone.
+        manifest_sha256: The sha256 of that version's ``manifest.json``, printed when it was released; with
+            it no other release is served. None for any.
         host: Address to listen at.
         port: Port of REST; 0 takes a free one.
         grpc_port: Port of gRPC; 0 takes a free one, None serves REST alone.
@@ -95,6 +98,7 @@ class ServerSettings:
     """
 
     release: Path
+    manifest_sha256: str | None = None
     host: str = "127.0.0.1"
     port: int = 8501
     grpc_port: int | None = 8500
@@ -110,6 +114,8 @@ class ServerSettings:
     def __post_init__(self) -> None:
         """Refuses settings that are not possible, or contradict each other."""
         Batching(**self.batching)
+        if self.manifest_sha256 is not None:
+            check_sha256(self.manifest_sha256)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("a certificate and its key belong together: give both, or neither.")
         if self.tls_certificate is not None and self.tls_key is not None:

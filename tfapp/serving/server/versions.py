@@ -206,7 +206,7 @@ class Versions:
         self.states[number] = state
         loading = self._loader.submit(self._load, folder.path, number)
         try:
-            state.model = await asyncio.wrap_future(loading)
+            model = state.model = await asyncio.wrap_future(loading)
         except asyncio.CancelledError:
             state.state = "END"
             loading.add_done_callback(_close_unused)
@@ -225,7 +225,12 @@ class Versions:
             return False
         state.state = "AVAILABLE"
         self.loads += 1
-        _logger.info("version %d of %s is served", number, self.name)
+        _logger.info(
+            "version %d of %s is served; its manifest has the sha256 %s",
+            number,
+            self.name,
+            model.manifest_sha256,
+        )
         return True
 
     def _let_go(self, number: int, state: VersionState) -> None:
