@@ -178,8 +178,9 @@ class ExportSection(Section):
 
 
 class VerifySection(Section):
-    """``[verify]``: the budget of every artifact; one beyond it that `[export]` names, or an exact one, refuses the release.
+    """``[verify]``: the budget of every artifact.
 
+    One beyond it refuses the release if `[export]` names it or it is an exact one.
     Robust accuracy is measured under ``[evaluate.attack]``.
     """
 

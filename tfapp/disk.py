@@ -86,6 +86,8 @@ def held(directory: Path, *, cure: str) -> Iterator[None]:
             raise OutputError(
                 f"{directory}: another run is writing here (process {owner}); wait for it, stop it or {cure}."
             ) from error
+        except OSError:  # some network file systems have no locks
+            pass
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from unittest.mock import Mock
 
 import pytest
 
-from tfapp.disk import locked, remove_unfinished, replace_file, try_lock, writing
+from tfapp.disk import held, locked, remove_unfinished, replace_file, try_lock, writing
 from tfapp.errors import OutputError
 
 
@@ -61,3 +62,19 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path, monkeypatch):
 def test_errors_of_writing_tell_place_and_cure(tmp_path, error, message):
     with pytest.raises(OutputError, match=message), writing(tmp_path / "x", full="buy one", denied="move"):
         raise error
+
+
+def test_a_held_folder_is_refused_with_who_holds_it(tmp_path):
+    with (
+        held(tmp_path / "new", cure="go"),
+        pytest.raises(OutputError, match=rf"process {os.getpid()} on .*or go"),
+    ):
+        held(tmp_path / "new", cure="go").__enter__()
+    with held(tmp_path / "new", cure="go"):
+        pass
+
+
+def test_a_file_system_without_locks_holds_no_one_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks available")))
+    with held(tmp_path, cure="go"):
+        pass
