@@ -25,7 +25,7 @@ from tfapp.models.architecture import architecture_of
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.objectives import Objective, describe_objective
-from tfapp.training.attacked_images import attacked_batches, frozen_images
+from tfapp.training.attacked_images import attacked_batches, check_one_replica, frozen_images
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, EpochProbe, Selection
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
@@ -171,10 +171,14 @@ def complete_run(run: Run) -> None:
         run: The run; its model and progress are changed in place.
 
     Raises:
-        ConfigError: When the objective cannot perturb what a phase trains.
+        ConfigError: When the objective cannot perturb what a phase trains, or the strategy cannot attack
+            images in the pipeline.
         TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When the run's folder cannot be written.
     """
+    adversarial = run.settings.adversarial
+    if adversarial is not None and adversarial.refresh == "epoch":
+        check_one_replica()
     with computing_in(run.precision, run.model.backbone):
         for phase in run.settings.phases:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
@@ -312,6 +316,8 @@ def run_phase(run: Run, index: int) -> None:
         if attacked is not None:
             first_batch = progress.epochs_done * steps
             batches = attacked_batches(batches, attacked, run.model, seed=seed, first_batch=first_batch)
+        for probe in run.probes:
+            probe.phase = index + 1
         try:
             with naming_bad_images():
                 trainer.fit(
