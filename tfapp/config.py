@@ -19,10 +19,18 @@ from pydantic_core import PydanticCustomError
 
 from tfapp.config_errors import describe
 from tfapp.config_overrides import apply_override
-from tfapp.config_rows import DATA_KEYS, AugmentSection, DataSection, Section, check_kind
+from tfapp.config_rows import (
+    DATA_KEYS,
+    AdversarialSection,
+    AugmentSection,
+    DataSection,
+    Section,
+    check_kind,
+)
 from tfapp.config_sections import (
     PRETRAINED,
     WORD_ATTACKS,
+    AttackSection,
     EvaluateSection,
     ExportSection,
     HardenSection,
@@ -32,6 +40,7 @@ from tfapp.config_sections import (
     VerifySection,
 )
 from tfapp.config_values import VARIABLE, Name
+from tfapp.data.pixel_budgets import beyond_the_range
 from tfapp.errors import ConfigError, nearest
 
 _BACKBONES = {"text": "minilm-l6", "image": "mobilenet-v2"}
@@ -43,6 +52,7 @@ _IMAGE_HARDENING = {
     "norm": "what is done to texts is measured by the Euclidean norm of their own embeddings",
     "batch_norm": "networks of texts have no batch normalisation",
 }
+_ON_PIXELS = ("adversarial", "free", "trades", "mart")
 _MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
 
 
@@ -74,6 +84,8 @@ class WorkflowConfig(Section):
                     {"other": source.holds, "kind": self.data.holds},
                 )
             check_kind(source, self.data.holds, DATA_KEYS)
+        if isinstance(self.data.augment, AugmentSection) and self.data.augment.adversarial is not None:
+            _check_reach("data.augment.adversarial", self.data.augment.adversarial)
         self._check_harden()
         self._check_attack()
         return self
@@ -89,6 +101,22 @@ class WorkflowConfig(Section):
                     "`harden.{key}` goes with images: {reason}; leave it out",
                     {"key": key, "reason": reason},
                 )
+        perturbed = section.perturbed(kind)
+        attacked = "embeddings" if str(section.attack).startswith("embedding_") else "pixels"
+        if section.attack is not None and perturbed != {attacked}:
+            raise PydanticCustomError(
+                "harden",
+                "`harden.attack` = {attack} is for {attacked}, and these phases perturb {perturbed}: "
+                "'embedding_fgm' and 'embedding_pgd' are for texts and for phases above a frozen network, "
+                "the others for images in phases that train 'all'",
+                {
+                    "attack": repr(section.attack),
+                    "attacked": attacked,
+                    "perturbed": " and ".join(sorted(perturbed)),
+                },
+            )
+        if "pixels" in perturbed and section.objective in _ON_PIXELS:
+            _check_reach("harden", section)
         if section.objective != "word_augmented":
             return
         if kind == "image":
@@ -130,6 +158,8 @@ class WorkflowConfig(Section):
                 "artifacts can be sent; give 1/255 = 0.00392 or more",
                 {"epsilon": attack.epsilon},
             )
+        if kind == "image":
+            _check_reach("evaluate.attack", attack)
         if kind == "text" and attack.norm is not None:
             raise PydanticCustomError(
                 "attack", "`evaluate.attack.norm` goes with images; for texts epsilon is a share of words"
@@ -231,6 +261,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> WorkflowConf
         raise ConfigError(describe(problems, WorkflowConfig, path, overrides)) from error
     config._folder = path.resolve().parent
     return config
+
+
+def _check_reach(name: str, section: AdversarialSection | AttackSection | HardenSection) -> None:
+    """Refuses budgets beyond the range of pixels."""
+    for key in ("epsilon", "step_size"):
+        problem = beyond_the_range(f"`{name}.{key}`", getattr(section, key, None), section.norm)
+        if problem is not None:
+            raise PydanticCustomError("budget", "{problem}", {"problem": problem})
 
 
 def _fill(path: str, value: Callable[[str], str]) -> str:

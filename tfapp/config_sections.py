@@ -99,7 +99,8 @@ class HardenSection(Section):
     that it does not have is refused. Without ``phases``, everything is trained for 3 epochs at 5e-5. The last
     epoch is kept unless ``keep_best`` says otherwise: the best on clean rows is seldom the most robust.
     ``probe`` watches single-step attacks on images for catastrophic overfitting. ``norm`` and ``batch_norm``
-    go with images; ``"word_augmented"`` with texts, changed as `[data.augment]` says.
+    go with images; ``"word_augmented"`` with texts, changed as `[data.augment]` says. ``attack`` is another
+    attack of ``"adversarial"``.
     """
 
     objective: Literal[
@@ -115,15 +116,41 @@ class HardenSection(Section):
     random_start: bool | None = None
     adversarial_weight: Fraction | None = None
     batch_norm: Literal["clean", "adversarial"] | None = None
+    attack: (
+        Literal[
+            "standard",
+            "fgsm",
+            "pgd",
+            "apgd",
+            "apgd_t",
+            "fab",
+            "square",
+            "embedding_fgm",
+            "embedding_pgd",
+        ]
+        | None
+    ) = None
     beta: NotNegative | None = None
     weight: NotNegative | None = None
     start: Fraction | None = None
     replays: Positive | None = None
     variants: Positive | None = None
 
+    def perturbed(self, kind: str) -> set[str]:
+        """Tells what its phases perturb: ``"pixels"``, or the ``"embeddings"`` of tokens and features.
+
+        Args:
+            kind: What the rows are: ``"text"`` or ``"image"``.
+        """
+        trained = ["all"] if self.phases is None else [phase.train for phase in self.phases]
+        return {"pixels" if kind == "image" and part == "all" else "embeddings" for part in trained}
+
 
 class AttackSection(Section):
-    """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts."""
+    """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts.
+
+    ``max_queries`` and ``max_seconds`` end the search of attacks on texts, for one text and for all.
+    """
 
     attack: Literal[
         "standard",
@@ -140,6 +167,8 @@ class AttackSection(Section):
     norm: Literal["linf", "l2"] | None = None
     num_steps: Positive | None = None
     num_restarts: Positive | None = None
+    max_queries: Positive | None = None
+    max_seconds: Annotated[float, Field(gt=0.0)] | None = None
     examples: Positive = 500
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 

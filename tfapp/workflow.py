@@ -7,6 +7,7 @@ has changed, so a killed run continues at the stage, and within training at the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from tfapp.workflow_training import (
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
+    from tfapp.evaluation import Robustness
     from tfapp.models import Classifier
     from tfapp.release import Release
     from tfapp.training import SourceTask
@@ -60,11 +62,13 @@ class TrainedRun:
         model: The classifier.
         data: Its data.
         directory: The run's folder.
+        with_alarms: Puts what was found in training beside a robust accuracy of the model.
     """
 
     model: Classifier
     data: TextData | ImageData
     directory: Path
+    with_alarms: Callable[[Robustness], Robustness]
 
 
 def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: bool = False) -> WorkflowResult:
@@ -120,7 +124,7 @@ def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> Trained
         trained = harden(config, run, data, transfer(config, run, data, source))
         evaluated = _evaluate(config, run, data, trained)
         trained.model.temperature = evaluated.result["temperature"]
-        return TrainedRun(trained.model, data, run.directory)
+        return TrainedRun(trained.model, data, run.directory, trained.with_alarms)
 
 
 def _evaluate(config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, trained: Trained) -> Stage:
@@ -174,6 +178,7 @@ def _attack(
     _logger.info("attack: %s on up to %d test rows", section.attack, section.examples)
     trained.model.temperature = evaluated.result["temperature"]
     robustness = evaluate_robustness(trained.model, data.test, **section.model_dump())
+    robustness = trained.with_alarms(robustness)
     for line in robustness.lines():
         _logger.info("%s", f"  {line}".rstrip())
     robustness.save(stage.directory)

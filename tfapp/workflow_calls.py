@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfapp.config import WorkflowConfig
-from tfapp.config_rows import RowsSection
+from tfapp.config_rows import AugmentSection, RowsSection
 from tfapp.config_sections import HardenSection, PhaseSection
 from tfapp.errors import ConfigError
 
@@ -188,28 +188,50 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
 
 
 def overfitting_probes(
-    config: WorkflowConfig, section: HardenSection, data: TextData | ImageData
+    config: WorkflowConfig, section: HardenSection | None, data: TextData | ImageData
 ) -> list[CatastrophicOverfitting]:
     """Watches training that attacks images in a single step, which can come to nothing within an epoch.
 
     Args:
         config: The workflow.
-        section: Its section ``harden``.
+        section: Its section ``harden``; None for the transfer, whose augmentation alone may attack.
         data: Its data.
 
     Returns:
         The callbacks; none where they would be of no use.
     """
-    single = section.objective == "free" or (
-        section.objective == "adversarial" and section.num_steps in (None, 1)
-    )
-    if not (section.probe and single and config.data.holds == "image" and len(data.validation)):
+    if config.data.holds != "image" or not len(data.validation):
+        return []
+    budget = _single_step(section) if section is not None else None
+    if budget is None and (section is None or section.probe):
+        budget = _single_step_augmentation(config)
+    if budget is None:
         return []
 
     from tfapp.training import CatastrophicOverfitting
 
-    given = section.model_dump(include={"epsilon", "norm", "random_start"}, exclude_none=True)
-    return [CatastrophicOverfitting(data.validation, seed=config.seed, **given)]
+    return [CatastrophicOverfitting(data.validation, seed=config.seed, **budget)]
+
+
+def _single_step(section: HardenSection) -> dict[str, Any] | None:
+    """The budget of an objective that attacks pixels in a single step, where that is to be watched."""
+    single = section.objective == "free" or (
+        section.objective == "adversarial"
+        and section.num_steps in (None, 1)
+        and section.attack in (None, "fgsm")
+    )
+    if not (section.probe and single and "pixels" in section.perturbed("image")):
+        return None
+    return section.model_dump(include={"epsilon", "norm", "random_start"}, exclude_none=True)
+
+
+def _single_step_augmentation(config: WorkflowConfig) -> dict[str, Any] | None:
+    """The same of the augmentation that attacks each batch."""
+    augment = config.data.augment
+    section = augment.adversarial if isinstance(augment, AugmentSection) else None
+    if section is None or section.attack == "pgd" or section.refresh == "never":
+        return None
+    return section.model_dump(include={"epsilon", "norm"}, exclude_none=True)
 
 
 def augment_setting(config: WorkflowConfig) -> str | dict[str, Any] | None:

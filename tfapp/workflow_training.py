@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,9 @@ from tfapp.workflow_files import backbone_files, source_files
 if TYPE_CHECKING:
     from tfapp.data.image import ImageData
     from tfapp.data.text import TextData
+    from tfapp.evaluation import Robustness
     from tfapp.models import Classifier
-    from tfapp.training import SourceTask
+    from tfapp.training import CatastrophicOverfitting, SourceTask
 
 _logger = logging.getLogger("tfapp")
 _WEIGHTS = "model.weights.h5"
@@ -144,6 +146,28 @@ class Trained:
             model.preprocessor.max_length = lengths["max_length"]
         return model
 
+    def with_alarms(self, robustness: Robustness) -> Robustness:
+        """Puts what was found while it was trained beside a robust accuracy of the model.
+
+        Args:
+            robustness: The figures.
+
+        Returns:
+            The same with an alarm for each catastrophic overfitting, if that was looked for.
+        """
+        found = self.stage.result.get("overfitting")
+        if found is None:
+            return robustness
+
+        from tfapp.evaluation.alarms import OVERFITTED, catastrophic_overfitting
+        from tfapp.training.overfitting_probe import Overfitting
+
+        alarms = [
+            catastrophic_overfitting(attack=robustness.attack, found=str(Overfitting(**each)))
+            for each in found
+        ]
+        return robustness.joined_by(alarms, checked=OVERFITTED)
+
 
 def transfer(
     config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, source: SourceTask | None
@@ -194,7 +218,9 @@ def transfer(
         choose_variants(model, config.export.variants)
     if config.export.web:
         page_runtime(True, model, config.export.variants or model.preprocessor.variants)
-    _fit(trained, model, data, source=source, seed=config.seed, **train_options(config))
+    probes = overfitting_probes(config, None, data)
+    options = train_options(config)
+    _fit(trained, model, data, probes, source=source, seed=config.seed, **options)
     return trained
 
 
@@ -226,21 +252,29 @@ def harden(
     _logger.info("harden: %s", "continuing where it stood" if stage.resumes else section.objective)
     options = harden_options(config, section)
     probes = overfitting_probes(config, section, data)
-    _fit(hardened, transferred.model, data, seed=config.seed, callbacks=probes, **options)
+    _fit(hardened, transferred.model, data, probes, seed=config.seed, **options)
     return hardened
 
 
-def _fit(trained: Trained, model: Classifier, data: TextData | ImageData, **options: Any) -> None:
-    """Trains a model in a stage's folder, and leaves its weights there."""
+def _fit(
+    trained: Trained,
+    model: Classifier,
+    data: TextData | ImageData,
+    probes: Sequence[CatastrophicOverfitting],
+    **options: Any,
+) -> None:
+    """Trains a model in a stage's folder, and leaves its weights there, with what probes have found."""
     from tfapp.training import train
 
     stage = trained.stage
-    history = train(model, data, run_dir=stage.directory, **options)
+    history = train(model, data, run_dir=stage.directory, callbacks=probes, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
     lengths = None if history.lengths is None else dict(vars(history.lengths))
-    result = {"lengths": lengths, "precision": history.precision, "alpha": history.alpha}
+    result: dict[str, Any] = {"lengths": lengths, "precision": history.precision, "alpha": history.alpha}
+    if probes:
+        result["overfitting"] = [asdict(found) for probe in probes for found in probe.found]
     stage.finish(result, outputs=[_WEIGHTS])
     remove_working_files(stage.directory)
     trained.model = model

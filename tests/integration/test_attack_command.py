@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from tfapp.cli import main
+from tfapp.config import load_config
 from tfapp.data.image_store import bmp_file
 from tfapp.errors import ReleaseError
+from tfapp.training import CatastrophicOverfitting
+from tfapp.training.overfitting_probe import Overfitting
+from tfapp.workflow import open_trained
 
 SIZE = 32
 WORKFLOW = """
@@ -27,6 +31,10 @@ epochs = 4
 learning_rate = 1e-2
 [train]
 batch_size = 8
+[harden]
+objective = "adversarial"
+epsilon = 0.02
+phases = [{ train = "all", epochs = 1, learning_rate = 1e-3 }]
 [evaluate]
 num_bootstrap = 20
 [evaluate.attack]
@@ -42,6 +50,10 @@ min_agreement = 0.9
 max_golden_difference = 1.0
 max_robust_accuracy_drop = 0.5
 """
+
+
+FOUND = Overfitting(1, 4, 0.9, 0.1, 1, 2, 0.7, 0.6, "linf", 0.02, 10, 16)
+OVERFITTED = "phase 1, epoch 4: accuracy under one step is 0.900 (0.700 in phase 1, epoch 2)"
 
 
 def run_cli(*arguments):
@@ -68,7 +80,15 @@ def folder(tmp_path_factory):
     hidden = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(hidden)
     keras.Model(pixels, hidden).save(folder / "tiny.keras")
     (folder / "workflow.toml").write_text(WORKFLOW)
-    assert run_cli("run", folder / "workflow.toml", "--output", folder) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        healthy = CatastrophicOverfitting.on_epoch_end
+
+        def fall_ill(probe, epoch, logs=None):
+            healthy(probe, epoch, logs)
+            probe.found.append(FOUND)
+
+        patch.setattr(CatastrophicOverfitting, "on_epoch_end", fall_ill)
+        assert run_cli("run", folder / "workflow.toml", "--output", folder) == 0
     return folder
 
 
@@ -88,6 +108,32 @@ def test_a_run_attacks_its_model_and_hands_the_examples_to_the_artifacts(folder,
         assert row["robustness"]["epsilon"] == 0.08
         assert row["robustness"]["examples"] == 10
     assert manifest["config"]["evaluate"]["attack"]["attack"] == "fgsm"
+
+
+def test_what_the_training_found_stands_beside_every_robust_accuracy(folder, release, capsys):
+    """The alarm is known to the stage, which is skipped when only the attack is made again."""
+    stage = folder / "runs" / "stripes" / "attack"
+    card = " ".join((release / "model_card.md").read_text().split())
+    assert "**catastrophic_overfitting** undermines the figure of fgsm: the training came" in card
+    for text in (card, (stage / "report.html").read_text()):
+        assert OVERFITTED in text
+    options = ("--attack", "pgd", "--steps", 2, "--examples", 4, "--black-box-queries", 0)
+    assert run_cli("attack", folder / "workflow.toml", "--output", folder, *options[:-2]) == 0
+    assert run_cli("attack", release, "--output", folder / "again", *options) == 0
+    said = capsys.readouterr().out
+    assert said.count("ALARM catastrophic_overfitting (undermines the figure of pgd)") == 2
+    assert said.count(OVERFITTED) == 2
+
+
+def test_what_ships_has_the_hardened_weights(folder, release):
+    model = open_trained(load_config(folder / "workflow.toml"), output=folder).model
+    hardened = model.get_weights()
+    shipped = keras.saving.load_model(release / "keras" / "model.keras", compile=False).get_weights()
+    for one, other in zip(hardened, shipped, strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.load_weights(folder / "runs" / "stripes" / "transfer" / "model.weights.h5")
+    moved = [np.abs(one - other).max() for one, other in zip(model.get_weights(), shipped, strict=True)]
+    assert max(moved) > 1e-4
 
 
 def test_a_workflow_is_attacked_with_its_settings_unless_options_say_otherwise(folder, capsys):
@@ -110,7 +156,9 @@ def test_a_release_is_attacked_with_all_that_it_ships(folder, release, capsys):
     assert "95 % interval" in captured
     content = json.loads((folder / "out" / "report.json").read_text())
     assert [row["artifact"] for row in content["artifacts"]] == ["model", "keras", "float32"]
+    assert all(" to " in row["95 % interval"] for row in content["artifacts"])
     assert len(content["curve"]["points"]) == 5
+    assert all(point["num_steps"] == 3 for point in content["curve"]["points"])
     assert "the test rows that the release was checked with" in content["notes"][0]
     page = (folder / "out" / "report.html").read_text()
     assert "Robustness of stripes 1" in page
@@ -161,6 +209,12 @@ def test_other_rows_are_said_to_be_others(folder, release, capsys, tmp_path):
         (["{release}", "--attack", "pgd", "--epsilon", "0.5/255"], "less than one grey level"),
         (["{release}", "--column", "x"], "--column goes with --data"),
         (["{release}", "--label", "x"], "--label goes with --data"),
+        (
+            ["{folder}/workflow.toml", "--output", "{folder}", "--max-queries", "5"],
+            "max_queries = 5: the attack 'fgsm' has no such setting",
+        ),
+        (["{release}", "--max-seconds", "0"], "0.0 is not in the range x>0"),
+        (["{release}", "--epsilon", "8"], "a fraction of the pixel range: 8/255 = 0.0314"),
         (["{folder}/workflow.toml", "--data", "x"], "--data goes with a release"),
         (["{folder}/workflow.toml", "--black-box-queries", "200"], "--black-box-queries goes with a release"),
         (["{folder}/workflow.toml", "--black-box-examples", "5"], "--black-box-examples goes with a"),

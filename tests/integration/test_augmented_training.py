@@ -259,6 +259,7 @@ def test_corrupted_images_train(images):
         ({"epsilon": 0.0}, ConfigError, "epsilon = 0.0"),
         ({"fraction": 1.5}, ConfigError, "fraction = 1.5"),
         ({"epsilon": float("inf")}, ConfigError, "epsilon = inf"),
+        ({"epsilon": 8.0}, ConfigError, "a fraction of the pixel range"),
         ({"attack": "pgd", "num_steps": 0}, ConfigError, "num_steps = 0"),
         ({"num_steps": 3}, ConfigError, "'fgsm' has one step; leave it out, or choose attack = 'pgd'"),
         ({"norm": "l1"}, ConfigError, "norm = 'l1'"),
@@ -293,6 +294,14 @@ def test_a_model_with_classes_in_another_order_is_not_attacked(images, tmp_path,
     (tmp_path / "edge/golden.json").unlink()
     with pytest.raises(WeightsError, match="tells the classes of a release, cannot be read"):
         run(make_image_model(images), images, augment={"adversarial": {**adversarial, "model": tmp_path}})
+
+
+def test_attacked_batches_are_refused_on_several_replicas(images, monkeypatch):
+    monkeypatch.setattr(type(tf.distribute.get_strategy()), "num_replicas_in_sync", 2)
+    with pytest.raises(
+        ConfigError, match="a strategy of 2 replicas: batches are taken from the pipeline ahead"
+    ):
+        run(make_image_model(images), images, augment={"adversarial": ATTACK})
 
 
 def test_what_does_not_go_together_is_refused(images, texts, make_text_model):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.data.image import load_image_data
 from tfapp.data.text import TextData, load_text_data
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError
@@ -238,6 +239,19 @@ def test_the_fused_pass_trains_on_the_worst_of_edited_texts(make_model, data):
     )
     assert all(np.isfinite(row["loss"]) and np.isfinite(row["val_loss"]) for row in history.epochs)
     assert all(np.abs(one - other).max() > 0 for one, other in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_named_attack_on_embeddings_trains(make_model, data):
+    objective = make_objective("adversarial", attack="embedding_fgm", epsilon=0.2)
+    assert all(assert_trained(objective, make_model(), data, "all"))
+
+
+def test_a_named_attack_on_pixels_trains():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    images = load_image_data((images, np.array(["a", "b", "c"] * 8)), near_duplicates="keep", seed=0)
+    objective = make_objective("adversarial", attack="apgd", num_steps=2)
+    assert any(assert_trained(objective, make_image_model(train_batch_norm=False), images, "all"))
 
 
 def make_image_model(train_batch_norm):

@@ -102,6 +102,9 @@ def test_the_model_card_states_robust_accuracy_with_its_settings(release):
     settings = "attack pgd, norm linf, epsilon 12/255, steps 5, restarts 1, 40 examples of test, seed 3"
     assert settings in card
     assert "whole grey levels" in card
+    manifest = json.loads((release.path / "manifest.json").read_text())
+    low, high = manifest["artifacts"][0]["robustness"]["interval95"]
+    assert f"| {low:.4f} to {high:.4f} |" in card
 
 
 def test_a_release_with_an_attack_is_verified_again(release):

@@ -228,7 +228,14 @@ def test_fab_finds_the_distance_to_the_boundary(norm):
     model_fn = linear(weights)
     labels = np.argmax(model_fn(images), axis=1)
     found = ATTACKS["fab"](
-        model_fn, images, labels, epsilon=10.0, norm=norm, bounds=BOUNDS, closest=True, num_steps=20
+        model_fn,
+        images,
+        labels,
+        epsilon=1.0 if norm == "linf" else 10.0,
+        norm=norm,
+        bounds=BOUNDS,
+        closest=True,
+        num_steps=20,
     )
     assert (np.argmax(model_fn(found), axis=1) != labels).all()
     moved = (found - images).numpy().reshape(12, -1)

@@ -349,12 +349,15 @@ def test_an_attack_that_cannot_be_is_refused(tmp_path, override, said):
 def test_keys_of_an_attack_are_taken_beside_it(tmp_path):
     overrides = [
         "evaluate.attack.examples=9",
+        "evaluate.attack.max_queries=50",
+        "evaluate.attack.max_seconds=2.5",
         "verify.max_robust_accuracy_drop=0.1",
         "export.black_box_queries=0",
     ]
     config = load_config(write(tmp_path, MINIMAL), overrides)
     assert config.verify.max_robust_accuracy_drop == 0.1
     assert config.export.black_box_queries == 0
+    assert config.evaluate.attack.max_seconds == 2.5
 
 
 @pytest.mark.parametrize(
@@ -479,4 +482,82 @@ def test_every_key_of_harden_is_a_setting_of_an_objective():
     assert set(named) == set(OBJECTIVES) - {"standard", "joint"}
     known = {key for name in named for key in inspect.signature(OBJECTIVES[name]).parameters}
     own = {"objective", "phases", "keep_best", "probe"}
-    assert set(HardenSection.model_fields) - own == known - {"attack"}
+    assert set(HardenSection.model_fields) - own == known
+
+
+def test_the_attacks_to_train_with_are_those_that_there_are(tmp_path):
+    from tfapp.attacks import ATTACKS
+
+    for name in ATTACKS:
+        text = MINIMAL if name.startswith("embedding_") else IMAGES
+        overrides = ["harden.objective=adversarial", f"harden.attack={name}"]
+        assert load_config(write(tmp_path, text), overrides).harden.attack == name
+    choices = refusal(tmp_path, IMAGES, "harden.objective=adversarial", 'harden.attack="?"')
+    assert choices.count("'") == 2 * (len(ATTACKS) + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "phase", "attack", "said"),
+    [
+        ("MINIMAL", "all", "apgd", "'apgd' is for pixels, and these phases perturb embeddings"),
+        ("IMAGES", "all", "embedding_pgd", "is for embeddings, and these phases perturb pixels"),
+        ("IMAGES", "head", "pgd", "is for pixels, and these phases perturb embeddings"),
+        ("IMAGES", "head", "embedding_fgm", None),
+    ],
+)
+def test_an_attack_to_train_with_goes_with_what_is_perturbed(tmp_path, text, phase, attack, said):
+    phases = f"harden.phases=[{{ train = '{phase}', epochs = 1, learning_rate = 0.1 }}]"
+    overrides = ["harden.objective=adversarial", phases, f"harden.attack={attack}"]
+    text = {"MINIMAL": MINIMAL, "IMAGES": IMAGES}[text]
+    if said is None:
+        assert load_config(write(tmp_path, text), overrides).harden.attack == attack
+    else:
+        assert said in refusal(tmp_path, text, *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["harden.objective=trades", "harden.epsilon=8"],
+        ["harden.objective=adversarial", "harden.step_size=2.0"],
+        ["evaluate.attack.epsilon=8.0"],
+        ["data.augment.adversarial.epsilon=8.0"],
+    ],
+)
+def test_a_budget_beyond_the_range_of_pixels_is_refused(tmp_path, overrides):
+    assert "epsilon is a fraction of the pixel range: 8/255 = 0.0314" in refusal(tmp_path, IMAGES, *overrides)
+    key = ".".join(overrides[-1].partition("=")[0].split(".")[:-1])
+    assert load_config(write(tmp_path, IMAGES), [*overrides, f"{key}.norm=l2"])
+
+
+@pytest.mark.parametrize(
+    ("section", "watched"),
+    [
+        ("objective = 'adversarial'", True),
+        ("objective = 'free'", True),
+        ("objective = 'adversarial'\nattack = 'fgsm'", True),
+        ("objective = 'adversarial'\nattack = 'apgd'", False),
+        ("objective = 'adversarial'\nnum_steps = 2", False),
+        ("objective = 'adversarial'\nprobe = false", False),
+        ("objective = 'trades'", False),
+        ("objective = 'adversarial'\nphases = [{train = 'head', epochs = 1, learning_rate = 0.1}]", False),
+        ("objective = 'trades'\n[data.augment.adversarial]\nepsilon = 0.02", True),
+        ("objective = 'trades'\nprobe = false\n[data.augment.adversarial]\nepsilon = 0.02", False),
+        ("objective = 'trades'\n[data.augment.adversarial]\nattack = 'pgd'", False),
+        ("objective = 'trades'\n[data.augment.adversarial]\nrefresh = 'never'", False),
+    ],
+)
+def test_single_steps_on_pixels_are_watched(tmp_path, monkeypatch, section, watched):
+    from types import SimpleNamespace
+
+    from tfapp.workflow_calls import overfitting_probes
+
+    monkeypatch.setattr("tfapp.training.CatastrophicOverfitting", lambda split, **options: options)
+    config = load_config(write(tmp_path, IMAGES + "[harden]\n" + section + "\n"))
+    data = SimpleNamespace(validation=[1])
+    found = overfitting_probes(config, config.harden, data)
+    assert bool(found) == watched
+    attacked = "epsilon" in section
+    assert bool(overfitting_probes(config, None, data)) == attacked
+    if watched and attacked:
+        assert found == [{"seed": 0, "epsilon": 0.02}]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfapp.attacks import pgd
+from tfapp.attacks import ATTACKS, pgd
 from tfapp.errors import ConfigError
 from tfapp.objectives import OBJECTIVES, Perturbable, describe_objective, make_objective
 from tfapp.objectives._perturbation import noise, norms, radii, towards
@@ -502,6 +502,86 @@ def test_a_description_tells_attacks_of_ones_own_apart():
     )
     assert weak == again
     assert weak != strong
+
+
+def pgd_of_features(model_fn, values, labels, *, seed):
+    return values
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"attack": pgd_of_features, "epsilon": 0.1},
+            r"epsilon = 0.1 is of no effect beside an attack of one's",
+        ),
+        ({"attack": pgd_of_features, "norm": "l2"}, r"functools.partial\(attack, norm='l2'\)"),
+        ({"attack": pgd_of_features, "num_steps": 1}, "num_steps = 1 is of no effect"),
+        ({"attack": pgd_of_features, "step_size": 0.1}, "step_size = 0.1 is of no effect"),
+        ({"attack": pgd_of_features, "random_start": False}, "random_start = False is of no effect"),
+        ({"attack": 3}, "attack = 3: it must be the name of an attack"),
+        ({"attack": "apgdd"}, "unknown attack 'apgdd'; did you mean 'apgd'"),
+        ({"attack": "apgd", "step_size": 0.1}, "attack 'apgd' has no setting 'step_size'"),
+        ({"attack": "embedding_fgm", "norm": "l2"}, "attack 'embedding_fgm' has no setting 'norm'"),
+        ({"attack": "apgd", "num_steps": 0}, "num_steps = 0"),
+    ],
+)
+def test_settings_that_an_attack_would_not_get_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Adversarial(**settings)
+
+
+def test_a_named_attack_gets_the_settings_the_bounds_and_a_description():
+    trainer = make_trainer(Adversarial(epsilon=0.1, num_steps=2, attack="pgd", norm="l2"), pixel_network())
+    by_steps = make_trainer(Adversarial(epsilon=0.1, num_steps=2, norm="l2"), pixel_network())
+    inputs = {"pixels": tf.constant(PIXELS)}
+    results = [step(each.objective, trainer=each, inputs=inputs) for each in (trainer, by_steps)]
+    assert float(results[0].loss) == float(results[1].loss)
+    described = describe_objective(trainer.objective)
+    assert described["epsilon"] == 0.1
+    assert described["attack"]["settings"] == {"norm": "l2", "num_steps": 2, "random_start": True}
+    assert described != describe_objective(Adversarial(epsilon=0.1, num_steps=2, attack="apgd", norm="l2"))
+
+
+def test_an_attack_on_embeddings_takes_features_as_one_token_each():
+    named = step(Adversarial(epsilon=0.2, attack="embedding_fgm"))
+    bound = step(Adversarial(attack=partial(ATTACKS["embedding_fgm"], epsilon=0.2)))
+    own = step(Adversarial(epsilon=0.2, step_size=0.2, random_start=False))
+    assert float(named.loss) == float(bound.loss) == pytest.approx(float(own.loss), rel=1e-6)
+
+
+def test_an_attack_on_embeddings_leaves_padding_alone():
+    embeddings = GENERATOR.normal(size=(2, 4, WIDTH)).astype(np.float32)
+    mask = tf.constant([[1, 1, 0, 0], [1, 1, 1, 1]])
+    kernel = GENERATOR.normal(size=(WIDTH, CLASSES)).astype(np.float32)
+    place = Perturbable(
+        tf.constant(embeddings), mask, None, lambda values, training: tf.reduce_sum(values, 1) @ kernel
+    )
+    attack = Adversarial(attack=partial(ATTACKS["embedding_fgm"], epsilon=0.2)).threat
+    moved = attack.find(place, tf.constant([0, 1]), seed=tf.constant([0, 1])).numpy() - embeddings
+    np.testing.assert_array_equal(moved[0, 2:], 0.0)
+    tokens = embeddings * mask.numpy()[..., None]
+    lengths = [np.linalg.norm(each.reshape(2, -1), axis=1) for each in (moved, tokens)]
+    np.testing.assert_allclose(lengths[0], 0.2 * lengths[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("attack", ["apgd", partial(pgd, epsilon=0.1)])
+def test_an_attack_on_pixels_is_refused_where_there_are_none(attack):
+    with pytest.raises(ConfigError, match="is for pixels, and this phase perturbs embeddings or features"):
+        step(Adversarial(attack=attack))
+
+
+def test_an_attack_on_embeddings_is_refused_on_pixels():
+    trainer = make_trainer(Adversarial(attack="embedding_fgm"), pixel_network())
+    with pytest.raises(ConfigError, match="is for embeddings, and this phase perturbs pixels"):
+        step(trainer.objective, trainer=trainer, inputs={"pixels": tf.constant(PIXELS)})
+
+
+@pytest.mark.parametrize("name", ["adversarial", "free", "trades"])
+def test_a_radius_beyond_the_range_of_pixels_is_refused(name):
+    trainer = make_trainer(make_objective(name, epsilon=8.0), pixel_network())
+    with pytest.raises(ConfigError, match=r"a fraction of the pixel range: 8/255 = 0\.0314"):
+        step(trainer.objective, trainer=trainer, inputs={"pixels": tf.constant(PIXELS)})
 
 
 def place_of(values, mask=None):

@@ -141,8 +141,8 @@ def test_the_disease_ends_the_phase_and_is_named_with_both_figures(diseased):
     assert last["val_multi_step_accuracy"] < 0.1
     assert last["val_single_step_accuracy"] == 1.0
     (warning,) = warnings
-    assert f"epoch {last['epoch']}" in warning
-    assert f"weights of epoch {best['epoch']} are put back" in warning
+    assert f"overfitting in phase 1, epoch {last['epoch']}:" in warning
+    assert f"weights of phase 1, epoch {best['epoch']} are put back" in warning
     for row in (best, last):
         for name in ("val_single_step_accuracy", "val_multi_step_accuracy"):
             assert f"{row[name]:.3f}" in warning
@@ -169,7 +169,8 @@ def test_a_resumed_run_knows_that_the_phase_was_ended(diseased, data):
     model, _, epochs, _, folder = diseased
     resumed, probe, again = run(data, ill=0.5, epochs=6, run_dir=folder)
     assert [row["epoch"] for row in again] == [row["epoch"] for row in epochs]
-    assert not probe.overfitted
+    assert len(probe.found) == 1
+    assert probe.found[0].epoch == again[-1]["epoch"]
     for one, other in zip(resumed.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -185,7 +186,18 @@ def test_epochs_of_an_interrupted_run_count(data):
     probe = CatastrophicOverfitting(data.validation, epsilon=EPSILON)
     row = {"phase": 1, "epoch": 3, "val_single_step_accuracy": 0.7, "val_multi_step_accuracy": 0.6}
     probe.take_up([{"phase": 1, "epoch": 1}, row])
-    assert probe._best == ("phase 1, epoch 3", 0.7, 0.6)
+    assert probe._best == (1, 3, 0.7, 0.6)
+
+
+def test_the_best_epoch_of_an_earlier_phase_is_named_with_its_phase(data, caplog):
+    probe = CatastrophicOverfitting(data.validation, epsilon=EPSILON)
+    rows = [(1, 2, 0.7, 0.6), (2, 2, 0.9, 0.1)]
+    names = ("phase", "epoch", "val_single_step_accuracy", "val_multi_step_accuracy")
+    probe.take_up([dict(zip(names, row, strict=True)) for row in rows])
+    (found,) = probe.found
+    said = "phase 2, epoch 2: accuracy under one step is 0.900 (0.700 in phase 1, epoch 2)"
+    assert str(found).startswith(said)
+    assert "norm linf, epsilon 0.07569, on 64 validation images" in str(found)
 
 
 @pytest.mark.parametrize(

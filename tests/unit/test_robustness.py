@@ -1,12 +1,14 @@
 """Robust accuracy on models whose answers under attack are known in closed form, healthy and diseased."""
 
 import json
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapp.attacks import ATTACKS, loss_in_use
 from tfapp.data.drawing import draw_rows
 from tfapp.data.grey_levels import in_grey_levels
 from tfapp.data.image import ImageSplit, load_image_data
@@ -107,6 +109,42 @@ def test_the_ensemble_finds_what_its_first_member_finds_and_says_what_each_found
     assert rows == [40, *left[:-1]]
     assert result.per_attack[-1].robust_accuracy == result.robust_accuracy == left[-1] / 40
     assert "steps 5, restarts 1, 40 examples of test, seed 0" in result.settings_text
+
+
+def test_the_loss_that_takes_the_place_of_dlr_is_stated(healthy, split):
+    options = {"epsilon": 10 / 255, "num_steps": 2, "examples": 8, "alarms": False}
+    targeted = evaluate_robustness(healthy, split, attack="apgd_t", **options)
+    assert targeted.per_attack[0].settings["loss"] == "cross_entropy"
+    direct = evaluate_robustness(healthy, split, attack="apgd", options={"loss": "dlr"}, **options)
+    assert "loss cross_entropy" in str(direct)
+    assert loss_in_use(partial(ATTACKS["apgd_t"], num_steps=3), {}, 4) == "dlr_targeted"
+    assert loss_in_use(ATTACKS["apgd"], {"loss": "dlr"}, 3) == "dlr"
+    assert loss_in_use(ATTACKS["pgd"], {"loss": "dlr"}, 2) is None
+
+
+def test_a_budget_beyond_the_range_of_pixels_is_refused(healthy, split):
+    with pytest.raises(ConfigError, match=r"epsilon = 8: .* pixel range: 8/255 = 0\.0314 for 8 grey levels"):
+        evaluate_robustness(healthy, split, attack="fgsm", epsilon=8)
+    assert AttackSettings(attack="pgd", epsilon=8.0, norm="l2").epsilon_of("pixels") == 8.0
+
+
+def test_a_curve_ends_at_the_range_of_pixels(healthy, split):
+    curve = robustness_curve(healthy, split, epsilon=0.4, attack="fgsm", examples=8)
+    assert [point.epsilon for point in curve.points] == [0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+def test_alarms_of_the_training_stand_with_the_others_and_are_kept(healthy, split, tmp_path):
+    result = evaluate_robustness(healthy, split, attack="fgsm", epsilon=10 / 255, examples=8)
+    alarm = alarms.catastrophic_overfitting(attack="fgsm", found="phase 1, epoch 2: it fell")
+    assert "catastrophic_overfitting" in str(result.joined_by([], checked=alarms.OVERFITTED))
+    joined = result.joined_by([alarm], checked=alarms.OVERFITTED).joined_by(
+        [alarm], checked=alarms.OVERFITTED
+    )
+    assert joined.alarms == (alarm,)
+    assert joined.checked == (*result.checked, "catastrophic_overfitting")
+    assert "single step and nothing else in phase 1, epoch 2: it fell" in str(joined)
+    loaded = Robustness.load(joined.save(tmp_path))
+    assert loaded.alarms == (alarm,)
 
 
 def test_every_setting_is_printed_with_the_figure(healthy, split):
@@ -309,7 +347,11 @@ def test_corruptions_are_measured_at_each_severity():
     assert found.accuracy["brightness"][1] == 0.5
     assert found.accuracy["contrast"] == (1.0, 1.0)
     assert "severity 5" in str(found)
-    assert found.to_dict()["mean"] == pytest.approx(found.mean)
+    content = found.to_dict()
+    assert content["mean"] == pytest.approx(found.mean)
+    assert content["clean_interval95"] == list(wilson_interval(4, 4))
+    assert content["intervals95"]["brightness"][1] == list(wilson_interval(2, 4))
+    assert "0.5000 [0.150, 0.850]" in str(found)
     with pytest.raises(ConfigError, match="unknown corruption 'fogg'; did you mean 'fog'"):
         evaluate_corruptions(model, split, corruptions=["fogg"])
 

@@ -76,6 +76,7 @@ def test_every_figure_stands_with_its_settings_and_its_alarms(page):
         "zero_gradients undermines the figure of pgd",
         "epsilon as stated",
         "severity 3",
+        "0.8000 [0.670, 0.888]",
         "dynamic",
     ):
         assert wanted in text

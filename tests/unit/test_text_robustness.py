@@ -81,9 +81,8 @@ def test_letters_and_the_budget_of_queries(model, split):
     assert figures.settings["edits"] == "swap drop insert keyboard homoglyph"
     assert "min_similarity" not in figures.settings
     assert result.alarms == ()
-    cut = evaluate_robustness(
-        model, split, attack="character_edits", epsilon=0.4, options={"max_queries": 2}, seed=1
-    )
+    cut = evaluate_robustness(model, split, attack="character_edits", epsilon=0.4, max_queries=2, seed=1)
+    assert cut.per_attack[0].settings["max_queries"] == 2
     assert [alarm.name for alarm in cut.alarms] == ["search_cut_short"]
     assert cut.robust_accuracy >= result.robust_accuracy
 
@@ -178,6 +177,9 @@ def test_the_edits_of_chinese_words_are_stated_where_they_ran(model):
         ({"norm": "l2"}, "norm = 'l2'"),
         ({"attack": "character_edits", "num_steps": 3}, "num_steps = 3: the attack 'character_edits'"),
         ({"options": {"max_querys": 3}}, "no setting 'max_querys'; did you mean 'max_queries'"),
+        ({"max_queries": 0}, "max_queries = 0: it must be 1 or more"),
+        ({"max_seconds": 0.0}, r"max_seconds = 0\.0: it must be a positive number"),
+        ({"attack": "embedding_fgm", "max_queries": 3}, "max_queries = 3: the attack 'embedding_fgm' has no"),
         ({"attack": "embedding_fgm", "options": {"num_steps": 3}}, "no setting 'num_steps'"),
         ({"attack": "embedding_fgm", "options": {"mask": 1}}, "'mask' is set by .*; leave it out"),
         ({"options": {"max_changed": 0.5}}, "'max_changed' is set by .* on words; give epsilon instead"),

@@ -8,7 +8,7 @@ random numbers from its seed alone.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfapp.attacks._checks import NORMS, ModelFn, Seed
 from tfapp.attacks._compiled import CompiledModel
+from tfapp.attacks._examples import FEWEST_CLASSES
 from tfapp.attacks._losses import LOSSES, LossFn
 from tfapp.attacks.apgd import apgd
 from tfapp.attacks.apgd_t import apgd_t
@@ -67,6 +68,26 @@ def make_attack(attack: str | Attack, **settings: Any) -> Attack:
     return partial(attack, **settings) if settings else attack
 
 
+def loss_in_use(attack: Attack, settings: Mapping[str, Any], num_classes: int) -> str | None:
+    """Tells which loss an attack raises that falls back from DLR where a model has too few classes.
+
+    Args:
+        attack: The attack, or a partial of it.
+        settings: What it is called with.
+        num_classes: How many classes the model knows.
+
+    Returns:
+        ``"dlr"``, ``"dlr_targeted"`` or another name of a loss; None for attacks that do not fall back.
+    """
+    function = getattr(attack, "func", attack)
+    if function not in (apgd, apgd_t):
+        return None
+    named = {**getattr(attack, "keywords", {}), **settings}
+    loss = "dlr_targeted" if function is apgd_t else str(named.get("loss", "cross_entropy"))
+    fewest = FEWEST_CLASSES.get(loss, 0)
+    return loss if num_classes >= fewest else "cross_entropy"
+
+
 def _settings(attack: Attack) -> list[str]:
     parameters = inspect.signature(attack).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
@@ -81,6 +102,7 @@ __all__ = [
     "LossFn",
     "ModelFn",
     "Seed",
+    "loss_in_use",
     "make_attack",
     "standard_attacks",
 ]

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from tfapp.data.pixel_budgets import check_pixel_budget
 from tfapp.errors import ConfigError, DataError, nearest
 
 ModelFn: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
@@ -28,7 +29,7 @@ def check_settings(
 
     Args:
         epsilon: The budget; a number is checked, a tensor is taken as it is.
-        norm: One of `NORMS`.
+        norm: One of `NORMS`; in ``"linf"``, the norm of pixels alone, fractions are at most 1.
         step_size: Like ``epsilon``, or None for the attack's default.
         **counts: Whole numbers that must be at least 1, such as ``num_steps``.
 
@@ -37,9 +38,9 @@ def check_settings(
     """
     if norm not in NORMS:
         raise ConfigError(f"unknown norm {norm!r}; {nearest(str(norm), NORMS)}")
-    _check_fraction("epsilon", epsilon)
+    _check_fraction("epsilon", epsilon, norm)
     if step_size is not None:
-        _check_fraction("step_size", step_size)
+        _check_fraction("step_size", step_size, norm)
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ConfigError(f"{name} = {count!r}: it must be a whole number, 1 or more.")
@@ -66,12 +67,13 @@ def as_bounds(bounds: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _check_fraction(name: str, value: Any) -> None:
+def _check_fraction(name: str, value: Any, norm: str) -> None:
     if tf.is_tensor(value):
         return
     number = not isinstance(value, bool) and isinstance(value, Real)
     if not number or not 0.0 <= value < math.inf:
         raise ConfigError(f"{name} = {value!r}: it must be a finite number, 0 or more.")
+    check_pixel_budget(name, value, norm)
 
 
 def as_images(images: Any, bounds: tuple[float, float]) -> tf.Tensor:

@@ -23,6 +23,9 @@ from tfapp.attacks._losses import class_indices, is_wrong, logits_of
 from tfapp.attacks._search import Search, Tensors, run_rounds
 from tfapp.errors import DataError
 
+FEWEST_CLASSES = {"dlr": 3, "dlr_targeted": 4}
+"""With how many classes each form of DLR is defined; cross-entropy takes its place where there are fewer."""
+
 _logger = logging.getLogger("tfapp.attacks")
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfapp.attacks._ascent import Ascent
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
-from tfapp.attacks._examples import loss_for, make_examples
+from tfapp.attacks._examples import FEWEST_CLASSES, loss_for, make_examples
 from tfapp.attacks.apgd_t import apgd_t
 from tfapp.errors import ConfigError, nearest
 
@@ -91,5 +91,5 @@ def apgd(
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )
-    search = Ascent(norm, bounds, num_steps, loss_for(loss, examples.num_classes, 3))
+    search = Ascent(norm, bounds, num_steps, loss_for(loss, examples.num_classes, FEWEST_CLASSES["dlr"]))
     return examples.attacked_by([(search, {})] * num_restarts, batch_size=batch_size)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfapp.attacks._ascent import Ascent
 from tfapp.attacks._checks import ModelFn, Seed, as_bounds, check_settings
-from tfapp.attacks._examples import loss_for, make_examples, runners_up
+from tfapp.attacks._examples import FEWEST_CLASSES, loss_for, make_examples, runners_up
 
 
 def apgd_t(
@@ -67,7 +67,8 @@ def apgd_t(
     examples = make_examples(
         model_fn, images, labels, epsilon=epsilon, bounds=bounds, seed=seed, batch_size=batch_size
     )
-    search = Ascent(norm, bounds, num_steps, loss_for("dlr", examples.num_classes, 4), targeted=True)
+    loss = loss_for("dlr", examples.num_classes, FEWEST_CLASSES["dlr_targeted"])
+    search = Ascent(norm, bounds, num_steps, loss, targeted=True)
     targets = runners_up(examples, num_targets)
     rounds = [(search, {"target": target}) for target in targets for _ in range(num_restarts)]
     return examples.attacked_by(rounds, batch_size=batch_size)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tfapp.config import WorkflowConfig
+from tfapp.config_sections import AttackSection
 from tfapp.evaluation import evaluate_corruptions, evaluate_robustness, robustness_curve
 from tfapp.evaluation.robustness import CorruptionAccuracy, Robustness, RobustnessCurve
 from tfapp.evaluation.robustness.page import save_page
-from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS
+from tfapp.evaluation.robustness.settings import EMBEDDING_ATTACKS, WORD_ATTACKS
 from tfapp.runs import write_json, writing_to
 
 _logger = logging.getLogger("tfapp")
@@ -49,8 +50,8 @@ def attack_workflow(
         output: The folder that has ``runs/<name>``; the report goes to ``runs/<name>/attack-report``.
         curve: Whether to measure other budgets too.
         corruptions: Whether to measure accuracy under common corruptions too.
-        **asked: ``name``, ``epsilon``, ``norm``, ``num_steps``, ``num_restarts``, ``examples`` and ``seed``,
-            None where the workflow file or the default decides.
+        **asked: ``name``, ``epsilon``, ``norm``, ``num_steps``, ``num_restarts``, ``max_queries``,
+            ``max_seconds``, ``examples`` and ``seed``, None where the workflow file or the default decides.
 
     Returns:
         The figures and the report.
@@ -62,9 +63,10 @@ def attack_workflow(
 
     trained = open_trained(config, output=output)
     section = config.evaluate.attack
-    settings = {**({} if section is None else section.model_dump()), **_given(asked)}
+    settings = {**({} if section is None else _of_file(section, asked["name"])), **_given(asked)}
     _logger.info("attack: %s on the test rows of %s", settings.get("attack", "standard"), config.name)
     measured = _measure(trained.model, trained.data.test, settings, curve=curve, corruptions=corruptions)
+    measured = replace(measured, result=trained.with_alarms(measured.result))
     notes = [f"Model: the one trained by the workflow {config.name}. Rows: its test rows."]
     return _write(trained.directory / "attack-report", f"Robustness of {config.name}", measured, notes)
 
@@ -113,6 +115,7 @@ def attack_release_folder(
         check_attack(attack_settings(settings), release.model)
     _logger.info("attack: %s on %s", settings.get("attack", "standard"), release.title)
     measured = _measure(release.model, release.split, settings, curve=curve, corruptions=corruptions)
+    measured = replace(measured, result=release.with_alarms(measured.result))
     notes = list(release.notes)
     if measured.result.adversarial is None:
         notes.append(f"No artifact was asked: none takes {measured.result.domain}.")
@@ -144,15 +147,37 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"attack" if name == "name" else name: value for name, value in asked.items() if value is not None}
 
 
+def _of_file(section: AttackSection, name: str | None) -> dict[str, Any]:
+    """The settings of the workflow file that go with an attack.
+
+    Args:
+        section: The section of the attack.
+        name: The attack that was asked for; None for that of the section.
+
+    Returns:
+        All of them for that very attack. For another one the rows, and the budget where both perturb pixels;
+        its steps, restarts and limits are of its own.
+    """
+    if name in (None, section.attack):
+        return section.model_dump()
+    kept = {"examples", "seed"}
+    if not {name, section.attack} & {*WORD_ATTACKS, *EMBEDDING_ATTACKS}:
+        kept |= {"epsilon", "norm"}
+    return section.model_dump(include=kept)
+
+
 def _measure(
     model: Any, split: Any, settings: Mapping[str, Any], *, curve: bool, corruptions: bool
 ) -> _Measured:
     result = evaluate_robustness(model, split, **settings)
-    shared = {name: settings[name] for name in ("epsilon", "norm", "examples", "seed") if name in settings}
     curves = None
     if curve:
+        shared = {name: value for name, value in settings.items() if name != "attack"}
         single = settings.get("attack", "standard")
-        curves = robustness_curve(model, split, attack="" if single == "standard" else single, **shared)
+        if single == "standard":  # the curve is of another attack, with settings of its own
+            single, kept = "", ("epsilon", "norm", "examples", "seed")
+            shared = {name: value for name, value in shared.items() if name in kept}
+        curves = robustness_curve(model, split, attack=single, **shared)
     rows = {name: settings[name] for name in ("examples", "seed") if name in settings}
     return _Measured(result, curves, evaluate_corruptions(model, split, **rows) if corruptions else None)
 

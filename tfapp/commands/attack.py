@@ -23,6 +23,12 @@ from tfapp.commands._options import EPSILON, debug_option
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="For images; linf by default.")
 @click.option("--steps", "num_steps", type=click.IntRange(1), help="Steps of an attack that takes steps.")
 @click.option("--restarts", "num_restarts", type=click.IntRange(1), help="Restarts, where there are any.")
+@click.option("--max-queries", type=click.IntRange(1), help="Most questions about each text.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="Time limit of an attack on texts.",
+)
 @click.option("--examples", type=click.IntRange(1), help="How many rows, drawn by the seed; 500 by default.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of all that is drawn; 0 by default.")
 @click.option("--curve", is_flag=True, help="Also measure smaller and larger budgets, with pgd on images.")

@@ -38,6 +38,9 @@ CUT_SHORT_SHARE = 0.01
 UNTOUCHED_SHARE = 0.1
 """Share of all examples that may withstand an attack because it had no word to change."""
 
+OVERFITTED = "catastrophic_overfitting"
+"""The alarm that goes off while a model is trained."""
+
 _FEWEST_ROWS = 2
 
 
@@ -47,7 +50,8 @@ class Alarm:
 
     Attributes:
         name: ``"black_box_stronger"``, ``"does_not_fall_to_zero"``, ``"noise_as_strong"``,
-            ``"zero_gradients"``, ``"search_cut_short"``, ``"nothing_to_try"`` or ``"rises_with_epsilon"``.
+            ``"zero_gradients"``, ``"search_cut_short"``, ``"nothing_to_try"``, ``"rises_with_epsilon"`` or
+            `OVERFITTED`.
         undermines: The attack whose number it undermines.
         message: What was measured, what would be normal, and what it means.
     """
@@ -207,6 +211,22 @@ def nothing_to_try(*, attack: str, rows: int, examples: int) -> Alarm | None:
         f"{rows} of {examples} rows, more than {UNTOUCHED_SHARE:.0%}, count as robust though {attack} could "
         "change no word of them: they are too short for the share that may change, or no word has a "
         "candidate, as where the attack is for another language. Take a larger epsilon or another attack.",
+    )
+
+
+def catastrophic_overfitting(*, attack: str, found: str) -> Alarm:
+    """Tells that the training of the model had to be ended.
+
+    Args:
+        attack: The attack whose figure is of this model.
+        found: Where and how it overfitted, and what was done, in words.
+    """
+    return Alarm(
+        OVERFITTED,
+        attack,
+        f"the training came to resist a single step and nothing else in {found}. What is measured are "
+        "weights from before: trust attacks of several steps only, and train with a smaller epsilon, more "
+        "steps, or TRADES.",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfapp.disk import writing
 from tfapp.errors import DataError
+from tfapp.evaluation.alarms import OVERFITTED, Alarm
 from tfapp.evaluation.robustness import Robustness
 from tfapp.release.attack_report import AttackReport
 from tfapp.release.attacked import attack_artifacts
@@ -46,6 +47,25 @@ class ReleaseUnderAttack:
     def title(self) -> str:
         """Its name and version."""
         return f"{self.manifest['name']} {self.manifest['version'] or '(refused)'}"
+
+    def with_alarms(self, robustness: Robustness) -> Robustness:
+        """Puts what the manifest says was found in training beside a robust accuracy of the model.
+
+        Args:
+            robustness: The figures.
+
+        Returns:
+            The same, with such alarms if that was looked for.
+        """
+        stated = self.manifest["metrics"].get("robustness")
+        if stated is None or OVERFITTED not in stated["checked"]:
+            return robustness
+        alarms = [
+            Alarm(OVERFITTED, robustness.attack, alarm["message"])
+            for alarm in stated["alarms"]
+            if alarm["name"] == OVERFITTED
+        ]
+        return robustness.joined_by(alarms, checked=OVERFITTED)
 
 
 def open_release(

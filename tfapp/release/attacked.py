@@ -64,6 +64,8 @@ def attack_model(model: Any, split: Any, attack: AttackSettings | Mapping[str, A
         norm=settings.norm,
         num_steps=settings.num_steps,
         num_restarts=settings.num_restarts,
+        max_queries=settings.max_queries,
+        max_seconds=settings.max_seconds,
         examples=settings.examples,
         seed=settings.seed,
     )

@@ -157,6 +157,7 @@ def robustness_table(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, s
         {
             "artifact": row["variant"],
             "robust accuracy": f"{row['robust_accuracy']:.4f}",
+            "95 % interval": "{:.4f} to {:.4f}".format(*found["interval95"]),
             "against the model": f"{0.0 - found['robust_accuracy_drop']:+.4f}",
             "after the model's examples": f"{found['transfer_accuracy']:.4f}",
             "attack on the file itself": _black_box(found["black_box"]),

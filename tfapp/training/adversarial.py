@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfapp.attacks import NORMS, make_attack
 from tfapp.data.augment import REFRESHES
 from tfapp.data.digests import digest
+from tfapp.data.pixel_budgets import check_pixel_budget
 from tfapp.errors import ConfigError, WeightsError, check_known, nearest
 from tfapp.training.checkpoints import read_values
 
@@ -67,6 +68,7 @@ class AdversarialAugmentation:
             if not number or not 0.0 < value <= bound:
                 most = "" if bound > 1.0 else ", and at most 1"
                 raise ConfigError(f"augment.adversarial {name} = {value!r}: a number more than 0{most}.")
+        check_pixel_budget("augment.adversarial epsilon", self.epsilon, self.norm)
         steps = self.num_steps
         if steps is not None:
             if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:

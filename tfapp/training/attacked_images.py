@@ -38,7 +38,8 @@ def attacked_batches(
 ) -> tf.data.Dataset:
     """Attacks a share of every batch against the weights that the model has when its step is due.
 
-    Nothing is made ahead, so that runs are repeatable and no example is older than its step.
+    Nothing is made ahead, so that runs are repeatable and no example is older than its step. That holds on
+    one replica only; see `check_one_replica`.
 
     Args:
         dataset: Batches with ``pixels``, without end.
@@ -58,6 +59,22 @@ def attacked_batches(
         fraction=augmentation.fraction,
         seed=seed,
     )
+
+
+def check_one_replica() -> None:
+    """Refuses to attack images in the pipeline for several replicas.
+
+    Raises:
+        ConfigError: Under a strategy with more than one.
+    """
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ConfigError(
+            f"augment.adversarial refresh = 'epoch' under a strategy of {replicas} replicas: batches are "
+            "taken from the pipeline ahead of the steps, so they would be attacked against older weights. "
+            "Train on one device, take refresh = 'never', or the objective 'adversarial', which attacks in "
+            "each replica."
+        )
 
 
 def frozen_images(

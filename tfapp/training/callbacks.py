@@ -44,7 +44,12 @@ class EpochProbe(keras.callbacks.Callback):  # type: ignore[misc]
 
     What it adds to the epoch's numbers under a name of `PROBED` becomes a column of the history; when it
     stops the training, a resumed run knows of it.
+
+    Attributes:
+        phase: Number of the phase that is trained, from 1; the run says it.
     """
+
+    phase = 1
 
     def take_up(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Learns what an interrupted run has already measured.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,58 @@ SINGLE_STEP, MULTI_STEP = PROBED
 _SINGLE_STEP_SLACK = 0.02
 
 
+class _Measured(NamedTuple):
+    """What an epoch's probe has measured."""
+
+    phase: int
+    epoch: int
+    single_step: float
+    multi_step: float
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """An epoch after which a model resists a single step and nothing else, and the one that was put back.
+
+    Attributes:
+        phase: Number of its phase, from 1.
+        epoch: Its number in the phase, from 1.
+        single_step_accuracy: Accuracy under the attack of one step.
+        multi_step_accuracy: Accuracy under the attack of several.
+        best_phase: Phase of the epoch that was put back.
+        best_epoch: Number of the epoch that was put back.
+        best_single_step_accuracy: Its accuracy under one step.
+        best_multi_step_accuracy: Its accuracy under several.
+        norm: ``"linf"`` or ``"l2"``.
+        epsilon: Budget of both attacks as a fraction of the pixels' range.
+        num_steps: Steps of the attack with several.
+        examples: How many validation images were attacked.
+    """
+
+    phase: int
+    epoch: int
+    single_step_accuracy: float
+    multi_step_accuracy: float
+    best_phase: int
+    best_epoch: int
+    best_single_step_accuracy: float
+    best_multi_step_accuracy: float
+    norm: str
+    epsilon: float
+    num_steps: int
+    examples: int
+
+    def __str__(self) -> str:
+        best = f"phase {self.best_phase}, epoch {self.best_epoch}"
+        return (
+            f"phase {self.phase}, epoch {self.epoch}: accuracy under one step is "
+            f"{self.single_step_accuracy:.3f} ({self.best_single_step_accuracy:.3f} in {best}), under "
+            f"{self.num_steps} steps {self.multi_step_accuracy:.3f} ({self.best_multi_step_accuracy:.3f}), "
+            f"norm {self.norm}, epsilon {self.epsilon:.4g}, on {self.examples} validation images: the phase "
+            f"ends, and the weights of {best} are put back"
+        )
+
+
 class CatastrophicOverfitting(EpochProbe):
     """Ends a phase of adversarial training whose single step has come to nothing, and undoes the damage.
 
@@ -36,8 +89,8 @@ class CatastrophicOverfitting(EpochProbe):
 
     Then the phase ends, the weights of that best epoch are put back, also as the run's best ones, and a
     warning names both epochs and the figures. They are in the history as ``val_single_step_accuracy`` and
-    ``val_multi_step_accuracy``. When a run is resumed, earlier epochs' figures count too, and the weights
-    that it resumes from stand for the best until there are better ones.
+    ``val_multi_step_accuracy``, and what was found is in ``found``. When a run is resumed, earlier epochs'
+    figures count too, and the weights that it resumes from stand for the best until there are better ones.
 
     Use it with every objective that takes a single step on images. It is of no use in plain training, whose
     model withstands neither attack, and it cannot tell weak robustness that was never better.
@@ -52,6 +105,9 @@ class CatastrophicOverfitting(EpochProbe):
         drop: Share of the best accuracy under several steps, from 0 to 1, below which it has collapsed.
         batch_size: Images computed at once; as many as fit when None.
         seed: Seed of the images and of the random starts.
+
+    Attributes:
+        found: Where the model has overfitted, in the order of the run, an interrupted one's part included.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -82,7 +138,7 @@ class CatastrophicOverfitting(EpochProbe):
                 raise ConfigError(f"{name} = {value}: it must be 1 or more.")
         if not len(split):
             raise ConfigError("the split to probe on has no rows.")
-        self.overfitted = False
+        self.found: list[Overfitting] = []
         self._features, self._labels, _ = draw_rows(split, examples, seed=seed)
         self._budget: dict[str, Any] = {"epsilon": epsilon, "norm": norm}
         self._single: dict[str, Any] = {"random_start": random_start}
@@ -91,8 +147,13 @@ class CatastrophicOverfitting(EpochProbe):
         self._pixels: npt.NDArray[np.uint8] | None = None
         self._logits: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._constant = float(np.bincount(self._labels).max() / len(self._labels))
-        self._best: tuple[str, float, float] | None = None
+        self._best: _Measured | None = None
         self._weights: list[npt.NDArray[Any]] = []
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the model has overfitted in any phase."""
+        return bool(self.found)
 
     def take_up(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Learns what an interrupted run has already measured; `tfapp.train` calls it when it resumes.
@@ -102,8 +163,11 @@ class CatastrophicOverfitting(EpochProbe):
         """
         for row in history:
             if isinstance(row.get(MULTI_STEP), float):
-                place = f"phase {row['phase']}, epoch {row['epoch']}"
-                self._note(place, row[SINGLE_STEP], row[MULTI_STEP])
+                measured = _Measured(row["phase"], row["epoch"], row[SINGLE_STEP], row[MULTI_STEP])
+                if self._parted(measured):
+                    self._find(measured)
+                else:
+                    self._note(measured)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Decodes the images, compiles the model, and keeps the weights that a resumed run starts from."""
@@ -128,42 +192,49 @@ class CatastrophicOverfitting(EpochProbe):
         single, several = self._probe()
         logs = {} if logs is None else logs
         logs[SINGLE_STEP], logs[MULTI_STEP] = single, several
-        place = f"epoch {epoch + 1}"
-        if self._best is not None and self._parted(single, several):
-            best_place, best_single, best_several = self._best
+        measured = _Measured(self.phase, epoch + 1, single, several)
+        if self._parted(measured):
             assign_values(self.model.whole.weights, self._weights)
-            self.overfitted = True
             self.model.stop_training = True
             logs[RESTORED] = 1.0
             _LOG.warning(
-                "catastrophic overfitting in %s: accuracy under one step is %.3f (%.3f in %s), under %d "
-                "steps %.3f (%.3f): the phase ends, and the weights of %s are put back. Train with a smaller "
-                "epsilon, a random start, more steps, or TRADES.",
-                place,
-                single,
-                best_single,
-                best_place,
-                self._several["num_steps"],
-                several,
-                best_several,
-                best_place,
+                "catastrophic overfitting in %s. Train with a smaller epsilon, a random start, more steps, "
+                "or TRADES.",
+                self._find(measured),
             )
-            return
-        if self._note(place, single, several):
+        elif self._note(measured):
             self._weights = read_values(self.model.whole.weights)
 
-    def _note(self, place: str, single: float, several: float) -> bool:
+    def _note(self, measured: _Measured) -> bool:
         """Keeps an epoch's figures if they are the best so far, and says whether they are."""
-        better = several > (self._constant if self._best is None else self._best[2])
+        better = measured.multi_step > (self._constant if self._best is None else self._best.multi_step)
         if better:
-            self._best = place, single, several
+            self._best = measured
         return better
 
-    def _parted(self, single: float, several: float) -> bool:
+    def _parted(self, measured: _Measured) -> bool:
+        if self._best is None:
+            return False
+        single, several = measured.single_step, measured.multi_step
+        collapsed = several <= self._drop * self._best.multi_step
+        return collapsed and single >= self._best.single_step - _SINGLE_STEP_SLACK and single > 2 * several
+
+    def _find(self, measured: _Measured) -> Overfitting:
+        """Records that the model has overfitted, and tells how."""
         assert self._best is not None
-        _, best_single, best_several = self._best
-        collapsed = several <= self._drop * best_several
-        return collapsed and single >= best_single - _SINGLE_STEP_SLACK and single > 2 * several
+        found = Overfitting(
+            *measured,
+            best_phase=self._best.phase,
+            best_epoch=self._best.epoch,
+            best_single_step_accuracy=self._best.single_step,
+            best_multi_step_accuracy=self._best.multi_step,
+            norm=self._budget["norm"],
+            epsilon=self._budget["epsilon"],
+            num_steps=self._several["num_steps"],
+            examples=len(self._labels),
+        )
+        self.found.append(found)
+        return found
 
     def _probe(self) -> tuple[float, float]:
         """Accuracy under one step, and under several."""

@@ -15,7 +15,7 @@ from tfapp.data.image_rows import naming_bad_images
 from tfapp.errors import TrainingError, writing_problem
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
-from tfapp.training.attacked_images import attacked_batches
+from tfapp.training.attacked_images import attacked_batches, check_one_replica
 from tfapp.training.batches import phase_batches
 from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import CheckpointWriter, assign_values
@@ -43,10 +43,14 @@ def complete_run(run: Run) -> None:
         run: The run; its model and progress are changed in place.
 
     Raises:
-        ConfigError: When the objective cannot perturb what a phase trains.
+        ConfigError: When the objective cannot perturb what a phase trains, or the strategy cannot attack
+            images in the pipeline.
         TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When the run's folder cannot be written.
     """
+    adversarial = run.settings.adversarial
+    if adversarial is not None and adversarial.refresh == "epoch":
+        check_one_replica()
     with computing_in(run.precision, run.model.backbone):
         for phase in run.settings.phases:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
@@ -244,6 +248,8 @@ def run_phase(run: Run, index: int) -> None:
             ],
         )
 
+    for probe in run.probes:
+        probe.phase = index + 1
     try:
         with signals_put_off(run.keep) as waiting, naming_bad_images():
             if progress.steps_done and not progress.stopped:

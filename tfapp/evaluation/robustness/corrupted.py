@@ -12,7 +12,7 @@ from tfapp.data.drawing import draw_rows
 from tfapp.data.image_store import png_file
 from tfapp.evaluation.checks import check_split
 from tfapp.evaluation.report import table_lines
-from tfapp.evaluation.robustness.intervals import share_and_interval
+from tfapp.evaluation.robustness.intervals import wilson_interval
 from tfapp.progress import track
 
 
@@ -41,16 +41,40 @@ class CorruptionAccuracy:
         """Mean over all corruptions and severities."""
         return float(np.mean(list(self.accuracy.values())))
 
+    @property
+    def clean_interval95(self) -> tuple[float, float]:
+        """The 95 % interval of ``clean_accuracy``."""
+        return self._interval(self.clean_accuracy)
+
+    @property
+    def intervals95(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """The 95 % intervals of ``accuracy``, in the same order."""
+        return {name: tuple(map(self._interval, values)) for name, values in self.accuracy.items()}
+
+    def cells(self) -> list[list[str]]:
+        """Words each corruption's name, and its accuracies with their intervals."""
+        return [
+            [
+                name,
+                *(
+                    f"{value:.4f} [{low:.3f}, {high:.3f}]"
+                    for value, (low, high) in zip(self.accuracy[name], intervals, strict=True)
+                ),
+            ]
+            for name, intervals in self.intervals95.items()
+        ]
+
+    def _interval(self, accuracy: float) -> tuple[float, float]:
+        return wilson_interval(round(accuracy * self.examples), self.examples)
+
     def lines(self) -> list[str]:
         """Words the accuracies for people, one string a line."""
         header = ("corruption", *(f"severity {severity}" for severity in self.severities), "mean")
-        body = [
-            (name, *(f"{value:.4f}" for value in values), f"{np.mean(values):.4f}")
-            for name, values in self.accuracy.items()
-        ]
+        body = [(*cells, f"{np.mean(self.accuracy[cells[0]]):.4f}") for cells in self.cells()]
+        low, high = self.clean_interval95
         first = (
-            f"{self.split}: accuracy {self.mean:.4f} under corruptions, {self.clean_accuracy:.4f} without, "
-            f"{self.examples:,} examples, seed {self.seed}"
+            f"{self.split}: accuracy {self.mean:.4f} under corruptions, {self.clean_accuracy:.4f} "
+            f"[{low:.4f}, {high:.4f}] without (95% intervals), {self.examples:,} examples, seed {self.seed}"
         )
         return [first, *table_lines(header, body)]
 
@@ -64,8 +88,13 @@ class CorruptionAccuracy:
             "examples": self.examples,
             "seed": self.seed,
             "clean_accuracy": self.clean_accuracy,
+            "clean_interval95": list(self.clean_interval95),
             "severities": list(self.severities),
             "accuracy": {name: list(values) for name, values in self.accuracy.items()},
+            "intervals95": {
+                name: [list(interval) for interval in intervals]
+                for name, intervals in self.intervals95.items()
+            },
             "mean": self.mean,
         }
 
@@ -127,7 +156,7 @@ def evaluate_corruptions(
     def accuracy(features: Sequence[Any]) -> float:
         encoded = [png_file(image) for image in features] if on_pixels else list(features)
         logits = predict_logits(model, encoded, batch_size=batch_size)
-        return share_and_interval(logits.argmax(axis=1) == labels)[0]
+        return float(np.mean(logits.argmax(axis=1) == labels))
 
     corrupt: Any = corrupt_images if on_pixels else corrupt_texts
     tasks = [(name, severity) for name in names for severity in severities]

@@ -93,7 +93,8 @@ def robustness_curve(
     if epsilons is None:
         settings = AttackSettings(attack=attack, epsilon=asked, norm=options.get("norm"))
         if on_pixels:
-            middle, most = settings.epsilon_of("pixels"), math.inf
+            middle = settings.epsilon_of("pixels")
+            most = 1.0 if settings.norm_of("pixels") == "linf" else math.inf
         elif attack in EMBEDDING_ATTACKS:
             from tfapp.attacks import ATTACKS  # TensorFlow loads only where a model runs
 

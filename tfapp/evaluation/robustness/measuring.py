@@ -23,6 +23,8 @@ def evaluate_robustness(
     norm: str | None = None,
     num_steps: int | None = None,
     num_restarts: int | None = None,
+    max_queries: int | None = None,
+    max_seconds: float | None = None,
     options: Mapping[str, Any] | None = None,
     examples: int = 500,
     batch_size: int | None = None,
@@ -49,8 +51,10 @@ def evaluate_robustness(
         norm: ``"linf"`` or ``"l2"`` for images; texts have no choice.
         num_steps: Steps, for attacks that take steps; the attack's own default when None.
         num_restarts: Restarts, for attacks that have them.
-        options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}`` or
-            ``{"max_queries": 200}``; not those that the other arguments here decide.
+        max_queries: How often an attack on texts may ask the model about each text; no limit when None.
+        max_seconds: After how many seconds an attack on texts ends; no limit when None.
+        options: Further arguments of the attack by its own names, such as ``{"num_queries": 1000}``; not
+            those that the other arguments here decide.
         examples: How many rows, drawn by ``seed`` since splits are often sorted by class; all where it has
             fewer.
         batch_size: Rows computed at once. When None, as many as fit: 128 texts or small images, 10 images
@@ -79,6 +83,8 @@ def evaluate_robustness(
         norm=norm,
         num_steps=num_steps,
         num_restarts=num_restarts,
+        max_queries=max_queries,
+        max_seconds=max_seconds,
         examples=examples,
         seed=seed,
     )

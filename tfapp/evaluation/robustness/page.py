@@ -192,12 +192,13 @@ def _curve(curve: RobustnessCurve) -> list[Markup]:
 
 def _corruptions(found: CorruptionAccuracy) -> list[Markup]:
     header = ["corruption", *(f"severity {severity}" for severity in found.severities)]
-    rows = [[kind, *(f"{value:.4f}" for value in values)] for kind, values in found.accuracy.items()]
+    low, high = found.clean_interval95
     words = (
-        f"Mean accuracy {found.mean:.4f}, {found.clean_accuracy:.4f} without corruption, "
-        f"{found.examples:,} examples of {found.split}, seed {found.seed}"
+        f"Mean accuracy {found.mean:.4f}, {found.clean_accuracy:.4f} [{low:.4f}, {high:.4f}] without "
+        f"corruption, {found.examples:,} examples of {found.split}, seed {found.seed}; in brackets 95 % "
+        "intervals"
     )
-    return [element("h2", "Common corruptions"), *paragraphs([words]), table(header, rows)]
+    return [element("h2", "Common corruptions"), *paragraphs([words]), table(header, found.cells())]
 
 
 def _examples(result: Robustness) -> list[Markup]:

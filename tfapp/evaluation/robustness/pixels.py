@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.attacks import CompiledModel
+from tfapp.attacks import CompiledModel, loss_in_use
 from tfapp.evaluation.robustness.answers import probabilities_of
 from tfapp.evaluation.robustness.pixel_budget import BOUNDS, Pixels, check_budget
 from tfapp.evaluation.robustness.result import AttackFigures
@@ -32,6 +32,7 @@ class PixelModel:
             ``(batch, num_classes)``; differentiable. It counts the rows that it is asked about.
         batch_size: Rows computed at once.
         temperature: What the logits are divided by for probabilities.
+        num_classes: How many classes it knows.
     """
 
     def __init__(self, model: Any, *, batch_size: int) -> None:
@@ -39,6 +40,7 @@ class PixelModel:
         self._asked = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.batch_size = batch_size
         self.temperature = float(model.temperature)
+        self.num_classes = len(model.classes)
 
         def logits(pixels: tf.Tensor) -> tf.Tensor:
             self._asked.assign_add(tf.shape(pixels, tf.int64)[0])
@@ -142,7 +144,7 @@ def attack_pixels(
                 robust_accuracy=float(survived.mean()),
                 queries=queries,
                 seconds=seconds,
-                settings=described(attack, arguments),
+                settings=_stated(victim, attack, arguments),
             )
         )
     return PixelOutcome(survived, adversarial, tuple(figures), left)
@@ -189,6 +191,12 @@ def run_attack(
             **arguments,
         ).numpy()
     return made
+
+
+def _stated(victim: PixelModel, attack: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an attack, with the loss that it raises where DLR needs more classes."""
+    loss = loss_in_use(attack, arguments, victim.num_classes)
+    return {**described(attack, arguments), **({} if loss is None else {"loss": loss})}
 
 
 def _run(

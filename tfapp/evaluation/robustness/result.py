@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,23 @@ class Robustness:
     def settings_text(self) -> str:
         """Norm, epsilon, attack, steps, restarts, examples and seed in one line."""
         return settings_text(self.to_dict())
+
+    def joined_by(self, alarms: Iterable[Alarm], *, checked: str) -> Robustness:
+        """Adds alarms that went off elsewhere.
+
+        Args:
+            alarms: The alarms.
+            checked: Name of what was looked for.
+
+        Returns:
+            The figures with them; those that are there already are not repeated.
+        """
+        further = [alarm for alarm in alarms if alarm not in self.alarms]
+        return replace(
+            self,
+            alarms=(*self.alarms, *further),
+            checked=tuple(dict.fromkeys((*self.checked, checked))),
+        )
 
     def lines(self) -> list[str]:
         """Words the figures with everything that they depend on, one string a line."""

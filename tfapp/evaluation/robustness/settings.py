@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfapp.data.pixel_budgets import check_pixel_budget
 from tfapp.errors import ConfigError, nearest
 
 PIXEL_EPSILON = {"linf": 8 / 255, "l2": 0.5}
@@ -44,6 +45,8 @@ class AttackSettings:
         norm: ``"linf"`` or ``"l2"`` for pixels, ``"linf"`` by default; texts have no choice.
         num_steps: Steps of an attack that takes steps.
         num_restarts: Restarts of an attack that has them.
+        max_queries: How often an attack on texts may ask about each; as often as it wants when None.
+        max_seconds: After how many seconds an attack on texts ends; never when None.
         examples: How many rows are attacked, drawn by the seed where the split has more.
         seed: Seed of everything that is drawn.
 
@@ -56,6 +59,8 @@ class AttackSettings:
     norm: str | None = None
     num_steps: int | None = None
     num_restarts: int | None = None
+    max_queries: int | None = None
+    max_seconds: float | None = None
     examples: int = 500
     seed: int = 0
 
@@ -64,10 +69,12 @@ class AttackSettings:
             raise ConfigError(
                 f"epsilon = {self.epsilon}: it must be a positive number, such as 8/255 = 0.0314."
             )
-        for name in ("num_steps", "num_restarts"):
+        for name in ("num_steps", "num_restarts", "max_queries"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: it must be 1 or more.")
+        if self.max_seconds is not None and not 0.0 < self.max_seconds < math.inf:
+            raise ConfigError(f"max_seconds = {self.max_seconds}: it must be a positive number.")
         if self.examples < 1:
             raise ConfigError(f"examples = {self.examples}: it must be 1 or more.")
         if not 0 <= self.seed < _LARGEST_SEED:
@@ -108,7 +115,7 @@ class AttackSettings:
             A positive number.
 
         Raises:
-            ConfigError: If a share of words is above 1.
+            ConfigError: If a share of words is above 1, or a change of pixels in ``linf``.
         """
         if domain == "words":
             share = _WORD_SHARE if self.epsilon is None else self.epsilon
@@ -116,13 +123,15 @@ class AttackSettings:
                 raise ConfigError(f"epsilon = {share}: for words it is the share that may change, at most 1.")
             return share
         if self.epsilon is not None:
+            if domain == "pixels":
+                check_pixel_budget("epsilon", self.epsilon, self.norm_of(domain))
             return float(self.epsilon)
         if domain == "embeddings" and attack is not None:
             return float(inspect.signature(attack).parameters["epsilon"].default)
         return PIXEL_EPSILON[self.norm_of("pixels")]
 
-    def own_arguments(self, name: str, attack: Callable[..., Any]) -> dict[str, int]:
-        """Gives the steps and restarts that were asked for, after a look whether the attack takes them.
+    def own_arguments(self, name: str, attack: Callable[..., Any]) -> dict[str, float]:
+        """Gives steps, restarts and limits that were asked for, after a look whether the attack takes them.
 
         Args:
             name: The attack's name, for messages.
@@ -134,7 +143,12 @@ class AttackSettings:
         Raises:
             ConfigError: If it has no such argument.
         """
-        asked = {"num_steps": self.num_steps, "num_restarts": self.num_restarts}
+        asked: dict[str, float | None] = {
+            "num_steps": self.num_steps,
+            "num_restarts": self.num_restarts,
+            "max_queries": self.max_queries,
+            "max_seconds": self.max_seconds,
+        }
         given = {argument: value for argument, value in asked.items() if value is not None}
         taken = set(inspect.signature(attack).parameters)
         for argument, value in given.items():
