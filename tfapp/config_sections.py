@@ -186,7 +186,8 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """``[export]``: which artifacts are written; by default all that the model can be exported as.
 
-    By default a quantised or ONNX file beyond its budget is left out; one that is named refuses the release.
+    By default a quantised or ONNX file beyond its budget is left out; any other, and one that is named,
+    refuses the release.
 
     The black box goes with ``[evaluate.attack]``. ``warmup`` says what the requests are made of by which a
     server warms up; with ``"held_out"``, copies of test rows are part of the release. ``web`` is the page for
@@ -207,9 +208,8 @@ class ExportSection(Section):
 
 
 class VerifySection(Section):
-    """``[verify]``: the budget of every artifact.
+    """``[verify]``: the budget of every artifact; what becomes of one beyond it is said at ``[export]``.
 
-    One beyond it refuses the release if `[export]` names it or it is an exact one.
     Robust accuracy is measured under ``[evaluate.attack]``.
     """
 

@@ -16,7 +16,7 @@ from tfapp.data.text import TextSplit
 from tfapp.data.tokenizers import WordPieceTokenizer
 from tfapp.errors import ConfigError, DataError, OutputError, ReleaseError, ReleaseRefused
 from tfapp.exporters._operators import operators
-from tfapp.release import Budget, Release, export, verify
+from tfapp.release import Budget, Release, export, exporting, verify
 from tfapp.release.integrity import listing, sha256
 from tfapp.serving import load_release
 from tfapp.training.inference import predict_logits
@@ -409,8 +409,14 @@ def test_a_variant_that_nobody_named_is_left_out_when_it_is_beyond_the_budget(
     decided_classifier, test_split, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(WordPieceTokenizer, "variants", ("float32", "dynamic"))
+    offered = []
+    monkeypatch.setattr(exporting, "page_runtime", lambda *_arguments: tmp_path)
+    monkeypatch.setattr(
+        exporting, "export_web_page", lambda *_arguments, variants, **_: offered.extend(variants)
+    )
     budget = Budget(max_abs_difference=1e-5)
-    done = export(decided_classifier, tmp_path / "tiny", check_with=test_split, budget=budget, web=False)
+    done = export(decided_classifier, tmp_path / "tiny", check_with=test_split, budget=budget)
+    assert offered == ["float32"]
     assert [row["variant"] for row in done.manifest["artifacts"]] == ["float32"]
     (left_out,) = done.manifest["left_out"]
     (reason,) = left_out["reasons"]
