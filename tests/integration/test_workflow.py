@@ -12,12 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfapp.config import load_config
 from tfapp.errors import ConfigError, OutputError, ReleaseRefused
 from tfapp.runs import open_run
-from tfapp.workflow import run_workflow
+from tfapp.training.inference import predict_logits
+from tfapp.workflow import open_trained, run_workflow
 
 WORDS = {
     "business": "market bank price share stock trade profit loss money sale",
@@ -302,6 +305,12 @@ def test_a_hardened_run_releases_the_hardened_model(workplace, released, tmp_pat
     assert moved[0] != moved[1]
     manifest = json.loads((first.release.path / "manifest.json").read_text())
     assert manifest["config"]["harden"]["epsilon"] == 0.2
+    texts = ["The match was won by the coach of the team.", "A new phone with fast software."]
+    served = tf.saved_model.load(str(first.release.path)).signatures["serving_default"](tf.constant(texts))
+    model = open_trained(config, output=tmp_path).model
+    np.testing.assert_allclose(served["logits"], predict_logits(model, texts), atol=1e-4)
+    model.load_weights(stages / "transfer" / "model.weights.h5")
+    assert np.abs(served["logits"] - predict_logits(model, texts)).max() > 1e-3
     again = run_workflow(config, output=tmp_path)
     assert "harden" in again.skipped
 

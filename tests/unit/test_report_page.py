@@ -161,6 +161,7 @@ def test_robustness_stands_with_its_settings():
         "robust_accuracy_drop": 0.01,
         "robust_accuracy": 0.24,
         "transfer_accuracy": 0.3,
+        "interval95": [0.12, 0.39],
         "black_box": None,
     }
     attacked = artifact("dynamic", "edge/model-dynamic.tflite", robust_accuracy=0.24, robustness=stated)
@@ -168,6 +169,7 @@ def test_robustness_stands_with_its_settings():
     shown = Page(written(metrics=metrics, artifacts=[attacked])).text
     for wanted in ("norm linf, epsilon 8/255, steps 10", "25.00%", "zero_gradients undermines", "0.2400"):
         assert wanted in shown
+    assert "0.1200 to 0.3900" in shown
 
 
 def test_many_classes_are_told_by_the_worst_of_them():
