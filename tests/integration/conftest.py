@@ -77,11 +77,11 @@ def folder(release, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    """The release as a server has it, in batches of at most eight rows."""
+    """The release as a server has it, in batches of at most eight rows, two at once."""
     from tfapp.serving.server import Batching
     from tfapp.serving.server.loaded import LoadedModel
 
-    model = LoadedModel(folder / "1", 1, batching=Batching(max_batch_size=8))
+    model = LoadedModel(folder / "1", 1, batching=Batching(max_batch_size=8, num_batch_threads=2))
     yield model
     model.close()
 

@@ -194,7 +194,9 @@ def directly(loaded, monkeypatch):
     return counted
 
 
-def test_what_is_not_joined_is_computed_in_batches_one_at_a_time(served, loaded, directly):
+def test_what_is_not_joined_is_computed_in_batches_as_many_at_once_as_there_are_threads_for_them(
+    served, loaded, directly
+):
     """Rows of different lengths are not joined, but their memory is bounded all the same."""
     core, payload = served(), ids(20, 6)
     payload["inputs"]["token_ids"] = [[2, *([5 + row] * 4), 3] for row in range(20)]
@@ -204,7 +206,7 @@ def test_what_is_not_joined_is_computed_in_batches_one_at_a_time(served, loaded,
         return await asyncio.gather(*calls)
 
     answers = asyncio.run(together())
-    assert directly.most == 1
+    assert directly.most <= 2
     assert sorted(directly.rows) == [4] * 6 + [8] * 12
     signature = loaded.signatures["serve_ids"]
     arrays = [np.array(payload["inputs"][alias], np.int32) for alias in signature.inputs]
