@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -88,15 +89,10 @@ class Checkpoint:
             OutputError: When it cannot be written.
         """
         staging = directory / f".{_FILE}"  # alone: who trains here holds the folder
-        arrays: dict[str, Any] = {
-            "progress": np.frombuffer(json.dumps(vars(self.progress)).encode(), np.uint8)
-        }
-        for name in _ARRAYS:
-            arrays |= {f"{name}/{index}": value for index, value in enumerate(getattr(self, name))}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with staging.open("wb") as file:
-                np.savez(file, **arrays)
+                self._write(file)
                 file.flush()
                 os.fsync(file.fileno())
             _keep_before(directory)
@@ -113,6 +109,25 @@ class Checkpoint:
                 f"cannot write a checkpoint to {directory}: {error.strerror}; the one before is kept. Make "
                 "room or make it writable, and run again: training goes on from there."
             ) from error
+
+    def to_bytes(self) -> bytes:
+        """The checkpoint as `from_bytes` reads it."""
+        buffer = io.BytesIO()
+        self._write(buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Checkpoint:
+        """Reads what `to_bytes` gave."""
+        return cls._parse(io.BytesIO(content))
+
+    def _write(self, file: BinaryIO) -> None:
+        arrays: dict[str, Any] = {
+            "progress": np.frombuffer(json.dumps(vars(self.progress)).encode(), np.uint8)
+        }
+        for name in _ARRAYS:
+            arrays |= {f"{name}/{index}": value for index, value in enumerate(getattr(self, name))}
+        np.savez(file, **arrays)
 
     @classmethod
     def load(cls, directory: Path, key: str) -> Checkpoint | None:
@@ -142,14 +157,18 @@ class Checkpoint:
     @classmethod
     def _read(cls, path: Path) -> Checkpoint | None:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                progress = Progress(**json.loads(arrays["progress"].tobytes()))
-                parts = {
-                    name: [arrays[f"{name}/{i}"] for i in range(_count(arrays.files, name))]
-                    for name in _ARRAYS
-                }
+            with path.open("rb") as file:
+                return cls._parse(file)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
+
+    @classmethod
+    def _parse(cls, file: BinaryIO) -> Checkpoint:
+        with np.load(file, allow_pickle=False) as arrays:
+            progress = Progress(**json.loads(arrays["progress"].tobytes()))
+            parts = {
+                name: [arrays[f"{name}/{i}"] for i in range(_count(arrays.files, name))] for name in _ARRAYS
+            }
         return cls(progress, **parts)
 
 
@@ -158,14 +177,16 @@ class CheckpointWriter:
 
     Args:
         directory: The folder of the checkpoints.
+        writes: Whether this process writes them; of several workers only the chief does.
 
     Attributes:
         seconds: What the last checkpoint cost: the time until training went on, and the processor time of the
             thread that wrote it. 0 before the first.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, writes: bool = True) -> None:
         self.directory = directory
+        self.writes = writes
         self.seconds = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="tfapp-checkpoint")
         self._writing: Future[float] | None = None
@@ -193,12 +214,15 @@ class CheckpointWriter:
         """
         started = time.perf_counter()
         self.wait()
+        sums = read_values(metrics)  # of all workers, so all must read them
+        if not self.writes:
+            return
         checkpoint = Checkpoint(
             copy.deepcopy(progress),
             variables=read_values(variables),
             optimizer=read_values(optimizer),
             best=list(best),
-            metrics=read_values(metrics),
+            metrics=sums,
         )
         blocked = time.perf_counter() - started
         self._writing = self._pool.submit(self._write, checkpoint, blocked)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import tensorflow as tf
 
 from tfapp.data.augment import Augmentation, TextAugmentation, make_augmentation, make_text_augmentation
 from tfapp.data.bucketing import TokenRows, padding_share
@@ -29,6 +30,7 @@ from tfapp.training.run import complete_run
 from tfapp.training.run_state import Run
 from tfapp.training.settings import Phase, TrainSettings, class_weights
 from tfapp.training.source import SourceTask, join_source, joint_objective
+from tfapp.training.workers import Workers
 
 _TRIED = 32
 
@@ -163,6 +165,7 @@ def train(
         TrainingError: When the loss is no longer finite, or memory runs out.
         OutputError: When ``run_dir`` cannot be written, or another process trains in it.
     """
+    _check_scope(model)
     augmentation, adversarial = _augmentations(model, augment)
     settings = TrainSettings(
         phases=tuple(phases) if phases is not None else TrainSettings().phases,
@@ -244,6 +247,7 @@ def train(
             generator=keras.random.SeedGenerator(seed),
             encoded=encoded,
             features=directory / "features" if feature_dir is None else Path(feature_dir),
+            workers=Workers(tf.distribute.get_strategy()),
             source=joined,
         )
         tried: tuple[TriedAlpha, ...] = ()
@@ -288,6 +292,16 @@ def _augmentations(
         augment = dict(augment)
         adversarial = make_adversarial(augment.pop("adversarial", None))
     return make_augmentation(augment), adversarial
+
+
+def _check_scope(model: Classifier) -> None:
+    """Refuses a model whose variables are on other devices than those that are to train it."""
+    if model._distribute_strategy is not (
+        tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    ):
+        raise ConfigError(
+            "the model is built and trained under the same strategy: call both in `with strategy.scope():`."
+        )
 
 
 def _check_image_sizes(model: Classifier, data: Any) -> None:

@@ -21,6 +21,7 @@ from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import CheckpointWriter, assign_values
 from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
+from tfapp.training.keras_multi_worker import scalars_averaged
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.perturbing import Perturbing, make_perturbing
@@ -163,7 +164,8 @@ def run_phase(run: Run, index: int) -> None:
         validation, _ = evaluation_batches(
             rows["validation"], run.labels("validation"), batch_size=EVALUATION_BATCH
         )
-    writer = CheckpointWriter(run.checkpoints) if run.keep else None
+    writer = CheckpointWriter(run.checkpoints, writes=run.workers.chief) if run.keep else None
+    writes = run.keep and run.workers.chief
 
     def save() -> None:
         if writer is not None:
@@ -195,7 +197,7 @@ def run_phase(run: Run, index: int) -> None:
         weights=run.weights,
         best=run.best,
         save=save,
-        history_path=run.directory / "history.csv" if run.keep else None,
+        history_path=run.directory / "history.csv" if writes else None,
         rate=lambda: float(schedule(optimizer.iterations - 1)),
     )
     board = run.directory / "tensorboard" / f"phase-{index + 1}"
@@ -229,6 +231,7 @@ def run_phase(run: Run, index: int) -> None:
             writer=writer,
             save=save,
             waiting=waiting,
+            workers=run.workers,
             diverged=diverged,
         )
         trainer.fit(
@@ -243,7 +246,7 @@ def run_phase(run: Run, index: int) -> None:
                 watcher,
                 *run.probes,
                 keeper,
-                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
+                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if writes else []),
                 *(callback for callback in run.callbacks if callback not in run.probes),
             ],
         )
@@ -251,15 +254,28 @@ def run_phase(run: Run, index: int) -> None:
     for probe in run.probes:
         probe.phase = index + 1
     try:
-        with signals_put_off(run.keep) as waiting, naming_bad_images():
+        with (
+            signals_put_off(run.keep) as waiting,
+            naming_bad_images(),
+            scalars_averaged(tf.distribute.get_strategy()),
+        ):
             if progress.steps_done and not progress.stopped:
                 fit(waiting, epochs=progress.epochs_done + 1)
             if progress.epochs_done < phase.epochs and not progress.stopped:
                 fit(waiting, epochs=phase.epochs)
+            if run.keep and run.workers.several and run.workers.who(waiting.number is not None):
+                raise StopRun
         if writer is not None:
             writer.wait()
     except StopRun:
         raise KeyboardInterrupt from None  # the signal's own handler has let it pass
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if not run.workers.several:
+            raise
+        raise TrainingError(
+            "a worker has gone, and the others cannot train without it: start them all again with the same "
+            f"command; training goes on from the last checkpoint. TensorFlow says: {error.message[:300]}"
+        ) from error
     except tf.errors.ResourceExhaustedError as error:
         if writing_problem(error) is not None:
             raise

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.digests import digest
+from tfapp.errors import ConfigError
 from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.objectives import Objective, describe_objective
@@ -23,6 +24,7 @@ from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
+from tfapp.training.workers import Workers
 
 _LOG = logging.getLogger("tfapp")
 
@@ -41,6 +43,7 @@ class Run:
         seed: Decides order and dropout.
         directory: Folder of the run's files.
         keep: Whether these files are kept: checkpoints, history and TensorBoard logs are written only then.
+        workers: The processes that train together; only the chief writes these files.
         callbacks: Further Keras callbacks.
         show_bar: Whether Keras's progress bar is shown.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
@@ -69,6 +72,7 @@ class Run:
     generator: keras.random.SeedGenerator
     encoded: dict[str, Any]
     features: Path
+    workers: Workers
     source: JoinedSource | None = None
     progress: Progress = field(default_factory=lambda: Progress(""))
     best: list[npt.NDArray[Any]] = field(default_factory=list)
@@ -104,10 +108,18 @@ class Run:
 
 
 def start_run(run: Run) -> None:
-    """Seeds dropout, and goes on from a checkpoint of the same run where there is one."""
+    """Seeds dropout, and goes on from a checkpoint of the same run where there is one.
+
+    Workers begin with the weights of the chief, and go on from its checkpoint.
+
+    Raises:
+        ConfigError: When one of several workers was asked for something else than the chief.
+    """
     _seed_dropout(run.model, run.seed)
+    if run.workers.several:
+        _begin_alike(run)
     if run.keep:
-        run.progress = Progress(_run_key(run))
+        run.progress = Progress(_key(_parts(run)))
     adversarial = run.settings.adversarial
     if adversarial is not None and adversarial.refresh == "never":
         # Before a checkpoint changes the model: it is attacked as it was given.
@@ -117,7 +129,10 @@ def start_run(run: Run) -> None:
         run.encoded = {**run.encoded, "train": images}
     if not run.keep:
         return
-    checkpoint = Checkpoint.load(run.checkpoints, run.progress.key)
+    checkpoint = Checkpoint.load(run.checkpoints, run.progress.key) if run.workers.chief else None
+    if run.workers.several:
+        content = run.workers.bytes_from_chief(b"" if checkpoint is None else checkpoint.to_bytes())
+        checkpoint = Checkpoint.from_bytes(content) if content else None
     if checkpoint is None:
         return
     run.progress, run.best, run.resumed = checkpoint.progress, checkpoint.best, checkpoint
@@ -134,7 +149,33 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
         generator.state.assign(np.array([seed % 2**32, number]).astype(generator.state.dtype))
 
 
-def _run_key(run: Run) -> str:
+def _begin_alike(run: Run) -> None:
+    workers = run.workers
+    values = Checkpoint(Progress(""), read_values(run.variables), [], [])
+    sent = workers.bytes_from_chief(values.to_bytes() if workers.chief else b"")
+    assign_values(run.variables, Checkpoint.from_bytes(sent).variables)
+    run.keep = workers.from_chief(run.keep)
+    own = {name: _key(part) for name, part in _parts(run).items()}
+    asked = workers.from_chief(own)
+    others = sorted(name for name in asked.keys() | own.keys() if asked.get(name) != own.get(name))
+    differing = workers.who(bool(others))
+    if others:
+        raise ConfigError(
+            f"worker {workers.index} was asked for something else than the chief; what differs: "
+            f"{', '.join(others)}. Run the same workflow on the same files everywhere."
+        )
+    if differing:
+        raise ConfigError(
+            f"workers {differing} were asked for something else than the chief; their logs say what differs."
+        )
+
+
+def _key(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _parts(run: Run) -> dict[str, Any]:
+    """Everything that a run depends on, by name."""
     parts = {
         "settings": run.settings.described(),
         "objective": describe_objective(run.objective),
@@ -147,4 +188,4 @@ def _run_key(run: Run) -> str:
     }
     if run.source is not None:
         parts["source"] = [run.source.fingerprint, run.source.classes, run.source.share]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return parts

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tfapp.training.checkpoints import CheckpointWriter, Progress, assign_values
 from tfapp.training.stopping import PutOff
+from tfapp.training.workers import Workers
 
 _SHARE = 0.02
 """Largest share of the time that goes into checkpoints whose number is not given."""
@@ -34,6 +35,7 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         writer: Writes the checkpoints; None where nothing is kept.
         save: Hands a checkpoint to the writer.
         waiting: The signal to end.
+        workers: The processes that train together; several stop and write after the same step.
         diverged: Called with the number of the optimizer's first step whose loss is not finite; raises.
     """
 
@@ -48,12 +50,14 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         writer: CheckpointWriter | None,
         save: Callable[[], None],
         waiting: PutOff,
+        workers: Workers,
         diverged: Callable[[int], NoReturn],
     ) -> None:
         super().__init__()
         self.progress, self.steps, self.every = progress, steps, every
         self.metrics, self.resumed = metrics, list(resumed)
         self.writer, self.save, self.waiting, self.diverged = writer, save, waiting, diverged
+        self.workers = workers
         self._first = self._saved_step = 0
         self._began = self._saved_at = time.monotonic()
 
@@ -75,13 +79,21 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         now = time.monotonic()
         self.progress.steps_done = done
         self.progress.seconds = now - self._began
-        if self.waiting.number is None and not self._due(now):
+        stop, due = self.waiting.number is not None, self._due(now)
+        if self.workers.several:
+            # What one of them wants, all have heard when the next step is done.
+            wanted = self.model.requests.heard()
+            self.model.requests.make(stop=stop, save=due and self.workers.chief)
+            stop, due = wanted
+        if not (stop or due):
             return
         self.save()
         self._saved_step, self._saved_at = self.progress.steps_done, now
-        if self.waiting.number is not None:
+        if stop:
             self.writer.wait()
             raise StopRun
+        if self.workers.several:
+            self.model.requests.make(stop=False, save=False)
 
     def _due(self, now: float) -> bool:
         if self.every is not None:

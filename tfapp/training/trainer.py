@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfapp.objectives import Objective, Perturbable
 from tfapp.training.perturbing import Perturbing
+from tfapp.training.requests import Requests
 
 _NEVER = -1
 
@@ -54,6 +55,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.total_steps = total_steps
         self.perturbing = perturbing or Perturbing()
         self.seed = seed
+        self.requests = Requests(self.distribute_strategy)
         self._statistics = moving_averages(network)
         # On several replicas each has its own, and they agree.
         self._not_finite = tf.Variable(
@@ -252,7 +254,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         if context.num_replicas_in_sync > 1:
             # A replica's loss is a mean over its own rows, and all replicas count the same: where one has
             # fewer rows than another, they weigh less, so that the sum is the mean over the whole batch.
-            each = context.all_reduce(tf.distribute.ReduceOp.SUM, rows) / context.num_replicas_in_sync
+            each = self.requests.summed_with(rows) / context.num_replicas_in_sync
             weights = tf.fill([tf.shape(labels)[0]], rows / each)
             sample_weight = weights if sample_weight is None else weights * tf.cast(sample_weight, tf.float32)
         result = self.objective.step(self, inputs, labels, sample_weight)
