@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tfapp.serving import load_release as load_release
     from tfapp.training import Phase as Phase
     from tfapp.training import SourceTask as SourceTask
+    from tfapp.training import make_strategy as make_strategy
     from tfapp.training import train as train
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _PUBLIC = {
     "load_image_data": "tfapp.data.image",
     "load_release": "tfapp.serving",
     "load_text_data": "tfapp.data.text",
+    "make_strategy": "tfapp.training",
     "train": "tfapp.training",
     "transfer_ledger": "tfapp.evaluation",
     "verify": "tfapp.release",

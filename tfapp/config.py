@@ -34,6 +34,7 @@ from tfapp.config_sections import (
     EvaluateSection,
     ExportSection,
     HardenSection,
+    HardwareSection,
     ModelSection,
     TrainSection,
     TransferSection,
@@ -65,6 +66,7 @@ class WorkflowConfig(Section):
     model: ModelSection = ModelSection()
     transfer: TransferSection = TransferSection()
     train: TrainSection = TrainSection()
+    hardware: HardwareSection = HardwareSection()
     harden: HardenSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()

@@ -65,6 +65,13 @@ class TransferSection(Section):
     source: SourceSection | None = None
 
 
+class HardwareSection(Section):
+    """``[hardware]``: which devices train."""
+
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    virtual_devices: Annotated[int, Field(ge=2)] | None = None
+
+
 class TrainSection(Section):
     """``[train]``: how each phase is trained."""
 
@@ -73,6 +80,7 @@ class TrainSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = "none"
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     class_weight: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0.0)]] | None = None

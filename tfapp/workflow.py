@@ -16,6 +16,7 @@ from tfapp.config import WorkflowConfig
 from tfapp.runs import RunFolder, Stage, open_run, writing_to
 from tfapp.workflow_calls import build_classifier, train_options
 from tfapp.workflow_checks import check_stages
+from tfapp.workflow_devices import open_devices
 from tfapp.workflow_training import (
     Trained,
     harden,
@@ -71,8 +72,13 @@ class TrainedRun:
     with_alarms: Callable[[Robustness], Robustness]
 
 
-def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: bool = False) -> WorkflowResult:
+def run_workflow(
+    config: WorkflowConfig, *, output: str | Path = ".", fresh: bool = False
+) -> WorkflowResult | None:
     """Runs every stage that has something to do.
+
+    Of several workers each prepares the data and trains, in a run folder of its own; the chief alone
+    evaluates and releases.
 
     Args:
         config: What to run.
@@ -80,7 +86,7 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
         fresh: Starts anew instead of continuing an earlier run.
 
     Returns:
-        The release and where everything lies.
+        The release and where everything lies; None on a worker that is not the chief.
 
     Raises:
         TfappError: A setting, the data, the backbone, its weights, or the output folder cannot be used.
@@ -91,11 +97,14 @@ def run_workflow(config: WorkflowConfig, *, output: str | Path = ".", fresh: boo
     releases = output / "saved_models"
     with writing_to(releases):
         releases.mkdir(parents=True, exist_ok=True)
-    with open_run(output / "runs" / config.name, fresh=fresh) as run:
+    devices = open_devices(config)
+    with open_run(devices.run_folder(output, config.name), fresh=fresh) as run:
         data = prepare(config, run, config.data)
         source = prepare_source(config, run, data)
-        transferred = transfer(config, run, data, source)
-        trained = harden(config, run, data, transferred)
+        transferred = transfer(config, run, data, source, devices)
+        trained = harden(config, run, data, transferred, devices)
+        if not devices.workers.chief:
+            return None
         evaluated = _evaluate(config, run, data, trained)
         attacked = _attack(config, run, data, trained, evaluated)
         if config.evaluate.ledger:

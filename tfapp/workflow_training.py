@@ -23,6 +23,7 @@ from tfapp.workflow_calls import (
     read_data,
     train_options,
 )
+from tfapp.workflow_devices import Devices
 from tfapp.workflow_files import backbone_files, source_files
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Trained:
     Args:
         config: The workflow.
         classes: Names of the classes in their order.
-        stage: The stage that trained it, with its weights.
+        stage: The stage that trained it, with its weights; of workers other than the chief it may have none.
     """
 
     def __init__(self, config: WorkflowConfig, classes: Iterable[str], stage: Stage) -> None:
@@ -138,8 +139,18 @@ class Trained:
 
     @cached_property
     def model(self) -> Classifier:
-        """The classifier with its trained weights."""
+        """The classifier with its trained weights, on one device."""
+        return self.build()
+
+    def build(self) -> Classifier:
+        """Builds the classifier anew, under the strategy in whose scope it is called.
+
+        Returns:
+            The classifier, with its trained weights where the stage has some.
+        """
         model = build_classifier(self._config, self._classes)
+        if not self.stage.finished:
+            return model
         model.load_weights(self.stage.directory / _WEIGHTS)
         lengths = self.stage.result["lengths"]
         if lengths is not None:
@@ -170,7 +181,11 @@ class Trained:
 
 
 def transfer(
-    config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, source: SourceTask | None
+    config: WorkflowConfig,
+    run: RunFolder,
+    data: TextData | ImageData,
+    source: SourceTask | None,
+    devices: Devices | None = None,
 ) -> Trained:
     """Fine-tunes the backbone in phases, beside a source task where there is one.
 
@@ -179,6 +194,7 @@ def transfer(
         run: The run's folder.
         data: The target's data.
         source: The task beside it, or None.
+        devices: Where it is trained; None where it is only looked for.
 
     Returns:
         The model.
@@ -201,9 +217,10 @@ def transfer(
     }
     stage = run.stage("transfer", inputs)
     trained = Trained(config, data.classes, stage)
-    if stage.finished:
+    if _is_finished(stage, devices):
         say_skipped(stage)
         return trained
+    assert devices is not None  # else a stage that is not finished is an error
 
     import keras
 
@@ -212,7 +229,8 @@ def transfer(
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
-    model = build_classifier(config, data.classes)
+    with devices.strategy.scope():
+        model = build_classifier(config, data.classes)
     # Refused before the work, not after it.
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)
@@ -220,12 +238,16 @@ def transfer(
         page_runtime(True, model, config.export.variants or model.preprocessor.variants)
     probes = overfitting_probes(config, None, data)
     options = train_options(config)
-    _fit(trained, model, data, probes, source=source, seed=config.seed, **options)
+    _fit(trained, model, data, probes, devices, source=source, seed=config.seed, **options)
     return trained
 
 
 def harden(
-    config: WorkflowConfig, run: RunFolder, data: TextData | ImageData, transferred: Trained
+    config: WorkflowConfig,
+    run: RunFolder,
+    data: TextData | ImageData,
+    transferred: Trained,
+    devices: Devices | None = None,
 ) -> Trained:
     """Goes on training the transferred model with an adversarial objective.
 
@@ -233,7 +255,8 @@ def harden(
         config: The workflow.
         run: The run's folder.
         data: Its data.
-        transferred: What was transferred; its model is changed in place.
+        transferred: What was transferred; its model is changed in place on one device.
+        devices: Where it is trained; None where it is only looked for.
 
     Returns:
         The hardened model; ``transferred`` itself where the workflow has no section ``harden``.
@@ -246,13 +269,16 @@ def harden(
         return transferred
     stage = run.stage("harden", {"upstream": transferred.stage.key, "harden": section.model_dump()})
     hardened = Trained(config, data.classes, stage)
-    if stage.finished:
+    if _is_finished(stage, devices):
         say_skipped(stage)
         return hardened
+    assert devices is not None  # else a stage that is not finished is an error
     _logger.info("harden: %s", "continuing where it stood" if stage.resumes else section.objective)
     options = harden_options(config, section)
     probes = overfitting_probes(config, section, data)
-    _fit(hardened, transferred.model, data, probes, seed=config.seed, **options)
+    with devices.strategy.scope():
+        model = transferred.model if devices.plain else transferred.build()
+    _fit(hardened, model, data, probes, devices, seed=config.seed, **options)
     return hardened
 
 
@@ -261,13 +287,15 @@ def _fit(
     model: Classifier,
     data: TextData | ImageData,
     probes: Sequence[CatastrophicOverfitting],
+    devices: Devices,
     **options: Any,
 ) -> None:
     """Trains a model in a stage's folder, and leaves its weights there, with what probes have found."""
     from tfapp.training import train
 
     stage = trained.stage
-    history = train(model, data, run_dir=stage.directory, callbacks=probes, **options)
+    with devices.strategy.scope():
+        history = train(model, data, run_dir=stage.directory, callbacks=probes, **options)
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
@@ -277,7 +305,13 @@ def _fit(
         result["overfitting"] = [asdict(found) for probe in probes for found in probe.found]
     stage.finish(result, outputs=[_WEIGHTS])
     remove_working_files(stage.directory)
-    trained.model = model
+    if devices.plain:
+        trained.model = model
+
+
+def _is_finished(stage: Stage, devices: Devices | None) -> bool:
+    """Whether a stage need not run: workers do what their chief does."""
+    return stage.finished if devices is None else bool(devices.workers.from_chief(stage.finished))
 
 
 def remove_working_files(directory: Path) -> None:

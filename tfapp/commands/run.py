@@ -50,6 +50,9 @@ def run(workflow: Path, output: Path, overrides: Sequence[str], fresh: bool) -> 
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run the same command again to continue where it stood.", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    if result is None:
+        click.echo("This worker has done its part; the chief evaluates and releases.")
+        return
     table = result.release.table()
     attacked = any(row.get("robust", "-") != "-" for row in table)
     columns = [*ARTIFACT_COLUMNS[:-1], *(["robust"] if attacked else []), ARTIFACT_COLUMNS[-1]]

@@ -9,6 +9,7 @@ from tfapp.training.phases import History, train
 from tfapp.training.precision import choose_precision
 from tfapp.training.settings import Phase, TrainSettings
 from tfapp.training.source import SourceTask
+from tfapp.training.strategy import make_strategy
 
 __all__ = [
     "CatastrophicOverfitting",
@@ -18,6 +19,7 @@ __all__ = [
     "TrainSettings",
     "choose_precision",
     "load_checkpoint",
+    "make_strategy",
     "predict_logits",
     "train",
 ]

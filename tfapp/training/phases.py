@@ -76,6 +76,7 @@ def train(
     weight_decay: float = 0.01,
     warmup_fraction: float = 0.1,
     schedule: Literal["linear", "cosine", "constant"] = "linear",
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = "none",
     layer_decay: float = 1.0,
     clip_norm: float | None = 1.0,
     class_weight: Literal["balanced"] | dict[str, float] | None = None,
@@ -118,6 +119,9 @@ def train(
             normalisation are not decayed.
         warmup_fraction: Share of a phase's steps in which the learning rate rises, 0 up to 1.
         schedule: The learning rate's course after the warm-up.
+        learning_rate_scaling: What learning rates are multiplied by where several devices share a batch:
+            nothing, their number, or its square root. The batch is as large as on one device, so they need
+            it only where you have raised ``batch_size`` with the number of devices.
         layer_decay: Factor of the learning rate from each block to the one below, more than 0 up to 1.
         clip_norm: Largest global norm of the gradients; None does not clip.
         class_weight: ``"balanced"``, weights by class name, or None.
@@ -174,6 +178,7 @@ def train(
         weight_decay=weight_decay,
         warmup_fraction=warmup_fraction,
         schedule=schedule,
+        learning_rate_scaling=learning_rate_scaling,
         layer_decay=layer_decay,
         clip_norm=clip_norm,
         class_weight=class_weight,

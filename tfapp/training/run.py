@@ -32,6 +32,7 @@ from tfapp.training.settings import Phase
 from tfapp.training.step_keeper import StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
 from tfapp.training.trainer import TrainingModel
+from tfapp.training.workers import LOST, lost_worker
 
 _MOST_FUSED_STEPS = 32
 _MOST_FUSED_STEPS_WITH_A_BAR = 8
@@ -269,13 +270,10 @@ def run_phase(run: Run, index: int) -> None:
             writer.wait()
     except StopRun:
         raise KeyboardInterrupt from None  # the signal's own handler has let it pass
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+    except LOST as error:
         if not run.workers.several:
             raise
-        raise TrainingError(
-            "a worker has gone, and the others cannot train without it: start them all again with the same "
-            f"command; training goes on from the last checkpoint. TensorFlow says: {error.message[:300]}"
-        ) from error
+        raise lost_worker(error) from error
     except tf.errors.ResourceExhaustedError as error:
         if writing_problem(error) is not None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -9,6 +10,8 @@ import keras
 import tensorflow as tf
 
 from tfapp.training.settings import Phase, TrainSettings
+
+_LOG = logging.getLogger("tfapp")
 
 
 @keras.saving.register_keras_serializable("tfapp")
@@ -62,4 +65,16 @@ def make_schedule(settings: TrainSettings, phase: Phase, *, total_steps: int) ->
         The learning rate by step.
     """
     warmup_steps = round(settings.warmup_fraction * total_steps)
-    return WarmupDecay(phase.learning_rate, total_steps, warmup_steps, settings.schedule)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    factor = {"none": 1.0, "linear": float(replicas), "sqrt": math.sqrt(replicas)}
+    peak = phase.learning_rate * factor[settings.learning_rate_scaling]
+    if peak != phase.learning_rate:
+        _LOG.info(
+            "learning rate of phase '%s': %g, scaled from %g (%s in %d devices)",
+            phase.title,
+            peak,
+            phase.learning_rate,
+            settings.learning_rate_scaling,
+            replicas,
+        )
+    return WarmupDecay(peak, total_steps, warmup_steps, settings.schedule)

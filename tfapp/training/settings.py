@@ -17,6 +17,7 @@ from tfapp.training.adversarial import AdversarialAugmentation
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("linear", "cosine", "constant")
+RATE_SCALINGS = ("none", "linear", "sqrt")
 MONITORS = ("val_accuracy", "val_balanced_accuracy", "val_loss", "accuracy", "balanced_accuracy", "loss")
 
 
@@ -72,6 +73,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     schedule: str = "linear"
+    learning_rate_scaling: str = "none"
     layer_decay: float = 1.0
     clip_norm: float | None = 1.0
     class_weight: Literal["balanced"] | Mapping[str, float] | None = None
@@ -96,6 +98,7 @@ class TrainSettings:
         for name, choices in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
+            ("learning_rate_scaling", RATE_SCALINGS),
             ("monitor", MONITORS),
             ("sampling", SAMPLINGS),
         ):

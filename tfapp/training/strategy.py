@@ -100,7 +100,7 @@ def choose(
         return "one_device", "there is " + ("one GPU" if gpus else "no GPU") + ", no TF_CONFIG, no TPU_NAME"
     if strategy == "tpu" and not tpu:
         raise ConfigError(
-            "strategy = 'tpu' needs the variable TPU_NAME: the TPU's name, or 'local' on the TPU's own machine."
+            "strategy = 'tpu' needs the variable TPU_NAME: the TPU's name, or 'local' on its own machine."
         )
     if strategy == "multi_worker" and workers < 2:
         raise ConfigError(
@@ -177,7 +177,7 @@ def _multi_worker() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ConfigError(
-            f"the strategy 'multi_worker' cannot begin: {error}. Call make_strategy before TensorFlow computes."
+            f"the strategy 'multi_worker' cannot begin: {error}. Call make_strategy first."
         ) from error
     except tf.errors.OpError as error:
         raise ConfigError(
@@ -196,7 +196,8 @@ def _tpu() -> tf.distribute.Strategy:
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise ConfigError(
-            f"the TPU {name!r} cannot be used: {first}. It needs the package tensorflow-tpu in an environment "
-            "without tensorflow, on the TPU's own machine (TPU_NAME=local); scripts/deploy/tpu makes one."
+            f"the TPU {name!r} cannot be used: {first}. It needs the package tensorflow-tpu in an "
+            "environment without tensorflow, which scripts/deploy/tpu makes, on the TPU's own machine "
+            "(TPU_NAME=local)."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

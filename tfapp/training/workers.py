@@ -10,8 +10,30 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.errors import TrainingError
+
 _CHUNK = 1 << 24
 """Numbers that are sent at once."""
+
+
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+"""What TensorFlow raises where another worker has ended."""
+
+
+def lost_worker(error: tf.errors.OpError) -> TrainingError:
+    """Says what to do where another worker has ended.
+
+    Args:
+        error: One of `LOST`.
+
+    Returns:
+        The error to raise.
+    """
+    return TrainingError(
+        "a worker has ended, and the others cannot train without it: see its own log, and start them all "
+        "again with the same command; training goes on from the last checkpoint. TensorFlow says: "
+        f"{' '.join(error.message.split())[:300]}"
+    )
 
 
 class Workers:
@@ -93,7 +115,10 @@ class Workers:
         return [int(index) for index in np.flatnonzero(self._sum(said))]
 
     def _sum(self, values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        summed: npt.NDArray[np.int32] = self._total(tf.constant(values)).numpy()
+        try:
+            summed: npt.NDArray[np.int32] = self._total(tf.constant(values)).numpy()
+        except LOST as error:
+            raise lost_worker(error) from error
         return summed
 
 
@@ -105,9 +130,11 @@ def _summing(strategy: tf.distribute.Strategy, local: int) -> Callable[[tf.Tenso
         first = tf.equal(context.replica_id_in_sync_group % local, 0)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, values, 0))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False)
     def total(values: tf.Tensor) -> tf.Tensor:
         summed = strategy.run(of_replica, args=(values,))
         return strategy.experimental_local_results(summed)[0]
 
-    return total
+    compiled: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        total, input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False
+    )
+    return compiled
