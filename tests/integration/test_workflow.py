@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from workplaces import WORDS, WORKFLOW, make_workplace, write_articles
 
 from tfapp.config import load_config
 from tfapp.errors import ConfigError, OutputError, ReleaseRefused
@@ -22,71 +22,10 @@ from tfapp.runs import open_run
 from tfapp.training.inference import predict_logits
 from tfapp.workflow import open_trained, run_workflow
 
-WORDS = {
-    "business": "market bank price share stock trade profit loss money sale",
-    "sport": "team game goal match player coach win score season cup",
-    "tech": "phone computer software internet network mobile site data system user",
-}
-WORKFLOW = """
-name = "tiny"
-seed = 3
-[data]
-train = "articles.csv"
-max_length = 24
-[model]
-backbone = "backbone"
-pooling = "mean"
-[[transfer.phases]]
-train = "head"
-epochs = 2
-learning_rate = 1e-2
-[[transfer.phases]]
-train = "all"
-epochs = 3
-learning_rate = 3e-3
-[train]
-precision = "float32"
-[evaluate]
-num_bootstrap = 50
-[export]
-variants = ["float32", "text"]
-"""
-
-
-def write_articles(path: Path, header: str, *, rows: int) -> None:
-    draw = random.Random(0)
-    lines = [header]
-    for number in range(rows):
-        label = sorted(WORDS)[number % 3]
-        words = draw.choices(WORDS[label].split(), k=5) + draw.choices(["the", "a", "of", "new", "old"], k=5)
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{label}")
-    path.write_text("\n".join(lines) + "\n")
-
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_vocab) -> Path:
-    """A folder with a workflow file, 360 synthetic texts, and a tiny random backbone."""
-    import keras
-    import keras_hub
-
-    folder = tmp_path_factory.mktemp("workplace")
-    write_articles(folder / "articles.csv", "text,label", rows=360)
-    (folder / "workflow.toml").write_text(WORKFLOW)
-    keras.utils.set_random_seed(1)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(tiny_vocab),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        max_sequence_length=64,
-    )
-    backbone.save_to_preset(str(folder / "backbone"))
-    keras_hub.tokenizers.BertTokenizer(list(tiny_vocab), lowercase=True).save_to_preset(
-        str(folder / "backbone")
-    )
-    return folder
+    return make_workplace(tmp_path_factory.mktemp("workplace"), tiny_vocab)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def make_rows(kind):
     return {"token_ids": ids * mask, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}, labels
 
 
-def run(kind, name, optimizer, strategy):
+def run(kind, name, optimizer, strategy, *, predict=True):
     inputs, labels = make_rows(kind)
     with strategy.scope():
         keras.utils.set_random_seed(0)
@@ -101,7 +101,8 @@ def run(kind, name, optimizer, strategy):
         trainer.optimizer.build(trainer.trainable_variables)
     rows = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(ROWS).repeat(STEPS)
     trainer.fit(rows, epochs=1, verbose=0)
-    return model.get_weights(), model.predict(inputs, verbose=0)
+    logits = model.predict(inputs, verbose=0) if predict else model(inputs, training=False).numpy()
+    return model.get_weights(), logits
 
 
 def main():
