@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from workplaces import make_workplace
 
 TRAINING = Path(__file__).with_name("two_device_training.py")
 
@@ -32,3 +33,21 @@ def test_two_devices_learn_what_one_learns(tmp_path, tiny_vocab, task):
     assert found["logits"] <= 1e-4
     if task.startswith("sgd"):
         assert found["weights"] <= 1e-5
+
+
+def test_a_workflow_on_two_virtual_devices_ends_in_a_release(tmp_path, tiny_vocab):
+    workplace = make_workplace(tmp_path, tiny_vocab)
+    command = [sys.executable, "-m", "tfapp", "run", str(workplace / "workflow.toml")]
+    settings = ["hardware.virtual_devices=2", "export.variants=['float32']", "harden.objective='fgm'"]
+    settings += ["train.learning_rate_scaling='linear'"]
+    ended = subprocess.run(
+        [*command, "--output", str(tmp_path), *(word for each in settings for word in ("--set", each))],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "mirrored: the processor is split into 2 virtual devices; 2 devices share" in ended.stderr
+    assert "learning rate of phase 'all': 0.006, scaled from 0.003 (linear in 2 devices)" in ended.stderr
+    assert "Released: " in ended.stdout

@@ -60,7 +60,7 @@ def make_strategy(strategy: Name = "auto", *, virtual_devices: int | None = None
     else:
         made = tf.distribute.get_strategy()
     replicas = made.num_replicas_in_sync
-    devices = "one device" if replicas == 1 else f"{replicas} devices that share each batch"
+    devices = "one device" if replicas == 1 else f"{replicas} devices share each batch"
     _LOG.info("strategy   %s: %s; %s", chosen, reason, devices)
     return made
 
