@@ -43,17 +43,15 @@ def split(name: str, rows: int, seed: int) -> TextSplit:
     return TextSplit(name, tuple(texts), np.arange(rows, dtype=np.int32) % 2, CLASSES)
 
 
-def train_once(vocabulary: list[str], run_dir: Path, *, rows: int = 90) -> str:
+def train_once(vocabulary: list[str], run_dir: Path, phases: tuple[Phase, ...] = PHASES) -> str:
     """Trains with dropout, shuffling and an adversarial objective; gives the digest of what came out."""
     tf.config.experimental.enable_op_determinism()
     model = tiny_text_classifier(vocabulary, CLASSES)
-    data = TextData(
-        split("train", rows, 1), split("validation", 12, 2), split("test", 4, 3), CLASSES, None, 5
-    )
+    data = TextData(split("train", 90, 1), split("validation", 12, 2), split("test", 4, 3), CLASSES, None, 5)
     history = train(
         model,
         data,
-        phases=PHASES,
+        phases=phases,
         batch_size=4,
         objective="fgm",
         precision="float32",

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import two_devices
-from killed_training import train_once
+from killed_training import PHASES, train_once
 from two_device_training import run
 
 from tfapp.errors import TfappError
@@ -64,7 +64,7 @@ def kept(strategy, vocabulary, run_dir):
     folder = Path(run_dir) / f"worker-{INDEX}"
     try:
         with strategy.scope():
-            print(train_once(vocabulary, folder, rows=30))  # noqa: T201
+            print(train_once(vocabulary, folder, (PHASES[0], PHASES[-1])))  # noqa: T201
     except TfappError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
