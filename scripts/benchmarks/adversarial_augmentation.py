@@ -169,6 +169,8 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]
         f"within the step ({inner.name})": (inner, lambda rows, model: rows),
     }
     for name, (objective, pipeline) in contestants.items():
+        if options.methods and name != PLAIN and name not in options.methods:
+            continue
         keras.utils.set_random_seed(seed)
         model = build_image_classifier(
             network(),
@@ -266,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--objective", default="adversarial", help="what attacks within the step")
+    parser.add_argument("--methods", nargs="+", help="some of them only, beside the plain training")
     parser.add_argument("--no-standard", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder for all figures")
     options = parser.parse_args()
