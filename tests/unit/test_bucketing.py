@@ -84,6 +84,15 @@ def test_an_epoch_goes_on_within(options):
         assert rows_of_step(rows, seed=1, epoch=epoch, step=step, **given).tolist() == whole[place]
 
 
+def test_the_parts_of_workers_make_up_each_batch():
+    """29 rows in batches of 7 leave one for the last, so that two of three workers have none."""
+    rows = TokenRows(encoded_rows(random_lengths(29)), pad_id=0)
+    parts = [numbers(batches_of(rows, batch_size=7, epochs=2, share=(number, 3))) for number in range(3)]
+    whole = numbers(batches_of(rows, batch_size=7, epochs=2))
+    assert [sum(pieces, []) for pieces in zip(*parts, strict=True)] == whole
+    assert max(len(piece) for pieces in parts for piece in pieces) == 3
+
+
 def test_the_seed_and_the_epoch_decide_the_order():
     rows = TokenRows(encoded_rows(random_lengths(100)), pad_id=0)
     once = numbers(batches_of(rows, epochs=2))

@@ -76,7 +76,7 @@ class TokenRows:
         """Gathers the declared ones of `TOKEN_INPUTS`, each int32 ``(batch, length)``."""
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        width = round_up(tf.reduce_max(lengths), self.pad_to)
+        width = round_up(_longest(lengths), self.pad_to)
         position = tf.range(tf.minimum(width, self.limit))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
@@ -123,7 +123,7 @@ class FeatureRows:
             }
         starts = tf.gather(self._splits, indices)
         lengths = tf.cast(tf.gather(self._splits, indices + 1) - starts, tf.int32)
-        position = tf.range(round_up(tf.reduce_max(lengths), self.pad_to))[tf.newaxis]
+        position = tf.range(round_up(_longest(lengths), self.pad_to))[tf.newaxis]
         mask = position < lengths[:, tf.newaxis]
         source = tf.where(mask, tf.cast(starts, tf.int32)[:, tf.newaxis] + position, 0)
         gathered = {
@@ -131,6 +131,11 @@ class FeatureRows:
             for name, array in self._arrays.items()
         }
         return {**gathered, "padding_mask": tf.cast(mask, tf.int32)}
+
+
+def _longest(lengths: tf.Tensor) -> tf.Tensor:
+    """The largest length, 1 where there is no row: of an epoch's last batch a worker may have none."""
+    return tf.maximum(tf.reduce_max(lengths), 1)
 
 
 def round_up(length: Any, multiple: int) -> Any:
@@ -199,6 +204,7 @@ def training_batches(
     views: int = 1,
     augment: Augment | None = None,
     beside: SourceRows | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches for training, epoch after epoch without end; an epoch has ``ceil(len(labels) / batch_size)``.
 
@@ -217,6 +223,8 @@ def training_batches(
         augment: What is done to every batch, with a seed of its own; it may turn labels into distributions,
             float32 ``(batch, num_classes)``.
         beside: Rows of another task that stand in every batch behind these; ``rows`` then holds both.
+        share: Which of how many equal parts of every batch is wanted, as ``(number, parts)``; the last parts
+            of a batch that is not full may be empty.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
@@ -231,13 +239,19 @@ def training_batches(
         rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=beside
     )
 
+    number, parts = share
+
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
         batches = planned(epoch)
+        if parts > 1:
+            part = -(-tf.shape(batches)[1] // parts)
+            batches = batches[:, number * part : (number + 1) * part]
         if augment is None:
             return tf.data.Dataset.from_tensor_slices((batches,))
         seeds = tf.random.stateless_uniform(
             [tf.shape(batches)[0], 2], [tf.constant(seed + 2, tf.int64), epoch], None, None, tf.int64
         )
+        seeds += number  # what is drawn for one part is not drawn again for the next
         return tf.data.Dataset.from_tensor_slices((batches, seeds))
 
     def collect(indices: tf.Tensor, batch_seed: tf.Tensor | None = None) -> tuple[Any, ...]:
@@ -344,6 +358,8 @@ def _gathered(plan: tf.data.Dataset, collect: Callable[..., Any]) -> tf.data.Dat
     options = tf.data.Options()
     # The tuner's thread sleeps up to a minute, and ending an iteration can wait for it to wake up.
     options.autotune.enabled = False
+    # A batch is shared among workers; files would be.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return plan.map(collect, num_parallel_calls=2, deterministic=True).prefetch(4).with_options(options)
 
 

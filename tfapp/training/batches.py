@@ -32,6 +32,7 @@ def phase_batches(
     first_step: int = 0,
     pad_to: int = 1,
     variants: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Makes the batches of a phase, epoch after epoch without end.
 
@@ -48,6 +49,7 @@ def phase_batches(
         first_step: How many batches of that epoch are left out.
         pad_to: Widths of texts that are changed are rounded up to a multiple of this many tokens.
         variants: How many changed variants of each text stand beside it; see `TextAugmentation.for_batches`.
+        share: Which part of every batch is wanted, and of how many; see `training_batches`.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
@@ -84,4 +86,5 @@ def phase_batches(
         views=given.views,
         augment=augment,
         beside=beside,
+        share=share,
     )

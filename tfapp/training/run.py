@@ -32,7 +32,7 @@ from tfapp.training.settings import Phase
 from tfapp.training.step_keeper import StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
 from tfapp.training.trainer import TrainingModel
-from tfapp.training.workers import LOST, lost_worker
+from tfapp.training.workers import LOST, lost_worker, shared_batches
 
 _MOST_FUSED_STEPS = 32
 _MOST_FUSED_STEPS_WITH_A_BAR = 8
@@ -206,20 +206,25 @@ def run_phase(run: Run, index: int) -> None:
     def fit(waiting: PutOff, *, epochs: int) -> None:
         """Trains from where the phase stands to the end of an epoch."""
         first_epoch, first_step = progress.epochs_done, progress.steps_done
-        batches = phase_batches(
-            given,
-            labels,
-            settings,
-            model=run.model,
-            class_weights=run.class_weights,
-            augmentation=online,
-            source=run.source,
-            seed=seed,
-            first_epoch=first_epoch,
-            first_step=first_step,
-            pad_to=run.pad_to,
-            variants=variants,
-        )
+
+        def part(share: tuple[int, int]) -> tf.data.Dataset:
+            return phase_batches(
+                given,
+                labels,
+                settings,
+                model=run.model,
+                class_weights=run.class_weights,
+                augmentation=online,
+                source=run.source,
+                seed=seed,
+                first_epoch=first_epoch,
+                first_step=first_step,
+                pad_to=run.pad_to,
+                variants=variants,
+                share=share,
+            )
+
+        batches = shared_batches(part)
         if attacked is not None:
             first_batch = first_epoch * steps + first_step
             batches = attacked_batches(batches, attacked, run.model, seed=seed, first_batch=first_batch)

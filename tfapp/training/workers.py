@@ -122,6 +122,29 @@ class Workers:
         return summed
 
 
+def shared_batches(make: Callable[[tuple[int, int]], tf.data.Dataset]) -> Any:
+    """Lets each of several workers make its own part of every batch, and nothing else.
+
+    Args:
+        make: Makes the batches of a part, ``(number, parts)``; of ``(0, 1)`` the whole ones.
+
+    Returns:
+        What Keras's `fit` takes under the strategy that is in force.
+    """
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return make((0, 1))  # Keras splits them among the replicas
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        replicas = strategy.num_replicas_in_sync
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+        parts = [make((first + replica, replicas)) for replica in range(local)]
+        return tf.data.Dataset.choose_from_datasets(parts, tf.data.Dataset.range(local).repeat())
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
 def _summing(strategy: tf.distribute.Strategy, local: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes the function that adds up what the workers give, of whom each has ``local`` replicas."""
 
