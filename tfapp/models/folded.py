@@ -20,6 +20,7 @@ from tfapp.models.classifier import Classifier
 from tfapp.models.convolution import convolution_unit
 from tfapp.models.fused import FusedParts
 from tfapp.models.image_blocks import graph_nodes, normalised_convolutions
+from tfapp.models.kernels import on_one_processor
 
 
 def folded_parts(
@@ -44,7 +45,7 @@ def folded_parts(
     """
     names = list(model.input)
     nodes = graph_nodes(list(model.input.values()), model.features)
-    if _elsewhere() or len(names) != 1 or not _foldable(nodes, model.features):
+    if not on_one_processor() or len(names) != 1 or not _foldable(nodes, model.features):
         return None
     dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
     name, pixels, features = names[0], model.input[names[0]], model.features
@@ -85,18 +86,12 @@ def folded_inference(model: Classifier, *, precision: str) -> Callable[[Any], An
     """
     nodes = graph_nodes(list(model.input.values()), model.features)
     units = _foldable(nodes, model.features, trained=True)
-    if _elsewhere() or len(model.input) != 1 or not units:
+    if not on_one_processor() or len(model.input) != 1 or not units:
         return None
     name, pixels = next(iter(model.input.items()))
     dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
     forward = _forward(pixels, model.features, dtype, trained=True)
     return lambda inputs: model.head_logits(forward(inputs[name], False), training=False)
-
-
-def _elsewhere() -> bool:
-    """Whether another device than one CPU computes."""
-    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
-    return bool(accelerated) or tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 @dataclass(frozen=True)

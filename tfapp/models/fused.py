@@ -16,7 +16,14 @@ import keras_hub
 import tensorflow as tf
 
 from tfapp.models.classifier import Classifier
-from tfapp.models.kernels import LONG_TEXT, WIDTH_STEP, bias_gelu, dropout_add_norm, masked_softmax
+from tfapp.models.kernels import (
+    LONG_TEXT,
+    WIDTH_STEP,
+    bias_gelu,
+    dropout_add_norm,
+    masked_softmax,
+    on_one_processor,
+)
 
 Forward = Callable[..., Any]
 
@@ -60,15 +67,10 @@ def fused_parts(
 
     Returns:
         The parts; None where they would not be used: another backbone than BERT, a GPU or TPU, or several
-        replicas. There Keras's own forward pass serves.
+        replicas in this process. There Keras's own forward pass serves.
     """
     backbone = model.backbone
-    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
-    if (
-        type(backbone) is not keras_hub.models.BertBackbone
-        or accelerated
-        or tf.distribute.get_strategy().num_replicas_in_sync > 1
-    ):
+    if type(backbone) is not keras_hub.models.BertBackbone or not on_one_processor():
         return None
     return _Fused(model, precision, generator, typical_length >= LONG_TEXT, beside).parts(train)
 

@@ -22,6 +22,13 @@ WIDTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that kernels are compiled for few widths."""
 
 
+def on_one_processor() -> bool:
+    """Whether this process computes on one CPU alone: on no GPU or TPU, and in one replica."""
+    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
+        return False
+    return not tf.distribute.has_strategy() or len(tf.distribute.get_strategy().extended.worker_devices) == 1
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
