@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,11 @@ class WorkflowFile:
                 place = place[section]
                 if not isinstance(place, Mapping):
                     raise ConfigError(f"{self.path}: {section} is a value, so it has no key {name!r}.")
-            place[name] = value
+            with _before_last_comments(place):
+                place[name] = value
+        changed = document.as_string()
+        if "\n" in text and text.count("\n") == text.count("\r\n"):
+            changed = changed.replace("\r\n", "\n").replace("\n", "\r\n")
         mark = "\N{BOM}" if self._content.startswith(b"\xef\xbb\xbf") else ""
         with writing(self.path.parent):
             if self.path.read_bytes() != self._content:
@@ -68,4 +73,17 @@ class WorkflowFile:
                     f"{self.path}: the file has changed meanwhile, so nothing was written; try again."
                 )
             mode = stat.S_IMODE(self.path.stat().st_mode)
-            replace_file(self.path, mark + document.as_string(), mode=mode)
+            replace_file(self.path, mark + changed, mode=mode)
+
+
+@contextlib.contextmanager
+def _before_last_comments(table: Any) -> Iterator[None]:
+    """Lets a key be added before a section's last comments, which belong to the section after it."""
+    from tomlkit.items import Table
+
+    body = table.value.body if isinstance(table, Table) else []
+    last: list[Any] = []
+    while body and body[-1][0] is None:
+        last.insert(0, body.pop())
+    yield
+    body.extend(last)

@@ -211,7 +211,12 @@ def test_values_are_set_and_all_else_stays_as_it_was(workflow):
     [
         ('name = "a"\n', 'name = "a"\n[train]\nprecision = "float32"\n'),
         ('name = "a"\ntrain.patience = 2\n', 'name = "a"\ntrain.patience = 2\ntrain.precision = "float32"\n'),
-        ("train = { patience = 2 } # short\n", 'train = { patience = 2, precision = "float32" } # short\n'),
+        ("train = { patience = 2 } # short\n", 'train = { patience = 2, precision = "float32"} # short\n'),
+        (
+            "[train]\npatience = 2\n\n# Of the test rows.\n[evaluate]\nnum_bootstrap = 50\n",
+            '[train]\npatience = 2\nprecision = "float32"\n\n'
+            "# Of the test rows.\n[evaluate]\nnum_bootstrap = 50\n",
+        ),
         ("\ufeff[train]\r\npatience = 2\r\n", '\ufeff[train]\r\npatience = 2\r\nprecision = "float32"\r\n'),
     ],
 )

@@ -63,7 +63,8 @@ def fused_parts(
         replicas. There Keras's own forward pass serves.
     """
     backbone = model.backbone
-    accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
+    # The build of TensorFlow for TPUs, which shows a TPU_SYSTEM, compiles nothing for the processor.
+    accelerated = any(map(tf.config.list_logical_devices, ("GPU", "TPU", "TPU_SYSTEM")))
     if (
         type(backbone) is not keras_hub.models.BertBackbone
         or accelerated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import shutil
@@ -28,9 +27,9 @@ from tfapp.training.turns import seconds_by_turns
 
 _LOG = logging.getLogger("tfapp")
 _ENDLESS = 1_000_000
-_PROBE_BATCHES, _LEAST_BATCHES, _MOST_ROWS = 4, 4, 8192
+_LEAST_BATCHES, _MOST_ROWS = 2, 8192
 _ROUNDS, _PASSES_A_ROUND = 5, 2
-_UNLIMITED = 1e12
+_UNLIMITED, _MOST_CACHED = 1e12, 512.0
 _FULL = 0.5
 _CACHE_STEP = 64.0
 
@@ -141,34 +140,32 @@ class _Bench:
     ) -> MeasuredPhase:
         """Measures the phase in all ways, for about so many seconds."""
         began = time.monotonic()
-        rows = len(self._data.train)
-        # One short training tells how large a sample can be, and how large a cache gets.
-        probe = min(rows, _PROBE_BATCHES * self._now.batch_size)
-        current = Way(self._now.precision, self._now.batch_size, self._frozen)
-        took, failed = seconds_by_turns(
-            {current: partial(self._train, current, probe)}, until=0.0, least_rounds=1
+        rows, size = len(self._data.train), self._now.batch_size
+        # Short trainings tell how large a sample can be, and how large a cache gets.
+        probe = min(rows, _LEAST_BATCHES * size)
+        caches = (True, False) if self._frozen else (False,)
+        tries = {cached: Way(self._now.precision, size, cached) for cached in caches}
+        taken, failed = seconds_by_turns(
+            {way: partial(self._train, way, probe) for way in tries.values()}, until=0.0, least_rounds=1
         )
         if failed:
-            raise failed[current]
-        megabytes = self._cache_megabytes(current, probe)
-        ways = [Way(*way) for way in itertools.product(precisions, sizes, self._caches(megabytes))]
-        starting = time.monotonic() - began
-        passes = len(ways) * (_ROUNDS * _PASSES_A_ROUND + 1)
-        left = seconds - starting * (1 + len(ways))
-        count = int(max(left, 0.0) / passes / took[current][0] * probe)
-        sample = min(rows, max(count, _LEAST_BATCHES * max(sizes)), _MOST_ROWS)
+            raise next(iter(failed.values()))
+        megabytes = self._cache_megabytes(tries[self._frozen], probe)
+        starting = (time.monotonic() - began) / len(tries)
+        usual = megabytes is not None and megabytes <= self._now.feature_cache_megabytes
+        ways = [Way(precision, size, usual) for precision in precisions for size in sizes]
+        if megabytes is not None and self._stage.get("augment") is None:
+            # What filling a cache takes, or what a cache would save, differs little between batch sizes.
+            ways += [Way(precision, size, not usual) for precision in precisions]
+        of_a_row = {cached: taken[way][0] / probe for cached, way in tries.items()}
+        of_all = sum(of_a_row[way.cached] for way in ways)
+        left = seconds - (time.monotonic() - began) - starting * len(ways)
+        count = int(max(left, 0.0) / (of_all * (_ROUNDS * _PASSES_A_ROUND + 1)))
+        sample = min(rows, max(min(count, self._most_rows(megabytes)), _LEAST_BATCHES * max(sizes)))
         trainings = {way: partial(self._train, way, sample) for way in ways}
         passed, failed = seconds_by_turns(trainings, until=began + seconds)
         problems = {way: str(error) for way, error in failed.items()}
         return MeasuredPhase(title, self._phase.epochs, rows, sample, megabytes, passed, problems)
-
-    def _caches(self, megabytes: float | None) -> tuple[bool, ...]:
-        """Whether features are to be cached, not to be, or both to be tried."""
-        if megabytes is None:
-            return (False,)
-        if self._stage.get("augment") is not None:
-            return (megabytes <= self._now.feature_cache_megabytes,)
-        return (True, False)
 
     def _train(self, way: Way, rows: int, callback: keras.callbacks.Callback) -> None:
         source = self._stage.get("source")
@@ -190,13 +187,25 @@ class _Bench:
         train(self._models[way.precision], _sample(self._data, rows), **options)
 
     def _folder(self, way: Way, rows: int) -> Path:
-        return self._scratch / f"{way.precision}-{way.batch_size}-{way.cached}-{rows}"
+        return self._scratch / f"{way.precision}-{rows}"
+
+    def _most_rows(self, megabytes: float | None) -> int:
+        """Rows that a sample may have, so that its features do not fill the disk."""
+        most = _MOST_ROWS if megabytes is None else _MOST_CACHED / megabytes * self._encoded_rows()
+        return min(_MOST_ROWS, int(most))
 
     def _cache_megabytes(self, way: Way, rows: int) -> float | None:
-        """Size of the features of all training and validation rows; None where there are none."""
+        """Size of the features of all rows that are encoded; None where there are none."""
         files = (path for path in self._folder(way, rows).rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files) / 1e6
-        return size * (len(self._data.train) + len(self._data.validation)) / rows or None
+        tasks = 1 if self._stage.get("source") is None else 2
+        return size * self._encoded_rows() / (tasks * rows) or None
+
+    def _encoded_rows(self) -> int:
+        """Training and validation rows, and training rows of a source task."""
+        source = self._stage.get("source")
+        beside = 0 if source is None else len(source.data.train)
+        return len(self._data.train) + len(self._data.validation) + beside
 
 
 def _sample(data: Any, rows: int) -> Any:

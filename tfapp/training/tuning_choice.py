@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 LEAST_GAIN = 0.03
@@ -59,11 +59,16 @@ class MeasuredPhase:
         if passes is None:
             return None
         scale = self.rows / self.sample
-        filling = [0.0] * len(passes)
-        if way.cached:
-            online = self.seconds.get(replace(way, cached=False))
-            if online:
-                filling = [max(0.0, other - own) for other, own in zip(online, passes, strict=False)]
+        online = [
+            taken
+            for other, taken in self.seconds.items()
+            if way.cached and other.precision == way.precision and not other.cached
+        ]
+        filling = (
+            [max(0.0, other - own) for other, own in zip(online[0], passes, strict=False)]
+            if online
+            else [0.0] * len(passes)
+        )
         return [scale * (fill + self.epochs * own) for fill, own in zip(filling, passes, strict=False)]
 
 
