@@ -28,7 +28,7 @@ from tfapp.training.turns import seconds_by_turns
 _LOG = logging.getLogger("tfapp")
 _ENDLESS = 1_000_000
 _LEAST_BATCHES, _MOST_ROWS = 2, 8192
-_ROUNDS, _PASSES_A_ROUND = 5, 2
+_ROUNDS, _PASSES = 5, 2
 _UNLIMITED, _MOST_CACHED = 1e12, 512.0
 _FULL = 0.5
 _CACHE_STEP = 64.0
@@ -146,7 +146,10 @@ class _Bench:
         caches = (True, False) if self._frozen else (False,)
         tries = {cached: Way(self._now.precision, size, cached) for cached in caches}
         taken, failed = seconds_by_turns(
-            {way: partial(self._train, way, probe) for way in tries.values()}, until=0.0, least_rounds=1
+            {way: partial(self._train, way, probe) for way in tries.values()},
+            until=0.0,
+            passes=1,
+            least_rounds=1,
         )
         if failed:
             raise next(iter(failed.values()))
@@ -160,10 +163,10 @@ class _Bench:
         of_a_row = {cached: taken[way][0] / probe for cached, way in tries.items()}
         of_all = sum(of_a_row[way.cached] for way in ways)
         left = seconds - (time.monotonic() - began) - starting * len(ways)
-        count = int(max(left, 0.0) / (of_all * (_ROUNDS * _PASSES_A_ROUND + 1)))
+        count = int(max(left, 0.0) / (of_all * (_ROUNDS * _PASSES + 1)))
         sample = min(rows, max(min(count, self._most_rows(megabytes)), _LEAST_BATCHES * max(sizes)))
         trainings = {way: partial(self._train, way, sample) for way in ways}
-        passed, failed = seconds_by_turns(trainings, until=began + seconds)
+        passed, failed = seconds_by_turns(trainings, until=began + seconds, passes=_PASSES)
         problems = {way: str(error) for way, error in failed.items()}
         return MeasuredPhase(title, self._phase.epochs, rows, sample, megabytes, passed, problems)
 

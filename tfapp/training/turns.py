@@ -11,7 +11,6 @@ import keras
 
 from tfapp.errors import TfappError
 
-_PASSES = 2
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -100,17 +99,19 @@ def seconds_by_turns(
     trainings: Mapping[_Key, Callable[[keras.callbacks.Callback], None]],
     *,
     until: float,
+    passes: int = 2,
     least_rounds: int = 3,
     most_rounds: int = 25,
 ) -> tuple[dict[_Key, list[float]], dict[_Key, TfappError]]:
     """Lets trainings take turns, and tells what their passes over the data took.
 
-    In a turn a training makes two passes, of which the second counts: the first one finds batches that were
-    made ready while it waited. A first round, in which functions are traced, does not count.
+    Of the passes of a turn the last one counts: the first one finds batches that were made ready while the
+    training waited. A first round of one pass, in which functions are traced, does not count.
 
     Args:
         trainings: Functions that train for a very long time with the callback that they are given.
         until: No round is begun after this time of `time.monotonic`, once there are enough.
+        passes: Passes over the data in a turn, 1 or more.
         least_rounds: Rounds that are measured in any case, 1 or more.
         most_rounds: Most rounds.
 
@@ -122,9 +123,9 @@ def seconds_by_turns(
     seconds: dict[_Key, list[float]] = {key: [] for key in going}
     failed: dict[_Key, TfappError] = {}
 
-    def turn(key: _Key, passes: int) -> float | None:
+    def turn(key: _Key, count: int) -> float | None:
         try:
-            return going[key].turn(passes)
+            return going[key].turn(count)
         except TfappError as error:
             failed[key] = error
             del going[key], seconds[key]
@@ -138,7 +139,7 @@ def seconds_by_turns(
                 break
             order = list(going)
             for key in order[number % len(order) :] + order[: number % len(order)]:
-                took = turn(key, _PASSES)
+                took = turn(key, passes)
                 if took is not None:
                     seconds[key].append(took)
     finally:
