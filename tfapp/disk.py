@@ -131,16 +131,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str, *, mode: int | None = None) -> None:
     """Replaces a file at once and whole, as somebody may be reading it.
 
     Args:
         path: The file, in an existing folder.
-        content: Its new content, written as UTF-8.
+        content: Its new content, written as UTF-8, with the ends of lines that it has.
+        mode: Its permissions; those of a new file when None.
     """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", newline="")
+        if mode is not None:
+            temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
     finally:

@@ -310,7 +310,7 @@ def test_another_backbone_goes_through_keras(tiny_vocab):
     assert parts_of(model) is None
 
 
-@pytest.mark.parametrize("kind", ["GPU", "TPU"])
+@pytest.mark.parametrize("kind", ["GPU", "TPU", "TPU_SYSTEM"])
 def test_accelerators_go_through_keras(tiny_vocab, monkeypatch, kind):
     model = make_classifier(tiny_vocab)
     monkeypatch.setattr(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,3 +195,9 @@ def test_class_names_of_other_endpoints_are_compared_where_no_two_classes_tie(tm
     wrong = (0, 0, 0, 0) if near_tie else (0, 2, 1, 1)
     assert found["endpoint_labels"] == dict(zip(answers, wrong, strict=True))
     assert max(found["endpoints"].values()) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_another_build_of_a_library_tells_its_version_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "known_to_nobody", SimpleNamespace(__version__="2.20.0"))
+    assert runner._version("known-to-nobody") == "2.20.0"
+    assert runner._version("numpy") == np.__version__

@@ -14,6 +14,7 @@ from tfapp.commands.prune import prune
 from tfapp.commands.run import run
 from tfapp.commands.serve import serve
 from tfapp.commands.tune_serving import tune_serving
+from tfapp.commands.tune_training import tune_training
 from tfapp.commands.verify import verify
 
 COMMANDS = {
@@ -28,6 +29,7 @@ COMMANDS = {
     "bench": bench,
     "serve": serve,
     "tune-serving": tune_serving,
+    "tune-training": tune_training,
     "doctor": doctor,
 }
 

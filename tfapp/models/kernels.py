@@ -24,7 +24,8 @@ WIDTH_STEP = 4
 
 def on_one_processor() -> bool:
     """Whether this process computes on one CPU alone: on no GPU or TPU, and in one replica."""
-    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
+    # The build of TensorFlow for TPUs, which shows a TPU_SYSTEM, compiles nothing for the processor.
+    if any(map(tf.config.list_logical_devices, ("GPU", "TPU", "TPU_SYSTEM"))):
         return False
     return not tf.distribute.has_strategy() or len(tf.distribute.get_strategy().extended.worker_devices) == 1
 

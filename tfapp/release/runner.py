@@ -48,7 +48,7 @@ def main(folder: Path, *, only_latency: bool) -> int:
         if not only_latency:
             facts = _answer(artifact, inputs, folder)
             runtimes.check_alone(request)
-            facts["libraries"] = {name: importlib.metadata.version(name) for name in artifact.libraries}
+            facts["libraries"] = {name: _version(name) for name in artifact.libraries}
             result_file.write_text(json.dumps(facts), encoding="utf-8")
             print(ANSWERED, flush=True)  # noqa: T201
             while (line := sys.stdin.readline()).startswith(ASK):
@@ -72,6 +72,15 @@ def main(folder: Path, *, only_latency: bool) -> int:
         result_file.write_text(json.dumps({"error": f"{type(error).__name__}: {message}"}), encoding="utf-8")
         return 1
     return 0
+
+
+def _version(name: str) -> str:
+    """The version of a library that is loaded."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        # Another build of it, such as tensorflow-tpu, brings the same module.
+        return str(sys.modules[name.replace("-", "_")].__version__)
 
 
 def _runtimes() -> Any:
