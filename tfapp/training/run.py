@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfapp.data.augment import Augmentation
 from tfapp.data.bucketing import evaluation_batches
 from tfapp.data.image_rows import naming_bad_images
+from tfapp.data.shards.streamed import naming_bad_shards
 from tfapp.errors import TrainingError, writing_problem
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
@@ -114,11 +115,11 @@ def run_phase(run: Run, index: int) -> None:
         else augmentation,
         views=settings.views,
         seed=run.seed,
-        live=variants > 0 or attacked is not None,
+        live=variants > 0 or attacked is not None or run.streamed is not None,
     )
-    rows, labels = given.rows, run.labels("train")
+    rows = given.rows
     online = None if augmentation is None or given.augmented else augmentation
-    steps = -(-len(labels) // settings.batch_size)
+    steps = -(-run.rows_an_epoch // settings.batch_size)
     updates = int(getattr(run.objective, "updates", 1))
     total = steps * phase.epochs * updates
     trainer = TrainingModel(
@@ -205,12 +206,13 @@ def run_phase(run: Run, index: int) -> None:
         first_epoch, first_step = progress.epochs_done, progress.steps_done
         batches = phase_batches(
             given,
-            labels,
+            None if run.streamed is not None else run.labels("train"),
             settings,
             model=run.model,
             class_weights=run.class_weights,
             augmentation=online,
             source=run.source,
+            streamed=run.streamed,
             seed=seed,
             first_epoch=first_epoch,
             first_step=first_step,
@@ -251,7 +253,8 @@ def run_phase(run: Run, index: int) -> None:
     for probe in run.probes:
         probe.phase = index + 1
     try:
-        with signals_put_off(run.keep) as waiting, naming_bad_images():
+        shards = None if run.streamed is None else run.streamed.shards
+        with signals_put_off(run.keep) as waiting, naming_bad_images(), naming_bad_shards(shards):
             if progress.steps_done and not progress.stopped:
                 fit(waiting, epochs=progress.epochs_done + 1)
             if progress.epochs_done < phase.epochs and not progress.stopped:

@@ -79,8 +79,8 @@ def _decoded(path: Path, name: str, column: Any, encoding: str, skipped: int) ->
             texts[position] = None if value is None else value.decode(encoding)
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}, row {skipped + position + 1}: the bytes in {name!r} are not {encoding} (byte offset "
-                f"{error.start}); pass their encoding=..."
+                f"{path}, row {skipped + position + 1}: the bytes in {name!r} are not {encoding} (byte "
+                f"offset {error.start}); pass their encoding=..."
             ) from error
     return texts
 

@@ -1,4 +1,4 @@
-"""The manifest of a folder of shards: what is in them, what they were made from, and whether they are whole."""
+"""The manifest of a folder of shards: what is in them, what they are made from, whether they are whole."""
 
 from __future__ import annotations
 

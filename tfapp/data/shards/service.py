@@ -49,9 +49,7 @@ def batches_of(
         for number, service in enumerate(services):
             batches = make((number, len(services)))
             stripes.append(
-                batches.apply(
-                    tf.data.experimental.service.distribute(processing_mode=off, service=service)
-                )
+                batches.apply(tf.data.experimental.service.distribute(processing_mode=off, service=service))
             )
     except tf.errors.OpError as error:
         raise TrainingError(

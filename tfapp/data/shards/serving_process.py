@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
+from tfapp.data.shards.workers import load_tensorflow_quietly
+
 
 def main(port: int) -> None:
     """Starts both, writes the address on standard output, and waits.
@@ -13,6 +15,8 @@ def main(port: int) -> None:
         port: Of the dispatcher; 0 for any that is free.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process decides
+
+    load_tensorflow_quietly()
 
     import tensorflow as tf
     import tensorflow_text

@@ -192,7 +192,7 @@ def _first_pass(plan: Plan, source: Source, processes: int) -> tuple[int, dict[s
             numbers += 1
 
     _LOG.info("reading %s", ", ".join(source.words.values()))
-    run_tasks(spill_part, tasks(), processes=processes)
+    run_tasks(spill_part, tasks(), processes=processes, tensorflow=plan.kind == "image")
     report = None if source.report is None else source.report.to_dict()
     replace_file(record, json.dumps({"parts": numbers, "report": report}))
     return numbers, report
@@ -270,7 +270,8 @@ def _check_classes(
     for split in SPLITS:
         if not counts[split]:
             raise DataError(
-                f"no rows are left for {split}.{because} Give more rows, a source of its own, or split='exact'."
+                f"no rows are left for {split}.{because} Give more rows, a source of its own, or use "
+                "split='exact'."
             )
         unknown = sorted(set(counts[split]) - set(classes))
         if unknown:
@@ -361,8 +362,8 @@ def _other(directory: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -
     ]
     why = "; ".join(differing[:3]) or "the source's files have changed"
     return OutputError(
-        f"{directory} holds shards of other settings ({why}): repeat the call as it was, name another folder, "
-        "or remove this one."
+        f"{directory} holds shards of other settings ({why}): repeat the call as it was, name another "
+        "folder, or remove this one."
     )
 
 

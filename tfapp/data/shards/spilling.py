@@ -1,9 +1,9 @@
 """The first pass of sharding: what each part of the source holds, sorted into the buckets of the shards.
 
-The content of a row decides everything about it: a keyed hash gives its split, where none is given, its bucket
-and its place in the bucket. Rows with equal content meet in one bucket, whatever part they come from, so that
-duplicates and leaks are found with no more than a bucket in memory; and the order of the shards is a shuffled
-one, whatever the order of the source.
+The content of a row decides everything about it: a keyed hash gives its split, where none is given, its
+bucket and its place in the bucket. Rows with equal content meet in one bucket, whatever part they come from,
+so that duplicates and leaks are found with no more than a bucket in memory; and the order of the shards is a
+shuffled one, whatever the order of the source.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def is_sharded(path: str | Path) -> bool:
 
 
 def load_sharded_data(
-    directory: str | Path, *, service: str | Sequence[str] = (), verify: bool = False
+    directory: str | Path, *, service: str | Sequence[str] | None = None, verify: bool = False
 ) -> TextData | ImageData:
     """Opens shards to train on, without reading the training rows.
 
@@ -115,7 +115,7 @@ def load_sharded_data(
     shards = load_shards(directory, verify=verify)
     manifest = shards.manifest
     counts = np.array([manifest.class_counts["train"][name] for name in shards.classes], np.int64)
-    services = (service,) if isinstance(service, str) else tuple(service)
+    services = (service,) if isinstance(service, str) else tuple(service or ())
     with naming_bad_shards(shards):
         read = _texts if manifest.kind == "text" else _images
         sample = read(shards, "train", limit=_SAMPLE[manifest.kind])

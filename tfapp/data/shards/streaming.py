@@ -110,7 +110,9 @@ def streamed_batches(
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         pools = _records(stream, epoch).batch(stream.pool_rows).enumerate()
-        pools = pools.skip(tf.where(epoch == first_epoch, tf.constant(skipped_pools, tf.int64), tf.constant(0, tf.int64)))
+        pools = pools.skip(
+            tf.where(epoch == first_epoch, tf.constant(skipped_pools, tf.int64), tf.constant(0, tf.int64))
+        )
         planned = pools.map(
             lambda number, records: (epoch, number, *plan(stream, epoch, number, records)),
             num_parallel_calls=_PARALLEL_CALLS,
@@ -188,9 +190,7 @@ def _text_plan(stream: Stream) -> Callable[..., Plan]:
         lengths = tf.minimum(pieces.row_lengths(), tokenizer.max_length - 2)
         order = tf.cast(tf.argsort(lengths, stable=True), tf.int32)
         missing = -tf.size(order) % stream.batch_size
-        batches = tf.reshape(
-            tf.pad(order, [[0, missing]], constant_values=_NO_ROW), [-1, stream.batch_size]
-        )
+        batches = tf.reshape(tf.pad(order, [[0, missing]], constant_values=_NO_ROW), [-1, stream.batch_size])
         seed = _seed(stream, epoch, _POOLS, number)
         batches = tf.random.experimental.stateless_shuffle(batches, seed=seed)
         return batches, texts, labels, pieces.values, tf.cast(pieces.row_splits, tf.int32)
@@ -206,9 +206,7 @@ def _image_plan(stream: Stream, epoch: tf.Tensor, number: tf.Tensor, records: tf
     return rows, images, labels, nothing, nothing
 
 
-def _each_batch(
-    epoch: tf.Tensor, number: tf.Tensor, batches: tf.Tensor, *pool: tf.Tensor
-) -> tf.data.Dataset:
+def _each_batch(epoch: tf.Tensor, number: tf.Tensor, batches: tf.Tensor, *pool: tf.Tensor) -> tf.data.Dataset:
     """The batches of a pool, each with the pool's rows and the numbers that its own seed is made of."""
     numbers = tf.range(tf.shape(batches)[0])
     each = tf.data.Dataset.from_tensor_slices((numbers, batches))
@@ -275,6 +273,4 @@ def _tokens(stream: Stream, pieces: tf.Tensor, splits: tf.Tensor, rows: tf.Tenso
     wider = tf.minimum(round_up(width, stream.pad_to), tf.maximum(width, tokenizer.max_length))
     fillers = {"token_ids": tokenizer.pad_id}
     more = [[0, 0], [0, wider - width]]
-    return {
-        name: tf.pad(tokens[name], more, constant_values=fillers.get(name, 0)) for name in stream.inputs
-    }
+    return {name: tf.pad(tokens[name], more, constant_values=fillers.get(name, 0)) for name in stream.inputs}

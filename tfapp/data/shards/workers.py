@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -14,13 +15,20 @@ from typing import Any
 from tfapp.errors import OutputError
 
 
-def run_tasks(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], *, processes: int) -> None:
+def run_tasks(
+    function: Callable[..., None],
+    tasks: Iterable[tuple[Any, ...]],
+    *,
+    processes: int,
+    tensorflow: bool = True,
+) -> None:
     """Calls a function for each task; the tasks are made one by one, as processes become free.
 
     Args:
         function: A function of a module.
         tasks: Its arguments.
         processes: How many processes; with 1 the calls are made in this one.
+        tensorflow: Whether the function needs TensorFlow.
 
     Raises:
         OutputError: When a process was killed from outside.
@@ -31,7 +39,10 @@ def run_tasks(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], *
             function(*task)
         return
     executor = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(tensorflow,),
     )
     running: set[Future[None]] = set()
     try:
@@ -57,11 +68,27 @@ def _finished(running: set[Future[None]]) -> set[Future[None]]:
     return left
 
 
-def _begin() -> None:
+def _begin(tensorflow: bool) -> None:
     """Leaves Ctrl-C to the process that started this one, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if tensorflow:
+        load_tensorflow_quietly()
+
+
+def load_tensorflow_quietly() -> None:
+    """Imports TensorFlow in a process whose standard error is somebody's terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _end_with_parent() -> None:
