@@ -192,7 +192,7 @@ def test_a_folder_of_something_else_is_refused_with_the_cure(tmp_path, written):
     with pytest.raises(OutputError, match=r"seed = 5 there and 4 here.*name another folder"):
         write_shards(source, folder, split="hash", shards=3, seed=4)
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds 'letters.txt' and no shards"):
+    with pytest.raises(OutputError, match=r"holds .letters\.txt. and no shards"):
         write_shards(source, tmp_path, split="hash")
     source = write_csv(tmp_path / "rows.csv", rows=30)
     write_shards(source, tmp_path / "out", split="exact")

@@ -140,7 +140,7 @@ def test_images_are_those_of_the_decoder_and_the_epoch_is_complete(photos):
 
 
 def test_augmented_batches_and_weights_are_shared_and_resumed_too(photos, texts, tiny_vocab):
-    data, stream = photos
+    _, stream = photos
     augment = make_augmentation({"horizontal_flip": True, "mixup": 0.4, "brightness": 0.2})
     weights = np.array([0.5, 2.0], np.float32)
     settings = (stream.shards, stream.preprocessor, stream.inputs, BATCH, 3)

@@ -9,11 +9,12 @@ import tensorflow as tf
 from tfapp.data.augment import Augmentation, TextAugmentation
 from tfapp.data.bucketing import training_batches
 from tfapp.data.mixed_rows import MixedRows, SourceRows, augment_both
+from tfapp.data.shards.streamed import StreamedSplit
 from tfapp.models import Classifier
 from tfapp.training.features import PhaseRows
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
-from tfapp.training.streamed import StreamedSplit, stream_batches
+from tfapp.training.streamed import stream_batches
 
 _TARGET_SEEDS = 3
 """How many seeds, from the phase's own on, the order of the target's rows and their augmentation take."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.digests import digest
+from tfapp.data.shards.streamed import StreamedSplit
 from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.objectives import Objective, describe_objective
@@ -23,7 +24,7 @@ from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
-from tfapp.training.streamed import StreamedSplit, streamed_split
+from tfapp.training.streamed import streamed_split
 
 _LOG = logging.getLogger("tfapp")
 

@@ -160,7 +160,8 @@ def class_weights(
     if isinstance(setting, str):
         if setting != "balanced":
             raise ConfigError(f"unknown class_weight {setting!r}; use 'balanced' or weights by class name.")
-        return (counts.sum() / (len(classes) * np.maximum(counts, 1))).astype(np.float32)
+        balanced: npt.NDArray[Any] = counts.sum() / (len(classes) * np.maximum(counts, 1))
+        return balanced.astype(np.float32)
     for name, weight in setting.items():
         if name not in classes:
             raise ConfigError(f"class_weight names the unknown class {name!r}; {nearest(name, classes)}")

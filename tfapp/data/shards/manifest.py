@@ -120,7 +120,7 @@ class Shards:
         return DataReport(
             sources={name: words for name, words in manifest.sources.items() if name != "fingerprint"},
             rows_read=dict(manifest.rows_read),
-            rows=dict(manifest.rows),
+            rows=dict(manifest.rows.items()),
             class_counts={split: dict(counts) for split, counts in manifest.class_counts.items()},
             dropped=tuple(
                 Dropped(**{**each, "examples": tuple(each["examples"])}) for each in manifest.dropped
