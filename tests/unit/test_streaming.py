@@ -38,14 +38,14 @@ def texts(tmp_path_factory, tiny_vocab):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Sixty images in two shards, and a stream of them."""
+    """Sixty images in a single shard, and a stream of them."""
     folder = tmp_path_factory.mktemp("photos")
     draw = np.random.default_rng(0)
     for number in range(60):
         path = folder / "in" / f"c{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tf.io.encode_png(draw.integers(0, 256, (12, 10, 3), np.uint8)).numpy())
-    write_shards(folder / "in", folder / "out", kind="image", split="hash", shards=2)
+    write_shards(folder / "in", folder / "out", kind="image", split="hash", shards=1)
     data = load_sharded_data(folder / "out")
     return data, Stream(data.train.shards, ImageDecoder(8), ("pixels",), BATCH, 3)
 

@@ -149,11 +149,12 @@ def _records(stream: Stream, epoch: tf.Tensor) -> tf.data.Dataset:
         tf.range(len(paths)), seed=_seed(stream, epoch, _FILES)
     )
     files = tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant(paths), shuffled))
+    turns = min(len(paths), OPEN_SHARDS)
     records = files.interleave(
         tf.data.TFRecordDataset,
-        cycle_length=min(len(paths), OPEN_SHARDS),
+        cycle_length=turns,
         block_length=_RUN,
-        num_parallel_calls=_PARALLEL_CALLS,
+        num_parallel_calls=min(turns, _PARALLEL_CALLS),
         deterministic=True,
     )
     blocks = records.batch(stream.buffered_rows).enumerate()
