@@ -148,7 +148,6 @@ def test_what_needs_all_rows_in_memory_is_refused(workplace, tiny_vocab):
 
 def test_settings_that_do_not_go_with_shards_are_refused(workplace, tmp_path):
     for overrides, message in (
-        (["data.kind=image", "data.max_length=24"], "data.max_length"),
         (["data.test=articles.csv"], "data.test: the shards in shards decide that"),
         (["data.train=articles.csv", "data.service=grpc://127.0.0.1:5050"], "makes batches from shards"),
         (["transfer.source.train=shards"], "are read for `data` only"),
@@ -156,6 +155,9 @@ def test_settings_that_do_not_go_with_shards_are_refused(workplace, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             run_workflow(load_config(workplace / "workflow.toml", overrides), output=tmp_path)
+    (workplace / "images.toml").write_text('name = "photos"\n[data]\ntrain = "shards"\nkind = "image"\n')
+    with pytest.raises(ConfigError, match=r"shards of texts, but the rows are images: set data\.kind"):
+        run_workflow(load_config(workplace / "images.toml"), output=tmp_path)
 
 
 def test_sharding_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
@@ -202,3 +204,35 @@ def test_the_command_of_the_service_ends_cleanly(number):
 
 def test_the_stages_are_checked_before_they_begin(workplace):
     check_stages(load_config(workplace / "workflow.toml"))
+
+
+def test_images_are_learned_from_shards_with_augmentation_and_class_weights(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    from tfapp.models import build_image_classifier
+
+    draw = np.random.default_rng(0)
+    for number in range(60):
+        pixels = draw.integers(0, 90, (16, 16, 3), np.uint8) + np.uint8(150 * (number % 2))
+        path = tmp_path / "photos" / ("dark", "light")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+    write_shards(tmp_path / "photos", tmp_path / "out", kind="image", near_duplicates="keep", shards=2)
+    data = load_sharded_data(tmp_path / "out")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    hidden = keras.layers.Rescaling(1 / 255)(image)
+    hidden = keras.layers.Conv2D(4, 3, activation="relu")(hidden)
+    network = keras.Model(image, hidden)
+    model = build_image_classifier(network, classes=data.classes, image_size=16)
+    history = train(
+        model,
+        data,
+        phases=[Phase("head", epochs=2, learning_rate=3e-2), Phase("all", epochs=2, learning_rate=3e-2)],
+        batch_size=8,
+        augment={"horizontal_flip": True, "brightness": 0.1},
+        class_weight="balanced",
+        precision="float32",
+    )
+    assert history.epochs[-1]["val_accuracy"] == 1.0

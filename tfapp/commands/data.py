@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def serve(workers: int, port: int) -> None:
     same path: batches and their order stay the same. TensorFlow listens at all addresses of the machine and
     asks nobody who he is: keep the ports closed to others.
     """
+    # A shell that starts it in the background has it ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal.load_tensorflow()
 
     from tfapp.data.shards.service import running_services
