@@ -68,7 +68,8 @@ def load_sharded(
             f"transfer.source.train = {section.train!r} is a folder of shards, which are read for `data` "
             "only: give the source as files."
         )
-    given = sorted({"validation", "test", "format", "group"} & section.model_fields_set)
+    decided = set(RowsSection.model_fields) - {"train", "kind", "max_pixels"}
+    given = sorted(decided & section.model_fields_set)
     if given:
         raise ConfigError(f"data.{given[0]}: the shards in {section.train} decide that; leave the key out.")
     data = load_sharded_data(paths["train"], service=config.data.service)

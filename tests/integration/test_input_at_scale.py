@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from tfapp.config import load_config
 from tfapp.data.shards.service import running_services
 from tfapp.data.shards.sharding import write_shards
 from tfapp.data.shards.streamed import load_sharded_data
-from tfapp.errors import ConfigError, DataError
+from tfapp.errors import ConfigError, DataError, TrainingError
 from tfapp.training import Phase, SourceTask, train
 from tfapp.workflow import run_workflow
 from tfapp.workflow_checks import check_stages
@@ -73,7 +74,6 @@ def write_articles(path: Path, *, rows: int) -> Path:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_vocab) -> Path:
     """A folder with a workflow file, shards of 360 texts, and a tiny random backbone."""
-    import keras
     import keras_hub
     from helpers import tiny_bert
 
@@ -88,9 +88,9 @@ def workplace(tmp_path_factory, tiny_vocab) -> Path:
     return folder
 
 
-def trained_weights(vocabulary, data, **options):
+def trained_weights(vocabulary, data, *, phases=PHASES, **options):
     model = tiny_text_classifier(vocabulary, data.classes)
-    history = train(model, data, phases=PHASES, batch_size=16, precision="float32", seed=4, **options)
+    history = train(model, data, phases=phases, batch_size=16, precision="float32", seed=4, **options)
     return model.get_weights(), history
 
 
@@ -111,14 +111,16 @@ def test_a_workflow_learns_from_shards_and_releases(workplace, tmp_path, caplog)
 
 def test_a_resumed_run_on_shards_ends_with_the_weights_of_an_unbroken_one(workplace, tiny_vocab, tmp_path):
     data = load_sharded_data(workplace / "shards")
-    whole, history = trained_weights(tiny_vocab, data)
-    assert [row["phase"] for row in history.epochs] == [1, 2, 2]
+    phases = PHASES[1:]
+    whole, history = trained_weights(tiny_vocab, data, phases=phases)
+    assert len(history.epochs) == 2
     with pytest.raises(Stopped):
-        trained_weights(tiny_vocab, data, run_dir=tmp_path / "run", callbacks=[StopAfter(2)])
-    resumed, _ = trained_weights(tiny_vocab, data, run_dir=tmp_path / "run")
+        trained_weights(tiny_vocab, data, phases=phases, run_dir=tmp_path / "run", callbacks=[StopAfter(1)])
+    resumed, _ = trained_weights(tiny_vocab, data, phases=phases, run_dir=tmp_path / "run")
     assert all(np.array_equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
+@pytest.mark.server
 def test_training_through_a_service_ends_with_the_same_weights(workplace, tiny_vocab):
     alone, _ = trained_weights(tiny_vocab, load_sharded_data(workplace / "shards"))
     with running_services([0, 0]) as services:
@@ -127,6 +129,28 @@ def test_training_through_a_service_ends_with_the_same_weights(workplace, tiny_v
     assert all(np.array_equal(one, other) for one, other in zip(alone, served, strict=True))
     with pytest.raises(ConfigError, match="nothing answers there"):
         trained_weights(tiny_vocab, data)
+
+
+class Killing(keras.callbacks.Callback):
+    """Kills a process after the first epoch."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.process.kill()
+
+
+@pytest.mark.server
+def test_the_loss_of_a_service_ends_training_with_an_error_and_not_never(workplace, tiny_vocab, tmp_path):
+    phases = [Phase("all", epochs=300, learning_rate=1e-4)]
+    with running_services([0]) as services:
+        data = load_sharded_data(workplace / "shards", service=services.addresses)
+        killing = Killing(services.processes[0])
+        with pytest.raises(TrainingError, match=r"service at grpc://127\.0\.0\.1:\d+ no longer answers"):
+            trained_weights(tiny_vocab, data, phases=phases, run_dir=tmp_path, callbacks=[killing])
+    assert list((tmp_path / "checkpoints").iterdir())
 
 
 def test_what_needs_all_rows_in_memory_is_refused(workplace, tiny_vocab):
@@ -160,6 +184,7 @@ def test_settings_that_do_not_go_with_shards_are_refused(workplace, tmp_path):
         run_workflow(load_config(workplace / "images.toml"), output=tmp_path)
 
 
+@pytest.mark.slow
 def test_sharding_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
     source = write_articles(tmp_path / "articles.csv", rows=600)
     write_shards(source, tmp_path / "whole", shards=40, split="hash")
@@ -189,6 +214,7 @@ def test_sharding_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
         assert (tmp_path / "out" / name).stat().st_mtime_ns == changed
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_of_the_service_ends_cleanly(number):
     command = [sys.executable, "-m", "tfapp", "data", "serve", "--port", "0"]
@@ -206,8 +232,8 @@ def test_the_stages_are_checked_before_they_begin(workplace):
     check_stages(load_config(workplace / "workflow.toml"))
 
 
+@pytest.mark.slow
 def test_images_are_learned_from_shards_with_augmentation_and_class_weights(tmp_path):
-    import keras
     import tensorflow as tf
 
     from tfapp.models import build_image_classifier

@@ -185,6 +185,7 @@ def test_a_shard_that_is_damaged_later_is_named(texts, tmp_path):
         taken(streamed_batches(stream), steps_of(data))
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("kind", ["texts", "photos"])
 def test_services_make_the_same_batches_in_the_same_order(request, kind, services):
     _, stream = request.getfixturevalue(kind)
@@ -208,6 +209,7 @@ def test_a_service_that_does_not_answer_is_told_at_once(texts):
         batches_of(["127.0.0.1:5050"], lambda stripe: streamed_batches(stream, stripe=stripe))
 
 
+@pytest.mark.server
 def test_services_end_with_who_started_them_and_the_end_of_one_is_told():
     from tfapp.errors import OutputError
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfapp.data.augment import Augmentation
 from tfapp.data.bucketing import evaluation_batches
 from tfapp.data.image_rows import naming_bad_images
-from tfapp.data.shards.streamed import naming_bad_shards
 from tfapp.errors import TrainingError, writing_problem
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
@@ -31,6 +30,7 @@ from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import Phase
 from tfapp.training.step_keeper import StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
+from tfapp.training.streamed import reading
 from tfapp.training.trainer import TrainingModel
 
 _MOST_FUSED_STEPS = 32
@@ -253,8 +253,7 @@ def run_phase(run: Run, index: int) -> None:
     for probe in run.probes:
         probe.phase = index + 1
     try:
-        shards = None if run.streamed is None else run.streamed.shards
-        with signals_put_off(run.keep) as waiting, naming_bad_images(), naming_bad_shards(shards):
+        with signals_put_off(run.keep) as waiting, naming_bad_images(), reading(run.streamed):
             if progress.steps_done and not progress.stopped:
                 fit(waiting, epochs=progress.epochs_done + 1)
             if progress.epochs_done < phase.epochs and not progress.stopped:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfapp.data.augment import Augment, TextAugmentation
-from tfapp.data.shards.service import batches_of
-from tfapp.data.shards.streamed import StreamedSplit
+from tfapp.data.shards.service import batches_of, watching
+from tfapp.data.shards.streamed import StreamedSplit, naming_bad_shards
 from tfapp.data.shards.streaming import Stream, streamed_batches
 from tfapp.errors import ConfigError
 from tfapp.models import Classifier
@@ -91,6 +93,24 @@ def check_streamed(
             "edits and corruptions of texts are Python and cannot be made by the tf.data service: leave "
             "service or augment out."
         )
+
+
+@contextlib.contextmanager
+def reading(split: StreamedSplit | None) -> Iterator[None]:
+    """Tells, when training fails in here, which shards are damaged or which services are gone.
+
+    Args:
+        split: The training rows; None where they are held in memory.
+
+    Raises:
+        DataError: With the shards' names.
+        TrainingError: With the services' addresses; any other error passes.
+    """
+    if split is None:
+        yield
+        return
+    with naming_bad_shards(split.shards), watching(split.service):
+        yield
 
 
 def stream_batches(

@@ -13,16 +13,19 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
+from tensorflow.python.eager import cancellation  # what cancels a step has no public name
 
 from tfapp.errors import ConfigError, OutputError, TrainingError
 
 _ADDRESS = re.compile(r"grpc://([^/:]+):(\d{1,5})")
 _ENDING_SECONDS, _ANSWER_SECONDS, _LOOK_SECONDS = 10.0, 5.0, 1.0
+_MISSED = 3
 
 
 def batches_of(
@@ -61,17 +64,68 @@ def batches_of(
     return tf.data.Dataset.choose_from_datasets(stripes, turns).prefetch(2)
 
 
-def _check_answers(service: str) -> None:
-    found = _ADDRESS.fullmatch(service)
-    if found is None:
-        raise ConfigError(f"service = {service!r}: give an address such as 'grpc://127.0.0.1:5050'.")
+@contextlib.contextmanager
+def watching(services: Sequence[str]) -> Iterator[None]:
+    """Ends training in here when a service no longer answers, for which TensorFlow would wait for ever.
+
+    Args:
+        services: Their addresses; nothing is watched where there are none.
+
+    Raises:
+        TrainingError: When one is gone; any other error passes.
+    """
+    if not services:
+        yield
+        return
+    manager = cancellation.CancellationManager()
+    ended, lost = threading.Event(), list[str]()
+
+    def watch() -> None:
+        missed = dict.fromkeys(services, 0)
+        while not ended.wait(_LOOK_SECONDS):
+            for service in services:
+                missed[service] = 0 if _answers(service) is None else missed[service] + 1
+            lost.extend(service for service in services if missed[service] >= _MISSED)
+            if lost:
+                manager.start_cancel()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"service = {service!r}: nothing answers there ({error}); start it with `tfapp data serve`, or "
-            "leave the setting out."
+        with cancellation.CancellationManagerContext(manager):
+            yield
+    except tf.errors.OpError as error:
+        if not lost:
+            raise
+        raise TrainingError(
+            f"the tf.data service at {', '.join(lost)} no longer answers: start it again and run the same "
+            "again, which goes on after the last checkpoint."
         ) from error
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _check_answers(service: str) -> None:
+    if not _ADDRESS.fullmatch(service):
+        raise ConfigError(f"service = {service!r}: give an address such as 'grpc://127.0.0.1:5050'.")
+    problem = _answers(service)
+    if problem is not None:
+        raise ConfigError(
+            f"service = {service!r}: nothing answers there ({problem}); start it with `tfapp data serve`, or "
+            "leave the setting out."
+        )
+
+
+def _answers(service: str) -> str | None:
+    """What keeps a service from being reached, or None."""
+    host, _, port = service.removeprefix("grpc://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from tfapp.data.split_data import SPLITS
 from tfapp.data.splits import check_fractions
 from tfapp.disk import held, replace_file, writing
 from tfapp.errors import ConfigError, DataError, OutputError
+from tfapp.machine import usable_cores
 
 _LOG = logging.getLogger("tfapp")
 _SHARD_BYTES = 1 << 25
@@ -142,7 +142,7 @@ def write_shards(
     directory = Path(directory).expanduser().absolute()
     plan = Plan(kind, seed, buckets, opened.drawn, unreadable == "refuse", max_pixels, directory)
     if processes is None:
-        processes = 1 if size < _SMALL else len(os.sched_getaffinity(0))
+        processes = 1 if size < _SMALL else usable_cores()
     with _reporting(directory), writing(directory):
         return _write(plan, opened, settings, processes)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,9 +226,10 @@ def _files(source: str | Path) -> list[tuple[str, int, int]]:
     for path in find_paths(source, "source"):
         inner = path.rglob("*") if path.is_dir() else [path]
         for file in sorted(inner):
-            about = os.stat(file)
-            if file.is_file():
-                found.append((str(file), about.st_size, about.st_mtime_ns))
+            with contextlib.suppress(OSError):  # the reader says what is wrong with it
+                about = os.stat(file)
+                if stat.S_ISREG(about.st_mode):
+                    found.append((str(file), about.st_size, about.st_mtime_ns))
     return found
 
 

@@ -135,11 +135,11 @@ def load_sharded_data(
 
 
 @contextlib.contextmanager
-def naming_bad_shards(shards: Shards | None) -> Iterator[None]:
+def naming_bad_shards(shards: Shards) -> Iterator[None]:
     """Tells, when TensorFlow fails in here at shards that are missing or damaged, which they are.
 
     Args:
-        shards: The shards that are read; None where none are.
+        shards: The shards that are read.
 
     Raises:
         DataError: With their names; any other error passes.
@@ -149,8 +149,7 @@ def naming_bad_shards(shards: Shards | None) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError:
-        if shards is not None:
-            shards.check(verify=True)
+        shards.check(verify=True)
         raise
 
 
