@@ -16,6 +16,7 @@ from tfapp.config_values import (
     ImageCorruptionName,
     PathText,
     Positive,
+    ServiceAddress,
     TextCorruptionName,
 )
 from tfapp.data.datasets import DATASETS
@@ -167,11 +168,16 @@ class RowsSection(Section):
 
 
 class DataSection(RowsSection):
-    """``[data]``: the texts or images to learn, and what is done to them."""
+    """``[data]``: the texts or images to learn, and what is done to them.
+
+    ``train`` may be a folder that `tfapp data shard` wrote: it has all three splits, and is read batch by
+    batch while training. ``service`` names what `tfapp data serve` answers, which then makes the batches.
+    """
 
     max_length: Annotated[int, Field(ge=3)] | None = None
     long_texts: Literal["truncate", "windows"] = "truncate"
     augment: Literal["light", "medium", "strong", "none"] | AugmentSection | None = None
+    service: ServiceAddress | Annotated[list[ServiceAddress], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _check_keys(self) -> DataSection:

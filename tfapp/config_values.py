@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from tfapp.data.datasets import DATASETS
 from tfapp.errors import nearest
 
+SERVICE = re.compile(r"grpc://[^/:\s]+:\d{1,5}")
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -112,6 +113,15 @@ def _check_dataset(value: Any) -> Any:
     return value
 
 
+def _check_service(value: Any) -> Any:
+    if isinstance(value, str) and not SERVICE.fullmatch(value):
+        raise PydanticCustomError(
+            "service", "give the address that `tfapp data serve` prints, such as 'grpc://127.0.0.1:5050'"
+        )
+    return value
+
+
 PathText = Annotated[str, BeforeValidator(_check_variables), Field(min_length=1)]
 Name = Annotated[str, BeforeValidator(_check_name)]
 DatasetName = Annotated[str, BeforeValidator(_check_dataset)]
+ServiceAddress = Annotated[str, BeforeValidator(_check_service)]

@@ -37,6 +37,50 @@ def load_prepared(config: WorkflowConfig, directory: Path) -> TextData | ImageDa
     return ImageData.load(directory) if config.data.holds == "image" else TextData.load(directory)
 
 
+def load_sharded(
+    config: WorkflowConfig, section: RowsSection, paths: Mapping[str, str]
+) -> TextData | ImageData | None:
+    """Opens rows that `tfapp data shard` wrote.
+
+    Args:
+        config: The workflow.
+        section: Where the rows come from.
+        paths: Resolved paths by split.
+
+    Returns:
+        The data, whose training rows stay in their shards; None for any other source.
+
+    Raises:
+        ConfigError: When a setting does not go with shards, or only with them.
+        DataError: When a shard is missing or damaged.
+    """
+    from tfapp.data.shards.streamed import is_sharded, load_sharded_data
+
+    if "train" not in paths or not is_sharded(paths["train"]):
+        if config.data.service is not None and section is config.data:
+            raise ConfigError(
+                "data.service makes batches from shards: write them with `tfapp data shard` and name their "
+                "folder in data.train, or leave the key out."
+            )
+        return None
+    if section is not config.data:
+        raise ConfigError(
+            f"transfer.source.train = {section.train!r} is a folder of shards, which are read for `data` "
+            "only: give the source as files."
+        )
+    decided = set(RowsSection.model_fields) - {"train", "kind", "max_pixels"}
+    given = sorted(decided & section.model_fields_set)
+    if given:
+        raise ConfigError(f"data.{given[0]}: the shards in {section.train} decide that; leave the key out.")
+    data = load_sharded_data(paths["train"], service=config.data.service)
+    if data.kind != section.holds:
+        raise ConfigError(
+            f"data.train = {section.train!r} holds shards of {data.kind}s, but the rows are {section.holds}s:"
+            f' set data.kind = "{data.kind}".'
+        )
+    return data
+
+
 def read_data(
     config: WorkflowConfig,
     section: RowsSection,

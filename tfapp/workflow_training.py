@@ -19,6 +19,7 @@ from tfapp.workflow_calls import (
     build_classifier,
     harden_options,
     load_prepared,
+    load_sharded,
     overfitting_probes,
     read_data,
     train_options,
@@ -73,6 +74,16 @@ def prepare(
     if target is not None:
         inputs["target"] = target.fingerprint
     stage = run.stage(name, inputs)
+    sharded = load_sharded(config, section, paths)
+    if sharded is not None:
+        if stage.finished:
+            say_skipped(stage)
+        else:
+            _logger.info("%s: %s, of which training rows are read batch by batch", name, paths["train"])
+            for line in sharded.report.lines():
+                _logger.info("  %s", line)
+            stage.finish({"fingerprint": sharded.fingerprint})
+        return sharded
     if stage.finished:
         try:
             data = load_prepared(config, stage.directory / "data")

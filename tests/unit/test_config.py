@@ -269,10 +269,11 @@ def defaults_of(function) -> dict[str, object]:
 
 def test_defaults_are_those_of_the_functions_behind_the_keys():
     import tfapp
+    from tfapp.data.shards.streamed import load_sharded_data
     from tfapp.evaluation import AttackSettings
     from tfapp.training import SourceTask
 
-    readers = (tfapp.load_text_data, tfapp.load_image_data)
+    readers = (tfapp.load_text_data, tfapp.load_image_data, load_sharded_data)
     builders = (tfapp.build_text_classifier, tfapp.build_image_classifier, tfapp.load_backbone)
     pairs = [
         (DataSection, readers, {"dataset", "train", "kind", "max_length", "long_texts", "augment"}),

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that ``tfapp --help`` answe
 
 from tfapp.commands.attack import attack
 from tfapp.commands.bench import bench
+from tfapp.commands.data import data
 from tfapp.commands.diff import diff
 from tfapp.commands.doctor import doctor
 from tfapp.commands.launch import launch
@@ -27,6 +28,7 @@ COMMANDS = {
     "prune": prune,
     "attack": attack,
     "bench": bench,
+    "data": data,
     "serve": serve,
     "tune-serving": tune_serving,
     "tune-training": tune_training,

@@ -123,9 +123,7 @@ def clean(
         _note(dropped, table, np.flatnonzero(entry.rows), split, entry.reason)
     positions = np.flatnonzero(~(left_out | unlabelled)).astype(np.int64)
     rows = CleanRows(table, positions, keys[positions], names[positions])
-    _refuse_unwritable(rows, "text", rows.keys)
-    _refuse_unwritable(rows, "label", rows.names)
-    _refuse_line_breaks(rows)
+    check_writable(rows)
     codes = pd.factorize(rows.keys)[0]
     labels = pd.factorize(rows.names)[0]
     first = np.zeros(codes.max(initial=-1) + 1, np.int64)
@@ -178,6 +176,20 @@ def drop_rows(
     """
     _note(dropped, rows.table, rows.positions[which], split, reason)
     return rows.take(~which)
+
+
+def check_writable(rows: CleanRows) -> None:
+    """Refuses texts and class names that files cannot hold.
+
+    Args:
+        rows: Rows of one source.
+
+    Raises:
+        DataError: If there is one; the message names its row.
+    """
+    _refuse_unwritable(rows, "text", rows.keys)
+    _refuse_unwritable(rows, "label", rows.names)
+    _refuse_line_breaks(rows)
 
 
 def _occurs(values: Array, among: Array) -> npt.NDArray[np.bool_]:

@@ -149,7 +149,7 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         firsts = tf.gather(tf.cumsum(counts, exclusive=True), owners)
         starts = (tf.range(tf.size(owners)) - firsts) * window_stride(self.max_length)
         begin = tf.gather(tf.cast(pieces.row_starts(), tf.int32), owners)
-        return self._windows(pieces.values, begin + starts, tf.gather(lengths, owners) - starts), owners
+        return self.gather(pieces.values, begin + starts, tf.gather(lengths, owners) - starts), owners
 
     def windows(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Encodes all windows of one text with operators that TFLite has.
@@ -163,14 +163,23 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         pieces = self.tokenize(text).values
         length = tf.size(pieces)
         starts = tf.range(self._window_counts(length)) * window_stride(self.max_length)
-        return self._windows(pieces, starts, length - starts)
+        return self.gather(pieces, starts, length - starts)
 
     def _window_counts(self, lengths: tf.Tensor) -> tf.Tensor:
         over = lengths - (self.max_length - 2)
         return tf.clip_by_value(1 - (-over // window_stride(self.max_length)), 1, MAX_WINDOWS)
 
-    def _windows(self, pieces: tf.Tensor, starts: tf.Tensor, left: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gathers rows that start at ``starts`` and of whose texts ``left`` pieces are left there."""
+    def gather(self, pieces: tf.Tensor, starts: tf.Tensor, left: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gathers rows out of the pieces of many texts.
+
+        Args:
+            pieces: Ids of all pieces, one text behind the other, int32 ``(pieces,)``.
+            starts: Where each row begins, int32 ``(rows,)``.
+            left: How many pieces of its text are left there, int32 ``(rows,)``.
+
+        Returns:
+            As `__call__`, long rows cut.
+        """
         kept = tf.minimum(left, self.max_length - 2)[:, tf.newaxis]
         position = tf.range(tf.maximum(0, tf.reduce_max(kept)))[tf.newaxis]
         source = tf.where(position < kept, starts[:, tf.newaxis] + position, tf.size(pieces))

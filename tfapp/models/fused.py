@@ -70,17 +70,7 @@ def fused_parts(
         replicas in this process. There Keras's own forward pass serves.
     """
     backbone = model.backbone
-<<<<<<< HEAD
     if type(backbone) is not keras_hub.models.BertBackbone or not on_one_processor():
-=======
-    # The build of TensorFlow for TPUs, which shows a TPU_SYSTEM, compiles nothing for the processor.
-    accelerated = any(map(tf.config.list_logical_devices, ("GPU", "TPU", "TPU_SYSTEM")))
-    if (
-        type(backbone) is not keras_hub.models.BertBackbone
-        or accelerated
-        or tf.distribute.get_strategy().num_replicas_in_sync > 1
-    ):
->>>>>>> 87e358804f90321c62869b8456713b777125d8dc
         return None
     return _Fused(model, precision, generator, typical_length >= LONG_TEXT, beside).parts(train)
 

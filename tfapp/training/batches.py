@@ -9,10 +9,12 @@ import tensorflow as tf
 from tfapp.data.augment import Augmentation, TextAugmentation
 from tfapp.data.bucketing import training_batches
 from tfapp.data.mixed_rows import MixedRows, SourceRows, augment_both
+from tfapp.data.shards.streamed import StreamedSplit
 from tfapp.models import Classifier
 from tfapp.training.features import PhaseRows
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
+from tfapp.training.streamed import stream_batches
 
 _TARGET_SEEDS = 3
 """How many seeds, from the phase's own on, the order of the target's rows and their augmentation take."""
@@ -20,13 +22,14 @@ _TARGET_SEEDS = 3
 
 def phase_batches(
     given: PhaseRows,
-    labels: npt.NDArray[np.int32],
+    labels: npt.NDArray[np.int32] | None,
     settings: TrainSettings,
     *,
     model: Classifier,
     class_weights: npt.NDArray[np.float32] | None,
     augmentation: Augmentation | TextAugmentation | None,
     source: JoinedSource | None,
+    streamed: StreamedSplit | None = None,
     seed: int,
     first_epoch: int,
     first_step: int = 0,
@@ -38,12 +41,13 @@ def phase_batches(
 
     Args:
         given: What the phase trains on.
-        labels: Labels of the target's rows, int32 ``(rows,)``.
+        labels: Labels of the target's rows, int32 ``(rows,)``; None where they are streamed.
         settings: Batch size and sampling.
         model: The classifier of the target's classes.
         class_weights: float32 ``(num_classes,)``, or None; rows of the source weigh 1.
         augmentation: What is still to be done to images or texts, of both tasks.
         source: The task beside the target, or None.
+        streamed: The training rows where they stay in shards, or None.
         seed: Decides the order and everything else that is drawn.
         first_epoch: Where to begin.
         first_step: How many batches of that epoch are left out.
@@ -62,6 +66,20 @@ def phase_batches(
         augment = augmentation.for_batches(
             model.preprocessor, inputs=tuple(model.input), pad_to=pad_to, variants=variants
         )
+    if streamed is not None:
+        return stream_batches(
+            streamed,
+            settings,
+            model=model,
+            class_weights=class_weights,
+            augment=augment,
+            seed=seed,
+            first_epoch=first_epoch,
+            first_step=first_step,
+            pad_to=pad_to,
+            share=share,
+        )
+    assert labels is not None
     if source is not None:
         rows = MixedRows(rows, given.rows["source"])
         count = max(1, round(settings.batch_size * source.share))

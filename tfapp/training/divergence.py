@@ -31,27 +31,13 @@ def divergence(
         The error, with the step, its rows, the likely cause and the last checkpoint.
     """
     epoch, step = epoch_step
-    rows, labels = given.rows["train"], run.labels("train")
-    indices = rows_of_step(
-        rows,
-        labels,
-        batch_size=run.settings.batch_size,
-        seed=seed,
-        epoch=epoch,
-        step=step,
-        sampling=run.settings.sampling,
-        views=given.views,
-    )
-    gathered = rows.gather(tf.constant(indices))
-    finite = all(
-        np.isfinite(values.numpy()).all() for values in gathered.values() if values.dtype.is_floating
-    )
-    texts = run.encoded["train"].texts
-    named = [_name(run, int(row)) for row in (indices if texts is None else texts[indices])[:_NAMED]]
-    more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
+    if run.streamed is None:
+        on, finite = _rows(run, given, epoch_step, seed)
+    else:
+        on, finite = f"a batch from {run.streamed.shards.directory}", True
     message = (
         f"the loss is no longer finite in phase {run.progress.phase + 1} ({phase.title}), epoch {epoch + 1}, "
-        f"step {step + 1}, at learning rate {rate:g}, on the training rows {', '.join(named)}{more}. "
+        f"step {step + 1}, at learning rate {rate:g}, on {on}. "
     )
     if not finite:
         message += (
@@ -72,6 +58,30 @@ def divergence(
             "tfapp.training puts it into a model."
         )
     return TrainingError(message)
+
+
+def _rows(run: Run, given: PhaseRows, epoch_step: tuple[int, int], seed: int) -> tuple[str, bool]:
+    """Names the rows of a step, and tells whether all that is known of them is finite."""
+    epoch, step = epoch_step
+    rows = given.rows["train"]
+    indices = rows_of_step(
+        rows,
+        run.labels("train"),
+        batch_size=run.settings.batch_size,
+        seed=seed,
+        epoch=epoch,
+        step=step,
+        sampling=run.settings.sampling,
+        views=given.views,
+    )
+    gathered = rows.gather(tf.constant(indices))
+    finite = all(
+        np.isfinite(values.numpy()).all() for values in gathered.values() if values.dtype.is_floating
+    )
+    texts = run.encoded["train"].texts
+    named = [_name(run, int(row)) for row in (indices if texts is None else texts[indices])[:_NAMED]]
+    more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
+    return f"the training rows {', '.join(named)}{more}", finite
 
 
 def _name(run: Run, row: int) -> str:

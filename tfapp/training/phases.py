@@ -30,6 +30,7 @@ from tfapp.training.run import complete_run
 from tfapp.training.run_state import Run
 from tfapp.training.settings import Phase, TrainSettings, class_weights
 from tfapp.training.source import SourceTask, join_source, joint_objective
+from tfapp.training.streamed import check_streamed, class_counts, streamed_split
 from tfapp.training.workers import Workers
 
 _TRIED = 32
@@ -111,7 +112,8 @@ def train(
 
     Args:
         model: From `build_text_classifier` or `build_image_classifier`.
-        data: `TextData` or `ImageData` with ``train`` and ``validation``.
+        data: `TextData` or `ImageData` with ``train`` and ``validation``; or what `load_sharded_data` opens,
+            of which training rows are read batch by batch, and features are not cached.
         phases: What to train, in order; a short linear probe, then everything, when None.
         batch_size: Rows a batch (the global batch), 1 or more.
         optimizer: ``"adamw"``, or ``"sgd"`` with Nesterov momentum 0.9.
@@ -197,6 +199,7 @@ def train(
         views=views,
         adversarial=adversarial,
     )
+    check_streamed(data, settings, model=model, source=source)
     for phase in settings.phases:
         model.split(phase.train)  # Refuses a phase that this backbone cannot train, before any work.
     if tuple(data.classes) != tuple(model.classes):
@@ -206,7 +209,7 @@ def train(
         )
     if isinstance(augmentation, TextAugmentation):
         # An edit that lacks its package or table says so here, not in a thread in the middle of an epoch.
-        augmentation.change(data.train.texts[:_TRIED], seed=0, always=True)
+        augmentation.change(list(data.train.features[:_TRIED]), seed=0, always=True)
     for given in (data, *(() if source is None else (source.data,))):
         _check_image_sizes(model, given)
     objective = joint_objective(source, objective)
@@ -218,14 +221,18 @@ def train(
             "with augment={'edits': ['swap', 'keyboard']}."
         )
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
-    weights = class_weights(class_weight, data.train.labels, model.classes)
+    weights = class_weights(class_weight, class_counts(data), model.classes)
     chosen = choose_precision(precision)
     seed = data.seed if seed is None else seed
     if not 0 <= seed < 2**31:
         raise ConfigError(f"seed = {seed}: it must be at least 0 and less than 2^31.")
     if run_dir is not None:
         _check_writable(Path(run_dir))
-    splits = {"train": data.train, "validation": data.validation}
+    streamed = streamed_split(data)
+    splits = {
+        "train": data.train if streamed is None else streamed.sample,
+        "validation": data.validation,
+    }
     encoded, lengths = model.encode_splits(splits, max_length)
     joined = None if source is None else join_source(model, data, source, seed=seed)
     if joined is not None:

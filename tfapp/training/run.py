@@ -31,6 +31,7 @@ from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import Phase
 from tfapp.training.step_keeper import StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
+from tfapp.training.streamed import reading
 from tfapp.training.trainer import TrainingModel
 from tfapp.training.workers import LOST, lost_worker, shared_batches
 
@@ -116,11 +117,11 @@ def run_phase(run: Run, index: int) -> None:
         else augmentation,
         views=settings.views,
         seed=run.seed,
-        live=variants > 0 or attacked is not None,
+        live=variants > 0 or attacked is not None or run.streamed is not None,
     )
-    rows, labels = given.rows, run.labels("train")
+    rows = given.rows
     online = None if augmentation is None or given.augmented else augmentation
-    steps = -(-len(labels) // settings.batch_size)
+    steps = -(-run.rows_an_epoch // settings.batch_size)
     updates = int(getattr(run.objective, "updates", 1))
     total = steps * phase.epochs * updates
     trainer = TrainingModel(
@@ -210,12 +211,13 @@ def run_phase(run: Run, index: int) -> None:
         def part(share: tuple[int, int]) -> tf.data.Dataset:
             return phase_batches(
                 given,
-                labels,
+                None if run.streamed is not None else run.labels("train"),
                 settings,
                 model=run.model,
                 class_weights=run.class_weights,
                 augmentation=online,
                 source=run.source,
+                streamed=run.streamed,
                 seed=seed,
                 first_epoch=first_epoch,
                 first_step=first_step,
@@ -263,6 +265,7 @@ def run_phase(run: Run, index: int) -> None:
         with (
             signals_put_off(run.keep) as waiting,
             naming_bad_images(),
+            reading(run.streamed),
             scalars_averaged(tf.distribute.get_strategy()),
         ):
             if progress.steps_done and not progress.stopped:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.digests import digest
+from tfapp.data.shards.streamed import StreamedSplit
 from tfapp.errors import ConfigError
 from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
@@ -24,6 +25,7 @@ from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
 from tfapp.training.source import JoinedSource
+from tfapp.training.streamed import streamed_split
 from tfapp.training.workers import Workers
 
 _LOG = logging.getLogger("tfapp")
@@ -99,6 +101,16 @@ class Run:
     def weights(self) -> list[Any]:
         """The weights of the model and of the source's head."""
         return [*self.model.weights, *([] if self.source is None else self.source.head.weights)]
+
+    @property
+    def streamed(self) -> StreamedSplit | None:
+        """The training rows where they stay in shards; ``encoded`` then has a sample of them."""
+        return streamed_split(self.data)
+
+    @property
+    def rows_an_epoch(self) -> int:
+        """How many rows an epoch has, windows counted."""
+        return len(self.data.train) if self.streamed is not None else len(self.encoded["train"])
 
     def labels(self, split: str) -> npt.NDArray[np.int32]:
         """The label of each encoded row of a split, int32 ``(rows,)``; all windows have their text's."""

@@ -141,7 +141,7 @@ class TrainSettings:
 
 def class_weights(
     setting: Literal["balanced"] | Mapping[str, float] | None,
-    labels: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.integer[Any]],
     classes: tuple[str, ...],
 ) -> npt.NDArray[np.float32] | None:
     """Resolves the weight of each class.
@@ -149,7 +149,7 @@ def class_weights(
     Args:
         setting: None, ``"balanced"`` for ``rows / (num_classes * rows of the class)``, or weights by name;
             classes that are not named weigh 1.
-        labels: Class indices of the training rows, int32 ``(rows,)``.
+        counts: Training rows of each class, integers ``(num_classes,)``.
         classes: Names of the classes.
 
     Returns:
@@ -163,8 +163,8 @@ def class_weights(
     if isinstance(setting, str):
         if setting != "balanced":
             raise ConfigError(f"unknown class_weight {setting!r}; use 'balanced' or weights by class name.")
-        counts = np.maximum(np.bincount(labels, minlength=len(classes)), 1)
-        return (len(labels) / (len(classes) * counts)).astype(np.float32)
+        balanced: npt.NDArray[Any] = counts.sum() / (len(classes) * np.maximum(counts, 1))
+        return balanced.astype(np.float32)
     for name, weight in setting.items():
         if name not in classes:
             raise ConfigError(f"class_weight names the unknown class {name!r}; {nearest(name, classes)}")

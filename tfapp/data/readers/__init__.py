@@ -88,22 +88,37 @@ def _read_path(source: str | Path, name: str, columns: Columns, format: str | No
         packaged = _read_packaged(source, columns, name)
         if packaged is not None:
             return packaged
-    tables = []
-    for path in find_paths(source, name):
-        chosen = format or ("folder" if path.is_dir() else _SUFFIXES.get(path.suffix.lower()))
-        if chosen is None:
-            raise DataError(
-                f"{path} has the suffix {path.suffix!r}, which names no format; "
-                f"pass format=..., one of {', '.join(READERS)}."
-            )
-        if path.is_dir() != (chosen == "folder"):
-            raise DataError(
-                f"{path} is {'a folder' if path.is_dir() else 'no folder'}, but format={chosen!r}."
-            )
-        tables.append(READERS[chosen](path, columns, encoding=encoding))
+    tables = [
+        READERS[format_of(path, format)](path, columns, encoding=encoding)
+        for path in find_paths(source, name)
+    ]
     if len({table.unit for table in tables}) > 1:
         raise DataError(f"{name}={str(source)!r} matches files of several formats; match one format.")
     return concatenate(tables)
+
+
+def format_of(path: Path, format: str | None) -> str:
+    """Tells the format of a file or folder of texts.
+
+    Args:
+        path: The file or folder.
+        format: A key of ``READERS`` that the user named; by the suffix when None.
+
+    Returns:
+        A key of ``READERS``.
+
+    Raises:
+        DataError: If the suffix names none, or a folder is no folder.
+    """
+    chosen = format or ("folder" if path.is_dir() else _SUFFIXES.get(path.suffix.lower()))
+    if chosen is None:
+        raise DataError(
+            f"{path} has the suffix {path.suffix!r}, which names no format; "
+            f"pass format=..., one of {', '.join(READERS)}."
+        )
+    if path.is_dir() != (chosen == "folder"):
+        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'no folder'}, but format={chosen!r}.")
+    return chosen
 
 
 def _read_packaged(source: str, columns: Columns, name: str) -> Table | None:

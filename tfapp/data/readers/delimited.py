@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,7 @@ def read_csv(path: Path, columns: Columns, *, encoding: str) -> Table:
         DataError: If the file, a column or a row cannot be used.
     """
     data, skipped = _content(path, encoding)
-    delimiter, header = ",", _header(data, ",")
-    for other in (";", "\t", "|"):
-        if set(columns.names) <= set(header):
-            break
-        found = _header(data, other)
-        if set(columns.names) <= set(found):
-            delimiter, header = other, found
-    check_columns(str(path), header, columns, hint=_HINT)
-    table, ragged = _parse(path, data, header, columns, delimiter, quote='"')
-    _refuse_ragged(path, ragged, skipped)
-    return _table(path, table, columns, skipped)
+    return read_rows(path, data, columns, csv_layout(path, data, columns), skipped=skipped)
 
 
 def read_tsv(path: Path, columns: Columns, *, encoding: str) -> Table:
@@ -69,11 +60,87 @@ def read_tsv(path: Path, columns: Columns, *, encoding: str) -> Table:
         DataError: If the file, a column or a row cannot be used.
     """
     data, skipped = _content(path, encoding)
+    return read_rows(path, data, columns, tsv_layout(path, data, columns), skipped=skipped)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a file are written.
+
+    Attributes:
+        header: Names of the columns.
+        delimiter: What stands between cells.
+        quoted: Whether a quotation mark at the beginning of a cell quotes it.
+    """
+
+    header: tuple[str, ...]
+    delimiter: str
+    quoted: bool
+
+
+def csv_layout(path: Path, data: bytes, columns: Columns) -> Layout:
+    """Finds how a CSV file is written.
+
+    Args:
+        path: The file.
+        data: Its first rows.
+        columns: The columns that it must have.
+
+    Returns:
+        The layout.
+
+    Raises:
+        DataError: If a column is missing.
+    """
+    delimiter, header = ",", _header(data, ",")
+    for other in (";", "\t", "|"):
+        if set(columns.names) <= set(header):
+            break
+        found = _header(data, other)
+        if set(columns.names) <= set(found):
+            delimiter, header = other, found
+    check_columns(str(path), header, columns, hint=_HINT)
+    return Layout(tuple(header), delimiter, quoted=True)
+
+
+def tsv_layout(path: Path, data: bytes, columns: Columns) -> Layout:
+    """Finds how a file of tab-separated values is written.
+
+    Args:
+        path: The file.
+        data: Its rows, or the first of them.
+        columns: The columns that it must have.
+
+    Returns:
+        The layout.
+
+    Raises:
+        DataError: If a column is missing.
+    """
     header = _header(data, "\t")
     check_columns(str(path), header, columns, hint=_HINT)
-    table, ragged = _parse(path, data, header, columns, "\t", quote=False)
-    if ragged or _all_quotes_closed(table):
-        table, ragged = _parse(path, data, header, columns, "\t", quote='"')
+    plain = Layout(tuple(header), "\t", quoted=False)
+    table, ragged = _parse(path, data, columns, plain)
+    return replace(plain, quoted=True) if ragged or _all_quotes_closed(table) else plain
+
+
+def read_rows(path: Path, data: bytes, columns: Columns, layout: Layout, *, skipped: int) -> Table:
+    """Reads the rows of a file, or some of them behind the file's header.
+
+    Args:
+        path: The file.
+        data: UTF-8, a header and rows.
+        columns: The columns of the texts and the labels.
+        layout: How the rows are written.
+        skipped: How many rows stand in the file before these, not counting the header.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: If a row cannot be used.
+    """
+    table, ragged = _parse(path, data, columns, layout)
     _refuse_ragged(path, ragged, skipped)
     return _table(path, table, columns, skipped)
 
@@ -95,9 +162,7 @@ def _header(data: bytes, delimiter: str) -> list[str]:
         return []
 
 
-def _parse(
-    path: Path, data: bytes, header: list[str], columns: Columns, delimiter: str, *, quote: str | bool
-) -> tuple[Any, list[Any]]:
+def _parse(path: Path, data: bytes, columns: Columns, layout: Layout) -> tuple[Any, list[Any]]:
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -110,15 +175,15 @@ def _parse(
             # One thread: with several, Arrow does not know the number of an invalid row.
             read_options=pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
             parse_options=pacsv.ParseOptions(
-                delimiter=delimiter,
-                quote_char=quote,
-                newlines_in_values=bool(quote),
+                delimiter=layout.delimiter,
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.quoted,
                 ignore_empty_lines=False,
                 invalid_row_handler=note,
             ),
             convert_options=pacsv.ConvertOptions(
                 include_columns=columns.names,
-                column_types={name: pa.string() for name in header},
+                column_types={name: pa.string() for name in layout.header},
                 strings_can_be_null=False,
             ),
         )

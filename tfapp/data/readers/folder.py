@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,27 +34,58 @@ def read_folder(path: Path, columns: Columns, *, encoding: str) -> Table:
     Raises:
         DataError: If there are no class folders, or one of them holds no text files.
     """
-    check_encoding(encoding)
+    return read_files(*text_files(path), encoding=encoding)
+
+
+def text_files(path: Path) -> tuple[list[Path], list[str]]:
+    """Lists the text files of a folder of class folders.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The files and their labels.
+
+    Raises:
+        DataError: If there are no class folders, or one of them holds no text files.
+    """
     entries = visible(path)
     class_folders = [entry for entry in entries if entry.is_dir()]
     if not class_folders:
         suffixes = sorted({entry.suffix for entry in entries} & _SHARD_SUFFIXES)
         cure = f" To read its files as shards, pass {str(path / '*') + suffixes[0]!r}." if suffixes else ""
         raise DataError(f"{path} has no sub-folders; a folder of texts needs one sub-folder per class.{cure}")
-    texts: list[str] = []
+    files: list[Path] = []
     labels: list[str] = []
-    files_read: list[str] = []
     for folder in class_folders:
-        for file in class_files(folder, _SUFFIXES, _TEXTS)[0]:
-            texts.append(read_utf8(file, encoding).decode("utf-8").strip())
-            labels.append(folder.name)
-            files_read.append(str(file))
+        found = class_files(folder, _SUFFIXES, _TEXTS)[0]
+        files += found
+        labels += [folder.name] * len(found)
+    return files, labels
+
+
+def read_files(files: Sequence[Path], labels: Sequence[str], *, encoding: str) -> Table:
+    """Reads files that hold one text each.
+
+    Args:
+        files: The files.
+        labels: Their labels.
+        encoding: Their encoding.
+
+    Returns:
+        The table; every file is one row.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    check_encoding(encoding)
+    texts = [read_utf8(file, encoding).decode("utf-8").strip() for file in files]
     return Table(
         np.array(texts, dtype=object),
         np.array(labels, dtype=object),
         np.full(len(texts), -1, np.int64),
         np.arange(len(texts), dtype=np.int32),
-        tuple(files_read),
+        tuple(str(file) for file in files),
         "file",
     )
 

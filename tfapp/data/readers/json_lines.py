@@ -29,12 +29,30 @@ def read_jsonl(path: Path, columns: Columns, *, encoding: str) -> Table:
     """
     data = read_utf8(path, encoding)
     refuse_blank(path, data)
+    return read_lines(path, data, columns)
+
+
+def read_lines(path: Path, data: bytes, columns: Columns, *, first: int = 1) -> Table:
+    """Reads the lines of a file, or some of them.
+
+    Args:
+        path: The file.
+        data: UTF-8, whole lines.
+        columns: The keys of the texts and the labels.
+        first: Number of the first line in the file.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: If a line or a key cannot be used.
+    """
     decode = json.JSONDecoder().decode
     texts: list[str | None] = []
     labels: list[Any] = []
     groups: list[Any] = []
     numbers: list[int] = []
-    for number, line in enumerate(data.decode("utf-8").split("\n"), 1):
+    for number, line in enumerate(data.decode("utf-8").split("\n"), first):
         if not line or line.isspace():
             continue
         try:
