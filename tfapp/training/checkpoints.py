@@ -41,6 +41,7 @@ class Progress:
         phase_best: Best monitored value of the phase so far, or None.
         stale_epochs: Epochs since then.
         stopped: Whether the phase was ended early.
+        num_microbatches: In how many parts a batch is computed since memory ran out; 1 where it has not.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Progress:
     phase_best: float | None = None
     stale_epochs: int = 0
     stopped: bool = False
+    num_microbatches: int = 1
 
     def __str__(self) -> str:
         """The place in words."""
