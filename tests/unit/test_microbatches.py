@@ -36,7 +36,10 @@ CASES = [
     ("words", "word_augmented"),
     *(("features", name) for name in PERTURBING),
     ("text", "fgm"),
-    *(pytest.param("text", name, marks=pytest.mark.slow) for name in ("adversarial", "freelb", "smart", "vat")),
+    *(
+        pytest.param("text", name, marks=pytest.mark.slow)
+        for name in ("adversarial", "freelb", "smart", "vat")
+    ),
     *(pytest.param("image", name, marks=pytest.mark.slow) for name in ("adversarial", "trades", "mart")),
 ]
 

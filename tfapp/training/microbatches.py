@@ -32,9 +32,13 @@ def why_undivided(objective: Objective, network: keras.Model | None = None) -> s
             "needs the gradients of all rows before the next begins"
         )
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    if several and network is not None and any(
-        isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized and layer.trainable
-        for layer in network._flatten_layers()
+    if (
+        several
+        and network is not None
+        and any(
+            isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized and layer.trainable
+            for layer in network._flatten_layers()
+        )
     ):
         return "batch normalisation that several replicas synchronise needs all of them at once"
     return None

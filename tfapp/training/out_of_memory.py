@@ -19,7 +19,7 @@ _LOG = logging.getLogger("tfapp")
 _SHORT = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED|RESOURCE_EXHAUSTED|failed to allocate", re.IGNORECASE)
 
 
-class MemoryRanOut(TrainingError):
+class OutOfMemoryError(TrainingError):
     """A phase needs more memory than there is.
 
     Args:
@@ -48,33 +48,33 @@ def memory_ran_out(error: BaseException) -> bool:
 def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) -> None:
     """Runs a phase, or what is left of it, in as many parts of a batch as memory asks for.
 
-    When memory runs out in a step, the run goes back to its last checkpoint of the phase, or to where the phase
-    began, and on from there with twice as many parts of a batch. The number is part of the run's progress.
+    When memory runs out in a step, the run goes back to its last checkpoint of the phase, or to where the
+    phase began, and on from there with twice as many parts of a batch. The number stands in its progress.
 
     Args:
         run: The run; its model and progress are changed in place.
         index: Number of the phase, from 0.
-        run_phase: Runs it once, as the progress says; raises `MemoryRanOut`.
+        run_phase: Runs it once, as the progress says; raises `OutOfMemoryError`.
 
     Raises:
-        MemoryRanOut: When a batch is in parts of one row already, or cannot be divided.
+        OutOfMemoryError: When a batch is in parts of one row already, or cannot be divided.
     """
     began = Checkpoint(copy.deepcopy(run.progress), read_values(run.variables), [], list(run.best))
     while True:
         try:
             run_phase(run, index)
             return
-        except MemoryRanOut as error:
+        except OutOfMemoryError as error:
             count = _more_parts(run, error)
         gc.collect()  # the failed attempt's graph and optimizer hold memory until then
         _go_back(run, index, began, count)
 
 
-def _more_parts(run: Run, error: MemoryRanOut) -> int:
+def _more_parts(run: Run, error: OutOfMemoryError) -> int:
     """The number of parts to go on with.
 
     Raises:
-        MemoryRanOut: Where more of them would not help.
+        OutOfMemoryError: Where more of them would not help.
     """
     strategy = tf.distribute.get_strategy()
     # Where other processes have not run out, they wait for this one within the failed step.
@@ -84,7 +84,7 @@ def _more_parts(run: Run, error: MemoryRanOut) -> int:
         raise error
     reason = why_undivided(run.objective, run.model)
     if reason is not None:
-        raise MemoryRanOut(f"{error} It cannot be computed in parts: {reason}.", in_step=True) from error
+        raise OutOfMemoryError(f"{error} It cannot be computed in parts: {reason}.", in_step=True) from error
     return min(2 * run.num_microbatches, rows)
 
 
@@ -101,8 +101,8 @@ def _go_back(run: Run, index: int, began: Checkpoint, count: int) -> None:
     saved = Checkpoint.load(run.checkpoints, run.progress.key) if run.keep else None
     point = began if saved is None or saved.progress.phase != index else saved
     _LOG.warning(
-        "memory ran out in phase %d, epoch %d: each batch of %d rows is computed in %d parts from now on, whose "
-        "gradients are added up; going on after %s",
+        "memory ran out in phase %d, epoch %d: each batch of %d rows is computed in %d parts from now on, "
+        "whose gradients are added up; going on after %s",
         index + 1,
         run.progress.epochs_done + 1,
         run.settings.batch_size,

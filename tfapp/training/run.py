@@ -22,7 +22,7 @@ from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
-from tfapp.training.out_of_memory import MemoryRanOut, complete_phase, memory_ran_out, rows_at_once
+from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
 from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.run_state import Run, start_run
@@ -87,7 +87,7 @@ def run_phase(run: Run, index: int) -> None:
 
     Raises:
         TrainingError: When the loss is no longer finite.
-        MemoryRanOut: When memory runs out.
+        OutOfMemoryError: When memory runs out.
         OutputError: When the run's folder cannot be written.
         KeyboardInterrupt: When a signal ended it; a checkpoint was written before.
     """
@@ -267,7 +267,7 @@ def run_phase(run: Run, index: int) -> None:
         if not memory_ran_out(error):
             raise
         at_once = rows_at_once(run, run.num_microbatches) if trainer.in_step else EVALUATION_BATCH
-        raise MemoryRanOut(
+        raise OutOfMemoryError(
             f"phase {index + 1} ({phase.title}) needs more memory than there is, for {at_once} rows at once: "
             f"lower batch_size (now {settings.batch_size}), or the length of texts or the size of images.",
             in_step=trainer.in_step,
