@@ -186,3 +186,24 @@ def test_the_parts_are_in_the_checkpoint(make_model, data, tmp_path):  # noqa: F
 
     run(smooth(make_model), data, objective=Hungry(3), callbacks=[Looks()], run_dir=tmp_path)
     assert found[-1] == 4
+
+
+@pytest.mark.parametrize(("available", "warns"), [(10**6, True), (10**12, False)])
+def test_a_run_that_will_lack_memory_is_told_with_the_cure(
+    make_model,  # noqa: F811
+    data,  # noqa: F811
+    caplog,
+    monkeypatch,
+    available,
+    warns,
+):
+    monkeypatch.setattr("tfapp.training.memory_estimate.available_memory", lambda: available)
+    with caplog.at_level(logging.WARNING, "tfapp"):
+        run(smooth(make_model), data, num_microbatches=2)
+    said = [record.message for record in caplog.records]
+    if not warns:
+        assert not said
+        return
+    (message,) = said
+    assert "'head' may need about 0.0 GB of memory more, and 0.0 GB are available" in message
+    assert "lower batch_size (now 8), or raise num_microbatches (now 2), or lower max_length (now" in message

@@ -20,6 +20,7 @@ from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import CheckpointWriter, assign_values
 from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
+from tfapp.training.memory_estimate import warn_of_memory
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
@@ -54,7 +55,9 @@ def complete_run(run: Run) -> None:
     with computing_in(run.precision, run.model.backbone):
         for phase in run.settings.phases:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
-            _perturbing(run, phase, _faster_parts(run, phase))
+            parts = _faster_parts(run, phase)
+            perturbing = _perturbing(run, phase, parts)
+            warn_of_memory(run, phase, forward=parts.upper if parts else None, perturbing=perturbing)
     start_run(run)
     with computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
