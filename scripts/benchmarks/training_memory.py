@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/training_memory.py [--output FOLDER]
 
-Batches of 32: texts of 128 tokens for MiniLM, pictures of 224 x 224 pixels for MobileNetV2 and ResNet50, all of
-the model trained in float32. Every measurement is a process of its own, which takes a step with one row and two
-with the whole batch; what the peak of its resident memory rises by is told.
+Batches of 32: texts of 128 tokens for MiniLM, pictures of 224 x 224 pixels for MobileNetV2 and ResNet50, all
+of the model trained in float32. Every measurement is a process of its own, which takes a step with one row
+and two with the whole batch; what the peak of its resident memory rises by is told.
 """
 
 from __future__ import annotations

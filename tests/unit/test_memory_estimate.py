@@ -1,4 +1,4 @@
-"""What is known of memory before a run: sizes of a graph's tensors, limits of the machine, and the warning."""
+"""What is known of memory before a run: sizes of a graph's tensors, and the limits of the machine."""
 
 import pytest
 import tensorflow as tf

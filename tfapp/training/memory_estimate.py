@@ -21,18 +21,27 @@ _LOG = logging.getLogger("tfapp")
 _GB = 1e9
 _ROUGHLY = 8
 """A bound that needs no graph counts each product of matrices so many times."""
-_ALIASES = frozenset(
-    "ExpandDims Identity IdentityN PreventGradient ReadVariableOp Reshape Squeeze StopGradient".split()
+_ALIASES = (
+    "ExpandDims",
+    "Identity",
+    "IdentityN",
+    "PreventGradient",
+    "ReadVariableOp",
+    "Reshape",
+    "Squeeze",
+    "StopGradient",
 )
-_INPLACE = frozenset("Add AddV2 BiasAdd Mul Relu Relu6 Sub Tanh Sigmoid Softmax AddN".split())
+"""Operations whose first output is their first input."""
+_IN_PLACE = ("Add", "AddN", "AddV2", "BiasAdd", "Mul", "Relu", "Relu6", "Sigmoid", "Softmax", "Sub", "Tanh")
+"""Operations that write over an input which nothing else needs."""
 
 
 def warn_of_memory(run: Run, phase: Phase, *, forward: Any, perturbing: Perturbing) -> None:
     """Says so, with the cure, where a phase will probably need more memory than there is.
 
-    It is for processors, where the system ends a process that lacks memory. On accelerators, where such a step
-    fails and the run goes on with smaller parts, and under a strategy nothing is said. What is computed below
-    the trained part of a model, in inference mode, is not counted.
+    It is for processors, where the system ends a process that lacks memory. On accelerators, where such a
+    step fails and the run goes on with smaller parts, and under a strategy nothing is said. What is computed
+    below the trained part of a model, in inference mode, is not counted.
 
     Args:
         run: The run.
@@ -92,11 +101,11 @@ def _kept_bytes(run: Run, trainer: TrainingModel) -> int:
     moments = {"adamw": 2, "sgd": 1}[run.settings.optimizer]
     slots = moments * sum(_variable_bytes(variable) for variable in trainer.trainable_variables)
     # To go back to, the best epoch's, and a checkpoint that is being written.
-    return slots + whole * (1 + run.settings.keep_best) + run.keep * (whole + slots)
+    return slots + whole * (2 if run.settings.keep_best else 1) + run.keep * (whole + slots)
 
 
 def _variable_bytes(variable: Any) -> int:
-    return int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size
+    return int(np.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)
 
 
 def _bound(network: keras.Model, rows: int, length: int) -> int:
@@ -176,7 +185,7 @@ def graph_bytes(graph: Any) -> int:
         ended = [
             name for name in {source.get(t.name, t.name) for t in operation.inputs} if last[name] == place
         ]
-        reused = max((alive.get(name, 0) for name in ended), default=0) if operation.type in _INPLACE else 0
+        reused = max((alive.get(name, 0) for name in ended), default=0) if operation.type in _IN_PLACE else 0
         made = {
             tensor.name: _tensor_bytes(tensor)
             for tensor in operation.outputs

@@ -90,7 +90,7 @@ def _more_parts(run: Run, error: OutOfMemoryError) -> int:
 
 def rows_at_once(run: Run, count: int) -> int:
     """Most rows that a replica computes at once, those of a source task included, in so many parts."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    replicas: int = tf.distribute.get_strategy().num_replicas_in_sync
     rows = min(run.settings.batch_size, len(run.labels("train")))
     if run.source is not None:
         rows += max(1, round(run.settings.batch_size * run.source.share))
