@@ -150,7 +150,7 @@ class Checkpoint:
                     name: [arrays[f"{name}/{i}"] for i in range(_count(arrays.files, name))]
                     for name in _ARRAYS
                 }
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile):
             return None
         return cls(progress, **parts)
 
