@@ -90,6 +90,7 @@ def _trainer(run: Run, phase: Phase, forward: Any, perturbing: Perturbing) -> Tr
         forward=forward,
         answers=None if beside is None else run.model.split(phase.train)[1],
         perturbing=perturbing,
+        num_microbatches=run.num_microbatches,
     )
     trainer.compile(optimizer=keras.optimizers.SGD(), loss=run.loss, jit_compile=False)
     return trainer
@@ -131,7 +132,7 @@ def step_bytes(trainer: TrainingModel, *, rows: int, length: int) -> int:
         length: Tokens of the longest.
 
     Returns:
-        Bytes of the batch, of what the forward pass keeps for the backward one, and of the gradients.
+        Bytes of the batches, of what the forward pass keeps for the backward one, and of the gradients.
     """
 
     def spec(name: str, tensor: Any) -> tf.TensorSpec:
@@ -148,13 +149,17 @@ def step_bytes(trainer: TrainingModel, *, rows: int, length: int) -> int:
 
     def step(inputs: Any, labels: Any) -> Any:
         gradients = trainer.objective.step(trainer, inputs, labels, None).gradients
-        # The optimizer clips them, into others.
         return [tf.identity(gradient) for gradient in gradients if gradient is not None]
 
     traced = tf.function(step, autograph=False)
     graph = traced.get_concrete_function(inputs, tf.TensorSpec([rows], tf.int32, "labels")).graph
-    clipped = sum(_variable_bytes(variable) for variable in trainer.trainable_variables)
-    return graph_bytes(graph) + clipped
+    gradients = sum(_variable_bytes(variable) for variable in trainer.trainable_variables)
+    parts = trainer.num_microbatches
+    # Clipped gradients and, in parts, their sums; the whole batch, and the next one that waits.
+    beside = gradients * (1 if parts == 1 else 2) + 2 * parts * sum(
+        map(_tensor_bytes, tf.nest.flatten(inputs))
+    )
+    return graph_bytes(graph) + beside
 
 
 def graph_bytes(graph: Any) -> int:
