@@ -188,7 +188,7 @@ def test_the_parts_are_in_the_checkpoint(make_model, data, tmp_path):  # noqa: F
     assert found[-1] == 4
 
 
-@pytest.mark.parametrize(("available", "warns"), [(10**6, True), (10**12, False)])
+@pytest.mark.parametrize(("available", "warns"), [(10**3, True), (10**12, False)])
 def test_a_run_that_will_lack_memory_is_told_with_the_cure(
     make_model,  # noqa: F811
     data,  # noqa: F811
@@ -207,3 +207,21 @@ def test_a_run_that_will_lack_memory_is_told_with_the_cure(
     (message,) = said
     assert "'head' may need about 0.0 GB of memory more, and 0.0 GB are available" in message
     assert "lower batch_size (now 8), or raise num_microbatches (now 2), or lower max_length (now" in message
+
+
+@pytest.mark.parametrize(
+    "phase", [HEAD, pytest.param(ALL, marks=pytest.mark.slow)], ids=lambda phase: phase.title
+)
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [({"class_weight": {"sport": 3.0}, "loss": "focal"}, 2e-5), ({"precision": "mixed_bfloat16"}, 1e-2)],
+)
+def test_parts_that_are_asked_for_learn_the_same(make_model, data, phase, options, tolerance):  # noqa: F811
+    learned = []
+    for parts in (1, 3):
+        model = smooth(make_model)
+        history = run(model, data, [phase], num_microbatches=parts, optimizer="sgd", **options)
+        learned.append((model.get_weights(), [row["loss"] for row in history.epochs]))
+    for one, other in zip(learned[0][0], learned[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance)
+    assert learned[0][1] == pytest.approx(learned[1][1], abs=tolerance)
