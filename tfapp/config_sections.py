@@ -76,6 +76,7 @@ class TrainSection(Section):
     """``[train]``: how each phase is trained."""
 
     batch_size: Positive = 32
+    num_microbatches: Positive = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1

@@ -23,3 +23,59 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
     found = re.search(r"^model name\s*:\s*(.*)$", text, flags=re.MULTILINE)
     return found[1].strip() if found else platform.machine()
+
+
+def available_memory() -> int | None:
+    """Measures how many bytes of memory this process may still take; None where the system does not tell.
+
+    What a container or a control group allows counts as well as what is free.
+    """
+    system, groups = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    try:
+        found = re.search(
+            r"^MemAvailable:\s*(\d+) kB$", system.read_text(encoding="ascii"), flags=re.MULTILINE
+        )
+    except OSError:
+        return None
+    left = [] if found is None else [int(found[1]) * 1024]
+    for folder in _control_groups(groups):
+        for limit, used, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            most, taken = _number(folder / limit), _number(folder / used)
+            if most is not None and taken is not None:
+                left.append(max(0, most - taken + _entry(folder / "memory.stat", cached)))
+    return min(left, default=None)
+
+
+def _control_groups(root: Path) -> list[Path]:
+    """The folders of the control groups that this process is in, and of those around them."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    folders = {root, root / "memory"}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "memory" in controllers.split(","):
+            top = root / "memory" if controllers else root
+            inner = Path(path.strip("/"))
+            folders |= {top / part for part in (inner, *inner.parents)}
+    return sorted(folders)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max" is no limit
+        return None
+
+
+def _entry(path: Path, name: str) -> int:
+    """A number of a file with one name and number a line; 0 where it is missing."""
+    try:
+        found = re.search(rf"^{name} (\d+)$", path.read_text(encoding="ascii"), flags=re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

@@ -220,6 +220,7 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
     """
     from tfapp.objectives import make_objective
     from tfapp.training import Phase
+    from tfapp.training.microbatches import check_divisible
 
     own = section.model_dump(exclude={"phases", "keep_best", "probe"}, exclude_none=True)
     phases = (
@@ -227,7 +228,9 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
         if section.phases is None
         else [_phase(phase) for phase in section.phases]
     )
-    given = {"phases": phases, "keep_best": section.keep_best, "objective": make_objective(**own)}
+    objective = make_objective(**own)
+    given = {"phases": phases, "keep_best": section.keep_best, "objective": objective}
+    check_divisible(config.train.num_microbatches, objective)
     return {**train_options(config), **given}
 
 

@@ -463,9 +463,9 @@ class Hungry(Standard):
 
 def test_memory_that_runs_out_is_told_with_the_cure(make_model, data):
     with pytest.raises(
-        TrainingError, match=r"phase 1 \(head\) needs more memory.*lower batch_size \(now 8\)"
+        TrainingError, match=r"phase 1 \(head\) needs more memory.*lower batch_size \(now 1\)"
     ):
-        run(make_model(), data, phases=PHASES[:1], objective=Hungry())
+        run(make_model(), data, phases=PHASES[:1], objective=Hungry(), batch_size=1)
 
 
 class Broken(Standard):

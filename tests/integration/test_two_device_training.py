@@ -26,7 +26,9 @@ def apart(tmp_path, vocabulary, *tasks):
 
 
 # 29 rows in batches of 7 leave one for the last step, and nothing for the second device.
-@pytest.mark.parametrize("task", ["sgd:29:7", pytest.param("sgd:40:8", marks=pytest.mark.slow), "adamw:29:7"])
+@pytest.mark.parametrize(
+    "task", ["sgd:29:7:1", pytest.param("sgd:40:8:1", marks=pytest.mark.slow), "adamw:29:7:1", "sgd:29:7:3"]
+)
 def test_two_devices_learn_what_one_learns(tmp_path, tiny_vocab, task):
     (found,) = apart(tmp_path, tiny_vocab, task).values()
     assert found["curve"] <= 1e-3

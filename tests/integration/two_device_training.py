@@ -1,6 +1,7 @@
 """Runs `train` on one and on two devices, and prints how far the results are apart, as JSON.
 
-Started as ``two_device_training.py VOCABULARY.json TASK...``, each task ``OPTIMIZER:ROWS:BATCH``.
+Started as ``two_device_training.py VOCABULARY.json TASK...``, each task ``OPTIMIZER:ROWS:BATCH:PARTS``:
+two devices compute each batch in so many parts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PHASES = {
 SETTINGS = {"sgd": {"optimizer": "sgd"}, "adamw": {"class_weight": {CLASSES[0]: 2.0}}}
 
 
-def run(vocabulary, optimizer, rows, batch_size, strategy):
+def run(vocabulary, optimizer, rows, batch_size, parts, strategy):
     data = TextData(split("train", rows, 1), split("validation", 9, 2), split("test", 4, 3), CLASSES, None, 5)
     with strategy.scope():
         model = tiny_text_classifier(vocabulary, CLASSES, dropout=0.0, dropout_rate=0.0)
@@ -35,6 +36,7 @@ def run(vocabulary, optimizer, rows, batch_size, strategy):
             data,
             phases=PHASES[optimizer],
             batch_size=batch_size,
+            num_microbatches=parts,
             precision="float32",
             keep_best=False,
             verbose=False,
@@ -51,13 +53,13 @@ def main():
     vocabulary = json.loads(Path(sys.argv[1]).read_text())
     apart = {}
     for task in sys.argv[2:]:
-        optimizer, rows, batch_size = task.split(":")
+        optimizer, rows, batch_size, parts = task.split(":")
         both = tf.distribute.MirroredStrategy(
             ["/cpu:0", "/cpu:1"], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce()
         )
         one, two = (
-            run(vocabulary, optimizer, int(rows), int(batch_size), strategy)
-            for strategy in (tf.distribute.OneDeviceStrategy("/cpu:0"), both)
+            run(vocabulary, optimizer, int(rows), int(batch_size), count, strategy)
+            for count, strategy in ((1, tf.distribute.OneDeviceStrategy("/cpu:0")), (int(parts), both))
         )
         apart[task] = {
             "weights": max(float(np.abs(a - b).max()) for a, b in zip(one[0], two[0], strict=True)),

@@ -145,6 +145,17 @@ def test_flipped_bytes_are_none(tmp_path):
     assert Checkpoint.load(tmp_path, "key") is None
 
 
+@pytest.mark.parametrize(("offset", "bit"), [(6, 0x40), (8, 0x01), (8, 0x40), (10, 0x04)])
+def test_a_flipped_bit_in_the_directory_of_the_archive_is_none(tmp_path, offset, bit):
+    """The version, two flags and the method of the first entry, which the archive's reader refuses."""
+    make_checkpoint().save(tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] ^= bit
+    file.write_bytes(bytes(content))
+    assert Checkpoint.load(tmp_path, "key") is None
+
+
 def test_an_array_in_its_place_is_none(tmp_path):
     make_checkpoint().save(tmp_path)
     (file,) = tmp_path.iterdir()

@@ -94,7 +94,10 @@ class TrainableModel(Protocol):
 
 
 class Objective(Protocol):
-    """What a train step minimises.
+    """What a train step minimises: the mean loss of rows that are computed each by itself.
+
+    One that minimises a sum of several means, each over its own rows, says which by a method ``groups(model,
+    labels)`` that gives int32 ``(batch,)`` from 0; batches that are computed in parts are weighed by it.
 
     Attributes:
         name: Its key in `OBJECTIVES`.

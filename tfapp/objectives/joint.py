@@ -61,6 +61,13 @@ class Joint:
             return self.alpha * 0.5 * (1.0 + tf.cos(math.pi * done))
         return tf.constant(self.alpha, tf.float32)
 
+    def groups(self, model: TrainableModel, labels: Any) -> tf.Tensor:
+        """Tells the rows of the target, 0, from those of the source, 1; see `Objective`."""
+        own = model.num_classes
+        if labels.shape.rank == 1:
+            return tf.cast(labels >= own, tf.int32)
+        return tf.cast(tf.reduce_sum(labels[:, :own], axis=1) <= 0.5, tf.int32)
+
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
         """Computes loss, logits and gradients of one batch.
 
@@ -74,10 +81,8 @@ class Joint:
         Returns:
             The joint loss, one gradient a trainable variable, and logits and labels of the target's rows.
         """
-        own = model.num_classes
-        indices = labels.shape.rank == 1
-        of_target = labels < own if indices else tf.reduce_sum(labels[:, :own], axis=1) > 0.5
-        border = tf.reduce_sum(tf.cast(of_target, tf.int32))
+        own, indices = model.num_classes, labels.shape.rank == 1
+        border = tf.reduce_sum(1 - self.groups(model, labels))
         target_labels = labels[:border] if indices else labels[:border, :own]
         source_labels = labels[border:] - own if indices else labels[border:, own:]
         weights = (None, None) if sample_weight is None else (sample_weight[:border], sample_weight[border:])

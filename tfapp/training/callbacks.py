@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -75,8 +76,8 @@ class Selection:
     patience: int | None = None
 
     def improved(self, value: float, best: float | None) -> bool:
-        """Whether ``value`` is better than the best so far."""
-        if best is None:
+        """Whether ``value`` is better than the best so far, which may be none, or no number."""
+        if best is None or math.isnan(best):
             return True
         return value < best if self.monitor.endswith("loss") else value > best
 

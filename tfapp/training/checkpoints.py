@@ -42,6 +42,7 @@ class Progress:
         phase_best: Best monitored value of the phase so far, or None.
         stale_epochs: Epochs since then.
         stopped: Whether the phase was ended early.
+        num_microbatches: In how many parts a batch is computed since memory ran out; 1 where it has not.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Progress:
     phase_best: float | None = None
     stale_epochs: int = 0
     stopped: bool = False
+    num_microbatches: int = 1
 
     def __str__(self) -> str:
         """The place in words."""
@@ -159,7 +161,7 @@ class Checkpoint:
         try:
             with path.open("rb") as file:
                 return cls._parse(file)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile):
             return None
 
     @classmethod

@@ -161,6 +161,8 @@ class CatastrophicOverfitting(EpochProbe):
         Args:
             history: Rows of the epochs so far.
         """
+        self.found.clear()
+        self._best, self._weights = None, []
         for row in history:
             if isinstance(row.get(MULTI_STEP), float):
                 measured = _Measured(row["phase"], row["epoch"], row[SINGLE_STEP], row[MULTI_STEP])

@@ -25,6 +25,7 @@ from tfapp.training.alpha_search import TriedAlpha, search_alpha
 from tfapp.training.callbacks import write_history
 from tfapp.training.inference import input_rows
 from tfapp.training.losses import make_loss
+from tfapp.training.microbatches import check_divisible
 from tfapp.training.precision import choose_precision
 from tfapp.training.run import complete_run
 from tfapp.training.run_state import Run
@@ -73,6 +74,7 @@ def train(
     *,
     phases: Sequence[Phase] | None = None,
     batch_size: int = 32,
+    num_microbatches: int = 1,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     weight_decay: float = 0.01,
     warmup_fraction: float = 0.1,
@@ -116,6 +118,9 @@ def train(
             of which training rows are read batch by batch, and features are not cached.
         phases: What to train, in order; a short linear probe, then everything, when None.
         batch_size: Rows a batch (the global batch), 1 or more.
+        num_microbatches: In how many parts each replica computes its rows of a batch, one after another, 1 or
+            more. Parts take less memory and more time; their gradients are added up, so the batch stays what
+            it is. When memory runs out in a step, it is doubled and training goes on.
         optimizer: ``"adamw"``, or ``"sgd"`` with Nesterov momentum 0.9.
         weight_decay: Decoupled decay of weight matrices, 0 or more; embedding tables, biases and
             normalisation are not decayed.
@@ -176,6 +181,7 @@ def train(
     settings = TrainSettings(
         phases=tuple(phases) if phases is not None else TrainSettings().phases,
         batch_size=batch_size,
+        num_microbatches=num_microbatches,
         optimizer=optimizer,
         weight_decay=weight_decay,
         warmup_fraction=warmup_fraction,
@@ -220,6 +226,7 @@ def train(
             f"objective {objective.name!r} trains on variants of texts: say how they are made, for example "
             "with augment={'edits': ['swap', 'keyboard']}."
         )
+    check_divisible(num_microbatches, objective, model)
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
     weights = class_weights(class_weight, class_counts(data), model.classes)
     chosen = choose_precision(precision)

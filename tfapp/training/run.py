@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfapp.data.augment import Augmentation
 from tfapp.data.bucketing import evaluation_batches
 from tfapp.data.image_rows import naming_bad_images
-from tfapp.errors import TrainingError, writing_problem
 from tfapp.models.folded import folded_parts
 from tfapp.models.fused import FusedParts, fused_parts
 from tfapp.training.attacked_images import attacked_batches, check_one_replica
@@ -22,8 +21,10 @@ from tfapp.training.checkpoints import CheckpointWriter, assign_values
 from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.keras_multi_worker import scalars_averaged
+from tfapp.training.memory_estimate import warn_of_memory
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
+from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
 from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.run_state import Run, start_run
@@ -57,11 +58,13 @@ def complete_run(run: Run) -> None:
     with computing_in(run.precision, run.model.backbone):
         for phase in run.settings.phases:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
-            _perturbing(run, phase, _faster_parts(run, phase))
+            parts = _faster_parts(run, phase)
+            perturbing = _perturbing(run, phase, parts)
+            warn_of_memory(run, phase, forward=parts.upper if parts else None, perturbing=perturbing)
     start_run(run)
     with computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
-            run_phase(run, index)
+            complete_phase(run, index, run_phase)
 
 
 def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
@@ -89,7 +92,8 @@ def run_phase(run: Run, index: int) -> None:
         index: Number of the phase, from 0.
 
     Raises:
-        TrainingError: When the loss is no longer finite, or memory runs out.
+        TrainingError: When the loss is no longer finite.
+        OutOfMemoryError: When memory runs out.
         OutputError: When the run's folder cannot be written.
         KeyboardInterrupt: When a signal ended it; a checkpoint was written before.
     """
@@ -134,6 +138,7 @@ def run_phase(run: Run, index: int) -> None:
         total_steps=total,
         perturbing=_perturbing(run, phase, fused),
         seed=seed,
+        num_microbatches=run.num_microbatches,
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=total)
@@ -158,7 +163,8 @@ def run_phase(run: Run, index: int) -> None:
     sums = [variable for metric in (trainer._loss_tracker, *metrics) for variable in metric.variables]
     resumed = []
     if run.resumed is not None and progress.phase == index:
-        assign_values(optimizer.variables, run.resumed.optimizer)
+        if run.resumed.optimizer:  # none, where memory ran out before the phase's first checkpoint
+            assign_values(optimizer.variables, run.resumed.optimizer)
         resumed = run.resumed.metrics
         run.resumed = None
     validation = None
@@ -282,12 +288,14 @@ def run_phase(run: Run, index: int) -> None:
         if not run.workers.several:
             raise
         raise lost_worker(error) from error
-    except tf.errors.ResourceExhaustedError as error:
-        if writing_problem(error) is not None:
+    except tf.errors.OpError as error:
+        if not memory_ran_out(error):
             raise
-        raise TrainingError(
-            f"phase {index + 1} ({phase.title}) needs more memory than there is: lower batch_size "
-            f"(now {settings.batch_size}), or the length of texts or the size of images."
+        at_once = rows_at_once(run, run.num_microbatches) if trainer.in_step else EVALUATION_BATCH
+        raise OutOfMemoryError(
+            f"phase {index + 1} ({phase.title}) needs more memory than there is, for {at_once} rows at once: "
+            f"lower batch_size (now {settings.batch_size}), or the length of texts or the size of images.",
+            in_step=trainer.in_step,
         ) from error
     finally:
         if writer is not None:

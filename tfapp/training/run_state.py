@@ -88,6 +88,11 @@ class Run:
         return [*self.model.variables, *head, self.generator.state]
 
     @property
+    def num_microbatches(self) -> int:
+        """In how many parts a batch is computed: as asked for, or in more since memory ran out."""
+        return max(self.settings.num_microbatches, self.progress.num_microbatches)
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.directory / "checkpoints"

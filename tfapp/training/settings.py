@@ -69,6 +69,7 @@ class TrainSettings:
 
     phases: tuple[Phase, ...] = DEFAULT_PHASES
     batch_size: int = 32
+    num_microbatches: int = 1
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
@@ -107,6 +108,7 @@ class TrainSettings:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
         lower_bounds = {
             "batch_size": 1,
+            "num_microbatches": 1,
             "weight_decay": 0.0,
             "feature_cache_megabytes": 0.0,
             "patience": 1,
@@ -130,7 +132,7 @@ class TrainSettings:
     def described(self) -> dict[str, Any]:
         """The settings that decide what is learned, as plain values, for keys and records."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        del plain["checkpoint_steps"]
+        del plain["checkpoint_steps"], plain["num_microbatches"]
         plain["phases"] = [[phase.train, phase.epochs, phase.learning_rate] for phase in self.phases]
         for name in ("augmentation", "adversarial"):
             plain[name] = None if plain[name] is None else plain[name].described()

@@ -63,6 +63,7 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Goes on with the sums of an epoch that was left within."""
+        self.model.in_step = True
         self._first = self._saved_step = self.progress.steps_done
         self._began = time.monotonic() - self.progress.seconds
         if self.resumed:
@@ -101,7 +102,12 @@ class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         assert self.writer is not None
         return now - self._saved_at >= max(_LEAST_SECONDS, self.writer.seconds / _SHARE)
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Notes that what follows is no step."""
+        self.model.in_step = False
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Leaves the epoch's own checkpoint to the keeper of epochs."""
+        self.model.in_step = False
         self.progress.steps_done, self.progress.seconds = 0, 0.0
         self._saved_step, self._saved_at = 0, time.monotonic()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfapp.objectives import Objective, Perturbable
+from tfapp.training.microbatches import step_in_parts
 from tfapp.training.perturbing import Perturbing
 from tfapp.training.requests import Requests
 
@@ -30,6 +32,10 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         total_steps: Steps of the phase.
         perturbing: How batches are perturbed, for objectives that do.
         seed: Decides what objectives draw, 0 or more and less than 2^62; each phase should have its own.
+        num_microbatches: In how many parts each replica computes its rows of a batch, see `step_in_parts`.
+
+    Attributes:
+        in_step: Whether batches are being learned, and not evaluated.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         total_steps: int = 1,
         perturbing: Perturbing | None = None,
         seed: int = 0,
+        num_microbatches: int = 1,
     ) -> None:
         super().__init__(name="training")
         self.network = network
@@ -56,6 +63,9 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.perturbing = perturbing or Perturbing()
         self.seed = seed
         self.requests = Requests(self.distribute_strategy)
+        self.num_microbatches = num_microbatches
+        self.in_step = True
+        self._part: tf.Tensor | None = None
         self._statistics = moving_averages(network)
         # On several replicas each has its own, and they agree.
         self._not_finite = tf.Variable(
@@ -175,12 +185,26 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         return computed
 
     def step_seed(self) -> tf.Tensor:
-        """Derives a seed for each step and replica of the phase, int32 ``(2,)``."""
+        """Derives a seed for each step, replica and part of a batch, int32 ``(2,)``."""
         fold = tf.random.experimental.stateless_fold_in
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         of_phase = tf.constant([self.seed % 2**31, self.seed // 2**31], tf.int32)
         of_replica = fold(of_phase, tf.cast(replica, tf.int32))
-        return fold(of_replica, tf.cast(self.optimizer.iterations, tf.int32))
+        of_step = fold(of_replica, tf.cast(self.optimizer.iterations, tf.int32))
+        return of_step if self._part is None else fold(of_step, self._part)
+
+    @contextmanager
+    def part(self, number: tf.Tensor) -> Iterator[None]:
+        """Says which part of a batch is computed, so that no two of them draw alike.
+
+        Args:
+            number: Number of the part, an int32 scalar from 0.
+        """
+        self._part = number
+        try:
+            yield
+        finally:
+            self._part = None
 
     def scaled_mean(self, values: Any, sample_weight: Any) -> tf.Tensor:
         """Averages over the batch, weighted, and divided by the number of replicas like the loss.
@@ -257,7 +281,11 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             each = self.requests.summed_with(rows) / context.num_replicas_in_sync
             weights = tf.fill([tf.shape(labels)[0]], rows / each)
             sample_weight = weights if sample_weight is None else weights * tf.cast(sample_weight, tf.float32)
-        result = self.objective.step(self, inputs, labels, sample_weight)
+        if self.num_microbatches > 1:
+            batch, count = (inputs, labels, sample_weight), self.num_microbatches
+            result = step_in_parts(self, self.objective, *batch, count=count)
+        else:
+            result = self.objective.step(self, inputs, labels, sample_weight)
         loss = tf.where(rows > 0.0, result.loss, 0.0)  # of the last rows of an epoch a replica may have none
         self._note_whether_finite(loss, number)
         self._loss_tracker.update_state(loss, sample_weight=each)
