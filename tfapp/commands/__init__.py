@@ -7,6 +7,7 @@ from tfapp.commands.attack import attack
 from tfapp.commands.bench import bench
 from tfapp.commands.diff import diff
 from tfapp.commands.doctor import doctor
+from tfapp.commands.monitor import monitor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
 from tfapp.commands.prune import prune
@@ -17,6 +18,7 @@ from tfapp.commands.verify import verify
 
 COMMANDS = {
     "run": run,
+    "monitor": monitor,
     "predict": predict,
     "presets": presets,
     "verify": verify,

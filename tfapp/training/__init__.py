@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfapp.training.board import Board
 from tfapp.training.checkpoints import load_checkpoint
 from tfapp.training.inference import predict_logits
 from tfapp.training.overfitting_probe import CatastrophicOverfitting
@@ -11,6 +12,7 @@ from tfapp.training.settings import Phase, TrainSettings
 from tfapp.training.source import SourceTask
 
 __all__ = [
+    "Board",
     "CatastrophicOverfitting",
     "History",
     "Phase",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +20,9 @@ from tfapp.training.callbacks import EpochKeeper, Selection
 from tfapp.training.checkpoints import CheckpointWriter, assign_values
 from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
+from tfapp.training.live import progress_told
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
+from tfapp.training.observing import Observers, begin_board, finish_board
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
@@ -56,9 +57,12 @@ def complete_run(run: Run) -> None:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
             _perturbing(run, phase, _faster_parts(run, phase))
     start_run(run)
-    with computing_in(run.precision, run.model.backbone):
+    begin_board(run)
+    told = progress_told(run.directory if run.keep else None)
+    with told, computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
             run_phase(run, index)
+    finish_board(run)
 
 
 def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
@@ -187,6 +191,9 @@ def run_phase(run: Run, index: int) -> None:
             seed=seed,
         )
 
+    def rate() -> float:
+        return float(schedule(optimizer.iterations - 1))
+
     keeper = EpochKeeper(
         progress=progress,
         train=phase.title,
@@ -196,9 +203,9 @@ def run_phase(run: Run, index: int) -> None:
         best=run.best,
         save=save,
         history_path=run.directory / "history.csv" if run.keep else None,
-        rate=lambda: float(schedule(optimizer.iterations - 1)),
+        rate=rate,
     )
-    board = run.directory / "tensorboard" / f"phase-{index + 1}"
+    observers = Observers(run, index, trainer=trainer, given=given, rate=rate, resumed=resumed)
 
     def fit(waiting: PutOff, *, epochs: int) -> None:
         """Trains from where the phase stands to the end of an epoch."""
@@ -240,10 +247,11 @@ def run_phase(run: Run, index: int) -> None:
             shuffle=False,
             verbose=1 if run.show_bar else 0,
             callbacks=[
+                observers.pace,
                 watcher,
                 *run.probes,
+                *observers.writing,
                 keeper,
-                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if run.keep else []),
                 *(callback for callback in run.callbacks if callback not in run.probes),
             ],
         )
@@ -268,6 +276,7 @@ def run_phase(run: Run, index: int) -> None:
             f"(now {settings.batch_size}), or the length of texts or the size of images."
         ) from error
     finally:
+        observers.close()
         if writer is not None:
             writer.close()
     if run.best:

@@ -19,6 +19,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.objectives import Objective, describe_objective
 from tfapp.training.attacked_images import frozen_images
+from tfapp.training.board import Board
 from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
@@ -52,6 +53,7 @@ class Run:
         pad_to: Widths of the last phase's batches were rounded up to a multiple of this many tokens.
         source: A task that is learned beside the target, or None.
         features: Folder of cached features.
+        board: What is written for TensorBoard; None writes nothing.
     """
 
     model: Classifier
@@ -74,6 +76,7 @@ class Run:
     best: list[npt.NDArray[Any]] = field(default_factory=list)
     resumed: Checkpoint | None = None
     pad_to: int = 1
+    board: Board | None = None
 
     @property
     def variables(self) -> list[Any]:
