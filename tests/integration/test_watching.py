@@ -22,7 +22,7 @@ from tfapp.training.board import BoardWriters
 from tfapp.watching import watch
 
 TRAINING = Path(__file__).with_name("watched_training.py")
-PHASES = [Phase("head", 1, 0.02), Phase("all", 2, 0.01)]
+PHASES = [Phase("head", 1, 0.02), Phase("head", 2, 0.01)]
 STEPS = 5  # of 34 rows in batches of 8
 
 
@@ -103,7 +103,7 @@ def test_a_resumed_run_goes_on_in_the_same_board(run, tmp_path):
     assert [step for step, _ in train_part["step/loss"]] == list(range(1, 3 * STEPS + 1))
     steps = np.array([float(value) for _, value in train_part["step/loss"]]).reshape(3, STEPS)
     assert steps @ [8, 8, 8, 8, 2] / 34 == pytest.approx([row["loss"] for row in history.epochs], rel=1e-4)
-    assert len([tag for tag in train_part if tag.startswith("weights/")]) > 10
+    assert len([tag for tag in train_part if tag.startswith("weights/")]) == 2
 
 
 def test_settings_and_final_metrics_are_written_for_hparams(run, tmp_path):
