@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
     """
     whole = max(0, round(seconds))
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    found = []
+    found: list[str] = []
     for name, length in units:
         count, whole = divmod(whole, length)
         if count or (name == "s" and not found):

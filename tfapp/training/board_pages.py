@@ -119,7 +119,7 @@ def image_sheet(
 
     down = -(-len(rows) // _IMAGES_A_ROW)
     figure = Figure(figsize=(2.6 * _IMAGES_A_ROW, 2.9 * down), dpi=80, layout="tight")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     for number, (image, (label, predicted, probability)) in enumerate(zip(pixels, rows, strict=True)):
         axes = figure.add_subplot(down, _IMAGES_A_ROW, number + 1)
         axes.imshow(image)
