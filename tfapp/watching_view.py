@@ -143,7 +143,8 @@ def _speed(told: dict[str, Any], *, running: bool) -> Iterable[tuple[str, str]]:
         tokens = rates["tokens_per_second"]
         speed = f"{rates['examples_per_second']:,.1f} examples/s"
         yield "speed", speed if tokens is None else f"{speed}, {tokens:,.0f} tokens/s"
-        yield "waits for input", f"{rates['input_wait']:.1%} of the time"
+        if rates["input_wait"] is not None:
+            yield "waits for input", f"{rates['input_wait']:.1%} of the time"
     if told.get("learning_rate") is not None:
         yield "learning rate", f"{told['learning_rate']:.3g}"
     if running and told.get("seconds_left") is not None:

@@ -18,12 +18,13 @@ class Rates:
     Attributes:
         examples_per_second: Rows a second of the train steps; validation and checkpoints are left out.
         tokens_per_second: Real tokens a second, padding left out; None where batches hold no tokens.
-        input_wait: Share of the train steps' time in which they stood still for want of a batch, 0 to 1.
+        input_wait: Share of the train steps' time in which they stood still for want of a batch, 0 to 1; None
+            where it is not measured, see `StepMeter.read`.
     """
 
     examples_per_second: float
     tokens_per_second: float | None
-    input_wait: float
+    input_wait: float | None
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Reading:
 
     Attributes:
         seconds: Spent in train steps.
-        waited: Of these, waiting for batches.
+        waited: Of these, waiting for batches; None where that is not measured.
         rows: Rows learned.
         tokens: Real tokens learned.
     """
 
     seconds: float = 0.0
-    waited: float = 0.0
+    waited: float | None = 0.0
     rows: float = 0.0
     tokens: float = 0.0
 
@@ -48,8 +49,10 @@ class Reading:
         if seconds <= 0.0:
             return None
         tokens = (self.tokens - earlier.tokens) / seconds
-        wait = (self.waited - earlier.waited) / seconds
-        return Rates((self.rows - earlier.rows) / seconds, tokens or None, min(max(wait, 0.0), 1.0))
+        wait = None
+        if self.waited is not None and earlier.waited is not None:
+            wait = min(max((self.waited - earlier.waited) / seconds, 0.0), 1.0)
+        return Rates((self.rows - earlier.rows) / seconds, tokens or None, wait)
 
 
 class Pace(keras.callbacks.Callback):  # type: ignore[misc]
@@ -94,12 +97,13 @@ class Pace(keras.callbacks.Callback):  # type: ignore[misc]
         rates = self.read().since(self._epoch)
         if rates is not None and logs is not None:
             logs["examples_per_second"] = rates.examples_per_second
-            logs["input_wait"] = rates.input_wait
+            if rates.input_wait is not None:
+                logs["input_wait"] = rates.input_wait
 
     def read(self) -> Reading:
         """What was counted until the end of the last steps."""
         waited, rows, tokens = self._meter.read()
-        return Reading(self._inside, waited - self._between, rows, tokens)
+        return Reading(self._inside, None if waited is None else waited - self._between, rows, tokens)
 
 
 class WindowLoss:

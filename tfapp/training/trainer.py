@@ -243,7 +243,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """Takes one step on one batch, as Keras's `fit` asks for it."""
         # A batch may be attacked while it is made: nothing, weight decay for one, may change weights before.
         with tf.control_dependencies(tf.nest.flatten(data)):
-            self.meter.arrived(*data[:2])
+            arrived = self.meter.arrived(*data[:2])
+        with tf.control_dependencies([*tf.nest.flatten(data), arrived]):
             results = self._step(data)
             self.meter.ended(results["loss"], self.trainable_variables)
             return results
