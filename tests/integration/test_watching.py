@@ -77,6 +77,8 @@ def test_a_resumed_run_goes_on_in_the_same_board(run, tmp_path):
     history = run(run_dir=tmp_path / "whole", **options)
     with pytest.raises(Stopped):
         run(run_dir=tmp_path / "cut", callbacks=[Look(stop=(2, 2))], **options)
+    stopped = watch(tmp_path / "cut")
+    assert (stopped.state, stopped.progress["error"]) == ("failed", "Stopped()")
     writers = BoardWriters(tmp_path / "cut" / "tensorboard")
     for step in (STEPS + 4, STEPS + 5):  # what a killed run would have written after its checkpoint
         with writers.at("train", step):

@@ -42,7 +42,7 @@ def monitor(run: Path, once: bool, interval: float) -> None:
         Console(width=None if sys.stdout.isatty() else 120).print(view(watched))
         sys.exit(watched.state not in ("running", "finished"))
     try:
-        with Live(view(watched), auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(view(watched), auto_refresh=False) as live:
             while watched.state == "running":
                 time.sleep(interval)
                 watched = watch(run)
