@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tfapp.config_rows import RowsSection, Section
-from tfapp.config_values import Fraction, ImageSide, NotNegative, PathText, Positive, check_trained_part
+from tfapp.config_values import (
+    Fraction,
+    ImageSide,
+    NotNegative,
+    PathText,
+    Positive,
+    check_ascending,
+    check_trained_part,
+)
 
 PRETRAINED = "pretrained"
 """The ``weights`` of a backbone that come with its name."""
@@ -72,6 +80,18 @@ class HardwareSection(Section):
     virtual_devices: Annotated[int, Field(ge=2)] | None = None
 
 
+class BoardSection(Section):
+    """``[train.tensorboard]``: what is written for TensorBoard beside losses and metrics; see `Board`."""
+
+    every: Positive = 50
+    histograms: bool = False
+    predictions: Annotated[int, Field(ge=0)] = 0
+    hparams: bool = True
+    profile_steps: (
+        Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(check_ascending)] | None
+    ) = None
+
+
 class TrainSection(Section):
     """``[train]``: how each phase is trained."""
 
@@ -99,6 +119,7 @@ class TrainSection(Section):
     objective: Literal["standard"] = "standard"
     feature_cache_megabytes: Annotated[float, Field(ge=0.0)] = 2048.0
     checkpoint_steps: Positive | None = None
+    tensorboard: bool | BoardSection = True
 
 
 class HardenSection(Section):

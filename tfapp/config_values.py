@@ -103,6 +103,23 @@ def check_trained_part(value: Any) -> Any:
     )
 
 
+def check_ascending(value: list[int]) -> list[int]:
+    """Refuses a stretch that ends before it begins.
+
+    Args:
+        value: Its first and its last step.
+
+    Returns:
+        The same value.
+
+    Raises:
+        PydanticCustomError: If it cannot be used.
+    """
+    if value[0] > value[1]:
+        raise PydanticCustomError("ascending", "the first step comes first, and then the last")
+    return value
+
+
 def _check_dataset(value: Any) -> Any:
     if isinstance(value, str) and value not in DATASETS:
         raise PydanticCustomError(

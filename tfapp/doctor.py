@@ -40,7 +40,7 @@ _LIBRARIES = (
     "pydantic",
 )
 _EXTRAS = {
-    "gpu": ("training on NVIDIA GPUs", ("nvidia-cudnn-cu12",)),
+    "gpu": ("training on NVIDIA GPUs", ("nvidia-cudnn-cu12", "nvidia-ml-py")),
     "client": ("tfapp.serving.Client", ("httpx2", "grpcio")),
     "serve": ("tfapp serve", ("tensorflow-serving-api", "grpcio", "grpcio-health-checking", "uvicorn")),
     "onnx": ("ONNX files among the artifacts", ("tf2onnx", "onnx", "onnxruntime")),

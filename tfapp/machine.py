@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
+import sys
 from pathlib import Path
 
 
@@ -79,3 +81,13 @@ def _entry(path: Path, name: str) -> int:
     except OSError:
         return 0
     return int(found[1]) if found else 0
+
+
+def process_memory() -> int:
+    """Bytes of memory that this process holds; where the system does not tell, the most that it has held."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -224,7 +224,7 @@ def transfer(
         "files": backbone_files(config),
         "transfer": config.transfer.model_dump(exclude={"source": set(RowsSection.model_fields)}),
         "source": None if source is None else source.data.fingerprint,
-        "train": config.train.model_dump(exclude={"checkpoint_steps", "num_microbatches"}),
+        "train": config.train.model_dump(exclude={"checkpoint_steps", "num_microbatches", "tensorboard"}),
     }
     stage = run.stage("transfer", inputs)
     trained = Trained(config, data.classes, stage)

@@ -12,6 +12,7 @@ from tfapp.config import load_config
 from tfapp.config_rows import DataSection
 from tfapp.config_sections import (
     AttackSection,
+    BoardSection,
     EvaluateSection,
     ExportSection,
     HardwareSection,
@@ -271,7 +272,7 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
     import tfapp
     from tfapp.data.shards.streamed import load_sharded_data
     from tfapp.evaluation import AttackSettings
-    from tfapp.training import SourceTask
+    from tfapp.training import Board, SourceTask
 
     readers = (tfapp.load_text_data, tfapp.load_image_data, load_sharded_data)
     builders = (tfapp.build_text_classifier, tfapp.build_image_classifier, tfapp.load_backbone)
@@ -281,6 +282,7 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
         (ModelSection, builders, {"backbone"}),
         (TrainSection, (tfapp.train,), set()),
         (HardwareSection, (tfapp.make_strategy,), set()),
+        (BoardSection, (Board,), set()),
         (EvaluateSection, (tfapp.evaluate,), {"calibrate", "ledger", "attack"}),
         (AttackSection, (tfapp.evaluate_robustness, AttackSettings), set()),
         (ExportSection, (tfapp.export,), set()),

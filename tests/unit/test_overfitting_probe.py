@@ -162,7 +162,7 @@ def test_the_best_weights_are_those_that_the_run_ends_with(diseased, data):
 def test_the_history_has_both_accuracies(diseased):
     *_, folder = diseased
     header = (folder / "history.csv").read_text().splitlines()[0]
-    assert header.endswith("seconds,val_single_step_accuracy,val_multi_step_accuracy")
+    assert header.endswith(",input_wait,val_single_step_accuracy,val_multi_step_accuracy")
 
 
 def test_a_resumed_run_knows_that_the_phase_was_ended(diseased, data):

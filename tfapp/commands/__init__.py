@@ -9,6 +9,7 @@ from tfapp.commands.data import data
 from tfapp.commands.diff import diff
 from tfapp.commands.doctor import doctor
 from tfapp.commands.launch import launch
+from tfapp.commands.monitor import monitor
 from tfapp.commands.predict import predict
 from tfapp.commands.presets import presets
 from tfapp.commands.prune import prune
@@ -21,6 +22,7 @@ from tfapp.commands.verify import verify
 COMMANDS = {
     "run": run,
     "launch": launch,
+    "monitor": monitor,
     "predict": predict,
     "presets": presets,
     "verify": verify,

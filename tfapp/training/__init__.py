@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfapp.training.board import Board
 from tfapp.training.checkpoints import load_checkpoint
 from tfapp.training.inference import predict_logits
 from tfapp.training.overfitting_probe import CatastrophicOverfitting
@@ -12,6 +13,7 @@ from tfapp.training.source import SourceTask
 from tfapp.training.strategy import make_strategy
 
 __all__ = [
+    "Board",
     "CatastrophicOverfitting",
     "History",
     "Phase",

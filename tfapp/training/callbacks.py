@@ -31,6 +31,8 @@ COLUMNS = (
     "val_balanced_accuracy",
     "learning_rate",
     "seconds",
+    "examples_per_second",
+    "input_wait",
 )
 
 PROBED = ("val_single_step_accuracy", "val_multi_step_accuracy")
@@ -132,6 +134,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
             **{name: numbers[name] for name in PROBED if name in numbers},
             "learning_rate": rate,
             "seconds": round(time.perf_counter() - self._began, 3),
+            **{name: round(numbers[name], 4) for name in COLUMNS[11:] if name in numbers},
         }
         self.progress.history.append(row)
         self.progress.epochs_done = epoch + 1

@@ -22,6 +22,7 @@ from tfapp.models import Classifier
 from tfapp.objectives import Objective
 from tfapp.training.adversarial import AdversarialAugmentation, make_adversarial
 from tfapp.training.alpha_search import TriedAlpha, search_alpha
+from tfapp.training.board import Board, make_board
 from tfapp.training.callbacks import write_history
 from tfapp.training.inference import input_rows
 from tfapp.training.losses import make_loss
@@ -43,7 +44,8 @@ class History:
 
     Attributes:
         epochs: One row a finished epoch: phase, train, epoch, loss, accuracy, balanced_accuracy, val_loss,
-            val_accuracy, val_balanced_accuracy, learning_rate, seconds.
+            val_accuracy, val_balanced_accuracy, learning_rate, seconds, and of its train steps
+            examples_per_second and input_wait, the share of their time in which they waited for a batch.
         lengths: Lengths of the training texts in tokens and what became of long ones; None for images.
         padding_share: Share of padding among the tokens of a training epoch, 0 up to 1; 0 for images.
         precision: ``"float32"`` or ``"mixed_bfloat16"``.
@@ -102,6 +104,7 @@ def train(
     feature_dir: str | Path | None = None,
     checkpoint_steps: int | None = None,
     run_dir: str | Path | None = None,
+    tensorboard: Board | Mapping[str, Any] | bool = True,
     callbacks: Sequence[Any] = (),
     seed: int | None = None,
     verbose: Literal["auto"] | bool = "auto",
@@ -159,8 +162,10 @@ def train(
         checkpoint_steps: Steps between checkpoints within an epoch, 1 or more, rounded up to what Keras runs
             at once (up to 32); None for as often as costs 2 % of the time, every half minute at most. Each
             epoch ends with one. Two are kept in ``run_dir``.
-        run_dir: Folder of ``history.csv``, ``checkpoints/``, ``features/`` and ``tensorboard/``; None keeps
-            nothing.
+        run_dir: Folder of ``history.csv``, ``progress.json``, ``checkpoints/``, ``features/`` and
+            ``tensorboard/``; None keeps nothing.
+        tensorboard: What is written into ``run_dir/tensorboard``: True for the defaults of `Board`, one of
+            one's own or its settings by name, False for nothing.
         callbacks: Further Keras callbacks.
         seed: Decides order and dropout; the data's seed when None.
         verbose: Whether to show Keras's progress bar; ``"auto"`` shows it on a terminal and in a notebook.
@@ -178,6 +183,7 @@ def train(
     """
     _check_scope(model)
     augmentation, adversarial = _augmentations(model, augment)
+    board = make_board(tensorboard)
     settings = TrainSettings(
         phases=tuple(phases) if phases is not None else TrainSettings().phases,
         batch_size=batch_size,
@@ -268,6 +274,7 @@ def train(
             features=directory / "features" if feature_dir is None else Path(feature_dir),
             workers=Workers(tf.distribute.get_strategy()),
             source=joined,
+            board=board,
         )
         tried: tuple[TriedAlpha, ...] = ()
         if source is not None and source.searches:

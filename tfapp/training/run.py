@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,8 +20,10 @@ from tfapp.training.checkpoints import CheckpointWriter, assign_values
 from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.keras_multi_worker import scalars_averaged
+from tfapp.training.live import progress_told
 from tfapp.training.memory_estimate import warn_of_memory
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
+from tfapp.training.observing import Observers, begin_board, finish_board
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
 from tfapp.training.perturbing import Perturbing, make_perturbing
@@ -62,9 +63,12 @@ def complete_run(run: Run) -> None:
             perturbing = _perturbing(run, phase, parts)
             warn_of_memory(run, phase, forward=parts.upper if parts else None, perturbing=perturbing)
     start_run(run)
-    with computing_in(run.precision, run.model.backbone):
+    begin_board(run)
+    told = progress_told(run.directory if run.writes else None)
+    with told, computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
             complete_phase(run, index, run_phase)
+    finish_board(run)
 
 
 def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
@@ -173,7 +177,6 @@ def run_phase(run: Run, index: int) -> None:
             rows["validation"], run.labels("validation"), batch_size=EVALUATION_BATCH
         )
     writer = CheckpointWriter(run.checkpoints, writes=run.workers.chief) if run.keep else None
-    writes = run.keep and run.workers.chief
 
     def save() -> None:
         if writer is not None:
@@ -197,6 +200,9 @@ def run_phase(run: Run, index: int) -> None:
             seed=seed,
         )
 
+    def rate() -> float:
+        return float(schedule(optimizer.iterations - 1))
+
     keeper = EpochKeeper(
         progress=progress,
         train=phase.title,
@@ -205,10 +211,10 @@ def run_phase(run: Run, index: int) -> None:
         weights=run.weights,
         best=run.best,
         save=save,
-        history_path=run.directory / "history.csv" if writes else None,
-        rate=lambda: float(schedule(optimizer.iterations - 1)),
+        history_path=run.directory / "history.csv" if run.writes else None,
+        rate=rate,
     )
-    board = run.directory / "tensorboard" / f"phase-{index + 1}"
+    observers = Observers(run, index, trainer=trainer, given=given, rate=rate, resumed=resumed)
 
     def fit(waiting: PutOff, *, epochs: int) -> None:
         """Trains from where the phase stands to the end of an epoch."""
@@ -257,10 +263,11 @@ def run_phase(run: Run, index: int) -> None:
             shuffle=False,
             verbose=1 if run.show_bar else 0,
             callbacks=[
+                observers.pace,
                 watcher,
                 *run.probes,
+                *observers.writing,
                 keeper,
-                *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if writes else []),
                 *(callback for callback in run.callbacks if callback not in run.probes),
             ],
         )
@@ -298,6 +305,7 @@ def run_phase(run: Run, index: int) -> None:
             in_step=trainer.in_step,
         ) from error
     finally:
+        observers.close()
         if writer is not None:
             writer.close()
     if run.best:

@@ -21,6 +21,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.objectives import Objective, describe_objective
 from tfapp.training.attacked_images import frozen_images
+from tfapp.training.board import Board
 from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
@@ -57,6 +58,7 @@ class Run:
         pad_to: Widths of the last phase's batches were rounded up to a multiple of this many tokens.
         source: A task that is learned beside the target, or None.
         features: Folder of cached features.
+        board: What is written for TensorBoard; None writes nothing.
     """
 
     model: Classifier
@@ -80,6 +82,7 @@ class Run:
     best: list[npt.NDArray[Any]] = field(default_factory=list)
     resumed: Checkpoint | None = None
     pad_to: int = 1
+    board: Board | None = None
 
     @property
     def variables(self) -> list[Any]:
@@ -91,6 +94,11 @@ class Run:
     def num_microbatches(self) -> int:
         """In how many parts a batch is computed: as asked for, or in more since memory ran out."""
         return max(self.settings.num_microbatches, self.progress.num_microbatches)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process keeps the run's files: of several workers only the chief does."""
+        return self.keep and self.workers.chief
 
     @property
     def checkpoints(self) -> Path:

@@ -13,6 +13,7 @@ from tfapp.objectives import Objective, Perturbable
 from tfapp.training.microbatches import step_in_parts
 from tfapp.training.perturbing import Perturbing
 from tfapp.training.requests import Requests
+from tfapp.training.step_meter import StepMeter
 
 _NEVER = -1
 
@@ -67,6 +68,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.in_step = True
         self._part: tf.Tensor | None = None
         self._statistics = moving_averages(network)
+        self.meter = StepMeter()
         # On several replicas each has its own, and they agree.
         self._not_finite = tf.Variable(
             _NEVER,
@@ -267,7 +269,11 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         """Takes one step on one batch, as Keras's `fit` asks for it."""
         # A batch may be attacked while it is made: nothing, weight decay for one, may change weights before.
         with tf.control_dependencies(tf.nest.flatten(data)):
-            return self._step(data)
+            arrived = self.meter.arrived(*data[:2])
+        with tf.control_dependencies([*tf.nest.flatten(data), arrived]):
+            results = self._step(data)
+            self.meter.ended(results["loss"], self.trainable_variables)
+            return results
 
     def _step(self, data: Any) -> dict[str, Any]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

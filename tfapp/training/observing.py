@@ -1,0 +1,188 @@
+"""What lets a run be seen: its board for TensorBoard, and its live progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfapp.disk import writing
+from tfapp.objectives import describe_objective
+from tfapp.training.board import BoardKeeper, BoardWriters
+from tfapp.training.board_files import cut_back
+from tfapp.training.board_pages import PredictionPage, write_end, write_settings
+from tfapp.training.callbacks import COLUMNS
+from tfapp.training.features import PhaseRows
+from tfapp.training.inference import input_rows
+from tfapp.training.live import LiveProgress
+from tfapp.training.run_state import Run
+from tfapp.training.throughput import Pace, WindowLoss
+from tfapp.training.trainer import TrainingModel
+
+_PARTS = ("", "train", "validation")
+_METRICS = COLUMNS[3:9]
+
+
+class Observers:
+    """The callbacks that watch a phase.
+
+    ``pace`` goes before all others, and those of ``writing`` before what writes the checkpoint of an epoch.
+
+    Args:
+        run: The run.
+        index: Number of the phase, from 0.
+        trainer: What Keras fits.
+        given: What the phase trains on.
+        rate: Gives the learning rate of the last step.
+        resumed: What the loss and the metrics of a resumed epoch hold, the sum and the weight of the loss
+            first; empty elsewhere.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        index: int,
+        *,
+        trainer: TrainingModel,
+        given: PhaseRows,
+        rate: Callable[[], float],
+        resumed: Sequence[Any] = (),
+    ) -> None:
+        self.pace = Pace(trainer.meter)
+        self.writing: list[Any] = []
+        self._writers: BoardWriters | None = None
+        if not run.writes:
+            return
+        rows, steps = run.rows_an_epoch, _steps(run)
+
+        def steps_done() -> int:
+            return run.progress.steps_done
+
+        def window() -> WindowLoss:
+            mean = float(resumed[0] / resumed[1]) if resumed else None
+            return WindowLoss(batch_size=run.settings.batch_size, rows=rows, resumed=mean)
+
+        if run.board is not None:
+            self._writers = BoardWriters(run.directory / "tensorboard")
+            shown = min(run.board.predictions, len(run.data.validation))
+            self.writing.append(
+                BoardKeeper(
+                    run.board,
+                    self._writers,
+                    offset=_steps_before(run, index),
+                    steps=steps,
+                    steps_done=steps_done,
+                    pace=self.pace,
+                    window=window(),
+                    rate=rate,
+                    weights=trainer.trainable_variables,
+                    page=_page(run, trainer, given, shown) if shown else None,
+                )
+            )
+        phase = run.settings.phases[index]
+        place = {
+            "phase": index + 1,
+            "phases": len(run.settings.phases),
+            "train": phase.title,
+            "epochs": phase.epochs,
+            "steps": steps,
+        }
+        self.writing.append(
+            LiveProgress(
+                run.directory, place=place, steps_done=steps_done, pace=self.pace, window=window(), rate=rate
+            )
+        )
+
+    def close(self) -> None:
+        """Closes the board's files."""
+        if self._writers is not None:
+            self._writers.close()
+
+
+def begin_board(run: Run) -> None:
+    """Cuts a board back to where the run stands, and writes its settings when it begins.
+
+    Args:
+        run: The run, which has found its checkpoint if there is one.
+    """
+    if not run.writes or run.board is None:
+        return
+    progress, last = run.progress, len(run.settings.phases)
+    within = progress.epochs_done * _steps(run) + progress.steps_done
+    done = _steps_before(run, progress.phase) + (within if progress.phase < last else 0)
+    directory, fresh = run.directory / "tensorboard", not done
+    with writing(directory):
+        for part in _PARTS:
+            # The final metrics stand at the last step, and are written anew whenever a run ends.
+            kept = done if part else min(done, _steps_before(run, last) - 1)
+            cut_back(directory / part, last_step=-1 if fresh else kept)
+        if run.board.hparams and fresh:
+            writers = BoardWriters(directory)
+            with writers.at("", 0):
+                write_settings(_described(run), [f"final/{name}" for name in _METRICS])
+            writers.close()
+
+
+def finish_board(run: Run) -> None:
+    """Writes the final metrics: those of the epoch whose weights the run ends with.
+
+    Args:
+        run: The completed run.
+    """
+    if not run.writes or run.board is None or not run.board.hparams or not run.progress.history:
+        return
+    writers = BoardWriters(run.directory / "tensorboard")
+    with writers.at("", _steps_before(run, len(run.settings.phases))):
+        for name in _METRICS:
+            value = _final_row(run).get(name)
+            if value is not None:
+                tf.summary.scalar(f"final/{name}", value)
+        write_end()
+    writers.close()
+
+
+def _final_row(run: Run) -> dict[str, Any]:
+    history, monitor = run.progress.history, run.settings.monitor
+    chosen = [row for row in history if row.get(monitor) is not None]
+    if not (run.settings.keep_best and chosen):
+        return history[-1]
+    best = min if monitor.endswith("loss") else max
+    return best(chosen, key=lambda row: float(row[monitor]))
+
+
+def _steps(run: Run) -> int:
+    return math.ceil(run.rows_an_epoch / run.settings.batch_size)
+
+
+def _steps_before(run: Run, index: int) -> int:
+    return sum(phase.epochs for phase in run.settings.phases[:index]) * _steps(run)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    described = {**run.settings.described(), "seed": run.seed, "precision": run.precision}
+    described["objective"] = run.objective.name
+    described["objective_settings"] = describe_objective(run.objective)
+    described["rows"] = run.rows_an_epoch
+    described["model"] = run.model.preset or run.model.name
+    return {name: "none" if value is None else value for name, value in described.items()}
+
+
+def _page(run: Run, trainer: TrainingModel, given: PhaseRows, count: int) -> PredictionPage:
+    """The page of rows that are spread over the validation rows."""
+    encoded, split = run.encoded["validation"], run.data.validation
+    chosen = np.unique(np.linspace(0, len(encoded) - 1, count).round().astype(np.int32))
+    texts = pixels = None
+    if "pixels" in run.model.input:
+        pixels = input_rows(run.model, encoded).gather(tf.constant(chosen))["pixels"].numpy()
+    else:
+        of_text = chosen if encoded.texts is None else encoded.texts[chosen]
+        texts = [split.features[text] for text in of_text]
+
+    def predict() -> Any:
+        return trainer(given.rows["validation"].gather(tf.constant(chosen)), training=False)
+
+    labels = run.labels("validation")[chosen]
+    return PredictionPage(predict, labels, classes=run.model.classes, texts=texts, pixels=pixels)
