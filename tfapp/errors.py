@@ -54,6 +54,12 @@ class TrainingError(TfappError):
     """Training went wrong in a way that other settings cure."""
 
 
+class WorkerLost(TrainingError):  # noqa: N818 - a stop, from which the same command goes on
+    """Another of the workers that train together has ended."""
+
+    exit_code = 3
+
+
 class ReleaseError(TfappError):
     """A release folder is damaged, incomplete or not a release."""
 

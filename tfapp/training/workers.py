@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfapp.errors import TrainingError
+from tfapp.errors import WorkerLost
 
 _CHUNK = 1 << 24
 """Numbers that are sent at once."""
@@ -20,7 +20,7 @@ LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 """What TensorFlow raises where another worker has ended."""
 
 
-def lost_worker(error: tf.errors.OpError) -> TrainingError:
+def lost_worker(error: tf.errors.OpError) -> WorkerLost:
     """Says what to do where another worker has ended.
 
     Args:
@@ -29,7 +29,7 @@ def lost_worker(error: tf.errors.OpError) -> TrainingError:
     Returns:
         The error to raise.
     """
-    return TrainingError(
+    return WorkerLost(
         "a worker has ended, and the others cannot train without it: see its own log, and start them all "
         "again with the same command; training goes on from the last checkpoint. TensorFlow says: "
         f"{' '.join(error.message.split())[:300]}"
