@@ -163,6 +163,7 @@ def test_steps_count_rows_tokens_and_what_they_wait_for(run, data, tmp_path, mon
         phases=[Phase("all", 3, 0.01)],
         callbacks=[look],
         checkpoint_steps=None if fused else 1,
+        precision="mixed_bfloat16" if fused else "float32",
     )
     ((waited, rows, tokens),) = (meter.read() for meter in look.meters)
     assert rows == 3 * 34

@@ -22,7 +22,7 @@ from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.live import progress_told
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
-from tfapp.training.observing import Observers, begin_board, finish_board
+from tfapp.training.observing import Observers, board_kept
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
@@ -57,12 +57,10 @@ def complete_run(run: Run) -> None:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
             _perturbing(run, phase, _faster_parts(run, phase))
     start_run(run)
-    begin_board(run)
     told = progress_told(run.directory if run.keep else None)
-    with told, computing_in(run.precision, run.model.backbone):
+    with told, board_kept(run), computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
             run_phase(run, index)
-    finish_board(run)
 
 
 def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
@@ -276,7 +274,6 @@ def run_phase(run: Run, index: int) -> None:
             f"(now {settings.batch_size}), or the length of texts or the size of images."
         ) from error
     finally:
-        observers.close()
         if writer is not None:
             writer.close()
     if run.best:
