@@ -6,7 +6,7 @@ The waits are those that tfapp writes into `history.csv`: the time from the end 
 was there, over the time of all steps, of the second epoch. Texts are MiniLM on SST-2, batch 32, as they come;
 images are the magnetic tiles, JPEG files that are decoded, resized to 224 x 224 and augmented in every step
 of a MobileNetV2. Watching is what the callbacks of the board, of `progress.json` and of the speed take of
-that epoch's time between its first and its last steps; counting within a step is timed by itself, on the
+that epoch's steps' time; counting within a step is timed by itself, on the
 model's variables.
 """
 
@@ -43,7 +43,7 @@ HOOKS = ("on_train_batch_begin", "on_train_batch_end")
 
 
 class Clock(keras.callbacks.Callback):
-    """Times an epoch from the end of its first steps to the end of its last, and the watching in between."""
+    """Times the steps of an epoch, and the watching in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,12 +51,10 @@ class Clock(keras.callbacks.Callback):
         self.watching = self.counting = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.ends = []
+        self.ends, self.watching = [(time.perf_counter(), 0)], 0.0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.ends.append((time.perf_counter(), batch + 1))
-        if len(self.ends) == 1:
-            self.watching = 0.0
 
     def on_train_end(self, logs: Any = None) -> None:
         self.counting = counting(self.model)

@@ -42,12 +42,15 @@ def run(tiny_vocab, data):
 
 
 def series(directory, part):
-    """Steps and values of each tag, as they lie in the files."""
+    """Steps and values of each tag; files of one second are read in the order of their names."""
     events = EventAccumulator(
         str(directory / "tensorboard" / part), size_guidance={"tensors": 0}, purge_orphaned_data=False
     ).Reload()
     return {
-        tag: [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+        tag: sorted(
+            ((event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)),
+            key=lambda point: point[0],
+        )
         for tag in events.Tags()["tensors"]
     }
 
@@ -91,7 +94,7 @@ def test_a_resumed_run_goes_on_in_the_same_board(run, tmp_path):
         assert whole.keys() == cut.keys()
         for tag, points in whole.items():
             steps = [step for step, _ in points]
-            assert steps == sorted(set(steps))
+            assert len(steps) == len(set(steps))
             assert [step for step, _ in cut[tag]] == steps, tag
             if tag.startswith(("step/", "loss", "accuracy", "weights/")):
                 for (_, one), (_, other) in zip(points, cut[tag], strict=True):
@@ -160,6 +163,7 @@ def test_steps_count_rows_tokens_and_what_they_wait_for(run, data, tmp_path, mon
         phases=[Phase("all", 3, 0.01)],
         callbacks=[look],
         checkpoint_steps=None if fused else 1,
+        precision="mixed_bfloat16" if fused else "float32",
     )
     ((waited, rows, tokens),) = (meter.read() for meter in look.meters)
     assert rows == 3 * 34

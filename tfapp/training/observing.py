@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,6 @@ class Observers:
     ) -> None:
         self.pace = Pace(trainer.meter)
         self.writing: list[Any] = []
-        self._writers: BoardWriters | None = None
         if not run.writes:
             return
         rows, steps = run.rows_an_epoch, _steps(run)
@@ -65,13 +66,12 @@ class Observers:
             mean = float(resumed[0] / resumed[1]) if resumed else None
             return WindowLoss(batch_size=run.settings.batch_size, rows=rows, resumed=mean)
 
-        if run.board is not None:
-            self._writers = BoardWriters(run.directory / "tensorboard")
+        if run.board is not None and run.writers is not None:
             shown = min(run.board.predictions, len(run.data.validation))
             self.writing.append(
                 BoardKeeper(
                     run.board,
-                    self._writers,
+                    run.writers,
                     offset=_steps_before(run, index),
                     steps=steps,
                     steps_done=steps_done,
@@ -96,52 +96,49 @@ class Observers:
             )
         )
 
-    def close(self) -> None:
-        """Closes the board's files."""
-        if self._writers is not None:
-            self._writers.close()
 
+@contextlib.contextmanager
+def board_kept(run: Run) -> Iterator[None]:
+    """Keeps a run's board while it trains in the block, in one file a part, as readers sort files by name.
 
-def begin_board(run: Run) -> None:
-    """Cuts a board back to where the run stands, and writes its settings when it begins.
+    A board of an interrupted run is cut back to where the run stands. Settings are written when it begins,
+    and at its end the metrics of the epoch whose weights it ends with.
 
     Args:
         run: The run, which has found its checkpoint if there is one.
     """
     if not run.writes or run.board is None:
+        yield
         return
+    directory, total = run.directory / "tensorboard", _steps_before(run, len(run.settings.phases))
+    with writing(directory):
+        fresh = _cut_back(run, directory, total)
+    run.writers = writers = BoardWriters(directory)
+    try:
+        if run.board.hparams and fresh:
+            with writers.at("", 0):
+                write_settings(_described(run), [f"final/{name}" for name in _METRICS])
+        yield
+        if run.board.hparams and run.progress.history:
+            with writers.at("", total):
+                for name in _METRICS:
+                    if (value := _final_row(run).get(name)) is not None:
+                        tf.summary.scalar(f"final/{name}", value)
+                write_end()
+    finally:
+        writers.close()
+
+
+def _cut_back(run: Run, directory: Path, total: int) -> bool:
+    """Removes what a run will write again; tells whether it has no finished step."""
     progress, last = run.progress, len(run.settings.phases)
     within = progress.epochs_done * _steps(run) + progress.steps_done
     done = _steps_before(run, progress.phase) + (within if progress.phase < last else 0)
-    directory, fresh = run.directory / "tensorboard", not done
-    with writing(directory):
-        for part in _PARTS:
-            # The final metrics stand at the last step, and are written anew whenever a run ends.
-            kept = done if part else min(done, _steps_before(run, last) - 1)
-            cut_back(directory / part, last_step=-1 if fresh else kept)
-        if run.board.hparams and fresh:
-            writers = BoardWriters(directory)
-            with writers.at("", 0):
-                write_settings(_described(run), [f"final/{name}" for name in _METRICS])
-            writers.close()
-
-
-def finish_board(run: Run) -> None:
-    """Writes the final metrics: those of the epoch whose weights the run ends with.
-
-    Args:
-        run: The completed run.
-    """
-    if not run.writes or run.board is None or not run.board.hparams or not run.progress.history:
-        return
-    writers = BoardWriters(run.directory / "tensorboard")
-    with writers.at("", _steps_before(run, len(run.settings.phases))):
-        for name in _METRICS:
-            value = _final_row(run).get(name)
-            if value is not None:
-                tf.summary.scalar(f"final/{name}", value)
-        write_end()
-    writers.close()
+    for part in _PARTS:
+        # The final metrics stand at the last step, and are written anew whenever a run ends.
+        kept = done if part else min(done, total - 1)
+        cut_back(directory / part, last_step=kept if done else -1)
+    return not done
 
 
 def _final_row(run: Run) -> dict[str, Any]:

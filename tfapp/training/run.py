@@ -23,7 +23,7 @@ from tfapp.training.keras_multi_worker import scalars_averaged
 from tfapp.training.live import progress_told
 from tfapp.training.memory_estimate import warn_of_memory
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
-from tfapp.training.observing import Observers, begin_board, finish_board
+from tfapp.training.observing import Observers, board_kept
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
 from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
 from tfapp.training.perturbing import Perturbing, make_perturbing
@@ -63,12 +63,10 @@ def complete_run(run: Run) -> None:
             perturbing = _perturbing(run, phase, parts)
             warn_of_memory(run, phase, forward=parts.upper if parts else None, perturbing=perturbing)
     start_run(run)
-    begin_board(run)
     told = progress_told(run.directory if run.writes else None)
-    with told, computing_in(run.precision, run.model.backbone):
+    with told, board_kept(run), computing_in(run.precision, run.model.backbone):
         for index in range(run.progress.phase, len(run.settings.phases)):
             complete_phase(run, index, run_phase)
-    finish_board(run)
 
 
 def _faster_parts(run: Run, phase: Phase) -> FusedParts | None:
@@ -305,7 +303,6 @@ def run_phase(run: Run, index: int) -> None:
             in_step=trainer.in_step,
         ) from error
     finally:
-        observers.close()
         if writer is not None:
             writer.close()
     if run.best:

@@ -21,7 +21,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.objectives import Objective, describe_objective
 from tfapp.training.attacked_images import frozen_images
-from tfapp.training.board import Board
+from tfapp.training.board import Board, BoardWriters
 from tfapp.training.callbacks import EpochProbe
 from tfapp.training.checkpoints import Checkpoint, Progress, assign_values, read_values
 from tfapp.training.settings import TrainSettings
@@ -59,6 +59,7 @@ class Run:
         source: A task that is learned beside the target, or None.
         features: Folder of cached features.
         board: What is written for TensorBoard; None writes nothing.
+        writers: Where, while the run trains.
     """
 
     model: Classifier
@@ -83,6 +84,7 @@ class Run:
     resumed: Checkpoint | None = None
     pad_to: int = 1
     board: Board | None = None
+    writers: BoardWriters | None = None
 
     @property
     def variables(self) -> list[Any]:
