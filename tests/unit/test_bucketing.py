@@ -93,6 +93,17 @@ def test_the_parts_of_workers_make_up_each_batch():
     assert max(len(piece) for pieces in parts for piece in pieces) == 3
 
 
+def test_full_batches_leave_the_other_one_out_and_say_how_many_rows_they_have():
+    rows = TokenRows(encoded_rows(random_lengths(29)), pad_id=0, pad_to=32)
+    labels, given = np.arange(29, dtype=np.int32), {"batch_size": 7, "seed": 1, "full": True}
+    made = training_batches(rows, labels, **given)
+    assert [spec.shape[0] for spec in tf.nest.flatten(made.element_spec)] == [7] * 4
+    found = numbers(made.take(8))
+    assert len(set(np.concatenate(found[:4]))) == 28
+    assert {batch[0]["token_ids"].shape[1] for batch in made.take(8)} <= {32, rows.limit}
+    assert rows_of_step(rows, labels, epoch=1, step=2, **given).tolist() == found[6]
+
+
 def test_the_seed_and_the_epoch_decide_the_order():
     rows = TokenRows(encoded_rows(random_lengths(100)), pad_id=0)
     once = numbers(batches_of(rows, epochs=2))

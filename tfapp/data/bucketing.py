@@ -205,6 +205,7 @@ def training_batches(
     augment: Augment | None = None,
     beside: SourceRows | None = None,
     share: tuple[int, int] = (0, 1),
+    full: bool = False,
 ) -> tf.data.Dataset:
     """Batches for training, epoch after epoch without end; an epoch has ``ceil(len(labels) / batch_size)``.
 
@@ -225,6 +226,8 @@ def training_batches(
         beside: Rows of another task that stand in every batch behind these; ``rows`` then holds both.
         share: Which of how many equal parts of every batch is wanted, as ``(number, parts)``; the last parts
             of a batch that is not full may be empty.
+        full: Whether the one batch of an epoch that is not full is left out, and shapes say how many rows
+            there are, as compilers of TPUs want it.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
@@ -236,7 +239,14 @@ def training_batches(
     targets = tf.constant(labels if beside is None else np.concatenate([labels, beside.labels]))
     weights = None if class_weights is None else tf.constant(class_weights)
     planned = _planner(
-        rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=beside
+        rows,
+        labels,
+        batch_size=batch_size,
+        seed=seed,
+        sampling=sampling,
+        views=views,
+        beside=beside,
+        full=full,
     )
 
     number, parts = share
@@ -256,6 +266,8 @@ def training_batches(
 
     def collect(indices: tf.Tensor, batch_seed: tf.Tensor | None = None) -> tuple[Any, ...]:
         indices = tf.boolean_mask(indices, indices != _NO_ROW)
+        if full:
+            indices = tf.ensure_shape(indices, [batch_size // parts])
         inputs = rows.gather(indices)
         labelled = tf.where(indices < own, indices % len(labels), indices - own + len(labels))
         batch_labels = tf.gather(targets, labelled)
@@ -281,6 +293,7 @@ def rows_of_step(
     step: int,
     sampling: str = "natural",
     views: int = 1,
+    full: bool = False,
 ) -> npt.NDArray[np.int32]:
     """Tells which rows stand in a batch of `training_batches`, without those of another task.
 
@@ -293,12 +306,13 @@ def rows_of_step(
         step: Number of the batch in it, from 0.
         sampling: How rows are drawn.
         views: How many variants of each labelled row there are.
+        full: As in `training_batches`.
 
     Returns:
         Numbers of the labelled rows, int32 ``(count,)``.
     """
     planned = _planner(
-        rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=None
+        rows, labels, batch_size=batch_size, seed=seed, sampling=sampling, views=views, beside=None, full=full
     )
     indices = planned(tf.constant(epoch, tf.int64)).numpy()[step]
     found: npt.NDArray[np.int32] = indices[indices != _NO_ROW] % len(labels)
@@ -314,6 +328,7 @@ def _planner(
     sampling: str,
     views: int,
     beside: SourceRows | None,
+    full: bool,
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes the function from the number of an epoch to the rows of its batches."""
     if sampling not in SAMPLINGS:
@@ -325,6 +340,8 @@ def _planner(
 
     def planned(epoch: tf.Tensor) -> tf.Tensor:
         batches = epoch_plan(lengths, batch_size=batch_size, seed=seed, epoch=epoch, drawn=draw(epoch)[0])
+        if full:
+            batches = tf.boolean_mask(batches, tf.reduce_all(batches != _NO_ROW, axis=1))
         return batches if beside is None else beside.extend(batches, epoch)
 
     return planned

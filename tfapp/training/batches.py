@@ -36,6 +36,7 @@ def phase_batches(
     pad_to: int = 1,
     variants: int = 0,
     share: tuple[int, int] = (0, 1),
+    full: bool = False,
 ) -> tf.data.Dataset:
     """Makes the batches of a phase, epoch after epoch without end.
 
@@ -54,6 +55,7 @@ def phase_batches(
         pad_to: Widths of texts that are changed are rounded up to a multiple of this many tokens.
         variants: How many changed variants of each text stand beside it; see `TextAugmentation.for_batches`.
         share: Which part of every batch is wanted, and of how many; see `training_batches`.
+        full: Whether all batches must have the same number of rows; see there.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
@@ -105,4 +107,5 @@ def phase_batches(
         augment=augment,
         beside=beside,
         share=share,
+        full=full,
     )

@@ -73,6 +73,7 @@ def _rows(run: Run, given: PhaseRows, epoch_step: tuple[int, int], seed: int) ->
         step=step,
         sampling=run.settings.sampling,
         views=given.views,
+        full=run.fixed_shapes,
     )
     gathered = rows.gather(tf.constant(indices))
     finite = all(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ class Observers:
         self.writing: list[Any] = []
         if not run.writes:
             return
-        rows, steps = run.rows_an_epoch, _steps(run)
+        rows, steps = run.rows_an_epoch, run.steps_an_epoch
 
         def steps_done() -> int:
             return run.progress.steps_done
@@ -132,7 +131,7 @@ def board_kept(run: Run) -> Iterator[None]:
 def _cut_back(run: Run, directory: Path, total: int) -> bool:
     """Removes what a run will write again; tells whether it has no finished step."""
     progress, last = run.progress, len(run.settings.phases)
-    within = progress.epochs_done * _steps(run) + progress.steps_done
+    within = progress.epochs_done * run.steps_an_epoch + progress.steps_done
     done = _steps_before(run, progress.phase) + (within if progress.phase < last else 0)
     for part in _PARTS:
         # The final metrics stand at the last step, and are written anew whenever a run ends.
@@ -150,12 +149,8 @@ def _final_row(run: Run) -> dict[str, Any]:
     return best(chosen, key=lambda row: float(row[monitor]))
 
 
-def _steps(run: Run) -> int:
-    return math.ceil(run.rows_an_epoch / run.settings.batch_size)
-
-
 def _steps_before(run: Run, index: int) -> int:
-    return sum(phase.epochs for phase in run.settings.phases[:index]) * _steps(run)
+    return sum(phase.epochs for phase in run.settings.phases[:index]) * run.steps_an_epoch
 
 
 def _described(run: Run) -> dict[str, Any]:

@@ -276,6 +276,11 @@ def train(
             source=joined,
             board=board,
         )
+        if not run.steps_an_epoch:
+            raise ConfigError(
+                f"batch_size = {batch_size} is more than the {run.rows_an_epoch} training rows, and TPUs "
+                "take full batches only: lower it."
+            )
         tried: tuple[TriedAlpha, ...] = ()
         if source is not None and source.searches:
             run, tried = search_alpha(run, source.alphas, source.alpha_schedule)

@@ -39,6 +39,7 @@ from tfapp.training.workers import LOST, lost_worker, shared_batches
 
 _MOST_FUSED_STEPS = 32
 _MOST_FUSED_STEPS_WITH_A_BAR = 8
+_FIXED_WIDTHS = 32
 
 
 def complete_run(run: Run) -> None:
@@ -104,7 +105,7 @@ def run_phase(run: Run, index: int) -> None:
     beside = None if run.source is None else run.source.head
     lower, upper = run.model.split(phase.train, beside=beside)
     fused = _faster_parts(run, phase)
-    run.pad_to = fused.pad_to if fused else 1
+    run.pad_to = fused.pad_to if fused else (_FIXED_WIDTHS if run.fixed_shapes else 1)
     augmentation, variants = settings.augmentation, int(getattr(run.objective, "variants", 0))
     adversarial = settings.adversarial
     attacked = adversarial if adversarial is not None and adversarial.refresh == "epoch" else None
@@ -127,7 +128,7 @@ def run_phase(run: Run, index: int) -> None:
     )
     rows = given.rows
     online = None if augmentation is None or given.augmented else augmentation
-    steps = -(-run.rows_an_epoch // settings.batch_size)
+    steps = run.steps_an_epoch
     updates = int(getattr(run.objective, "updates", 1))
     total = steps * phase.epochs * updates
     trainer = TrainingModel(
@@ -234,6 +235,7 @@ def run_phase(run: Run, index: int) -> None:
                 pad_to=run.pad_to,
                 variants=variants,
                 share=share,
+                full=run.fixed_shapes,
             )
 
         batches = shared_batches(part)

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfapp.data.digests import digest
 from tfapp.data.shards.streamed import StreamedSplit
@@ -126,6 +127,17 @@ class Run:
     def rows_an_epoch(self) -> int:
         """How many rows an epoch has, windows counted."""
         return len(self.data.train) if self.streamed is not None else len(self.encoded["train"])
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether batches need equal numbers of rows and few widths: TPUs compile for each shape."""
+        return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """How many batches an epoch has."""
+        whole, rest = divmod(self.rows_an_epoch, self.settings.batch_size)
+        return whole if self.fixed_shapes else whole + bool(rest)
 
     def labels(self, split: str) -> npt.NDArray[np.int32]:
         """The label of each encoded row of a split, int32 ``(rows,)``; all windows have their text's."""

@@ -73,6 +73,11 @@ def check_streamed(
             f"{where}, and a source task takes its place in batches that are planned in memory: leave the "
             "source out, or give both as files."
         )
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+        raise ConfigError(
+            f"{where}, whose last batch of an epoch is not full, and TPUs take full batches only: give the "
+            "rows as files."
+        )
     if settings.sampling != "natural":
         raise ConfigError(
             f"{where}, and sampling = {settings.sampling!r} draws single rows: use class_weight='balanced', "
