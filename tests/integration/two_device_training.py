@@ -27,7 +27,7 @@ PHASES = {
 SETTINGS = {"sgd": {"optimizer": "sgd"}, "adamw": {"class_weight": {CLASSES[0]: 2.0}}}
 
 
-def run(vocabulary, optimizer, rows, batch_size, parts, strategy):
+def run(vocabulary, optimizer, rows, batch_size, strategy, parts=1):
     data = TextData(split("train", rows, 1), split("validation", 9, 2), split("test", 4, 3), CLASSES, None, 5)
     with strategy.scope():
         model = tiny_text_classifier(vocabulary, CLASSES, dropout=0.0, dropout_rate=0.0)
@@ -58,7 +58,7 @@ def main():
             ["/cpu:0", "/cpu:1"], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce()
         )
         one, two = (
-            run(vocabulary, optimizer, int(rows), int(batch_size), count, strategy)
+            run(vocabulary, optimizer, int(rows), int(batch_size), strategy, count)
             for count, strategy in ((1, tf.distribute.OneDeviceStrategy("/cpu:0")), (int(parts), both))
         )
         apart[task] = {

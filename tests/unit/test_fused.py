@@ -1,5 +1,7 @@
 """The fused forward pass beside Keras's own: the same numbers, the same gradients, honest dropout."""
 
+from types import SimpleNamespace
+
 import keras
 import keras_hub
 import numpy as np
@@ -320,9 +322,10 @@ def test_accelerators_go_through_keras(tiny_vocab, monkeypatch, kind):
 
 
 def test_several_replicas_go_through_keras(tiny_vocab, monkeypatch):
-    class Strategy:
-        num_replicas_in_sync = 2
-
+    """But a process whose only replica is one of several does not."""
     model = make_classifier(tiny_vocab)
-    monkeypatch.setattr(tf.distribute, "get_strategy", Strategy)
-    assert parts_of(model) is None
+    monkeypatch.setattr(tf.distribute, "has_strategy", lambda: True)
+    for devices in (["/cpu:0"], ["/cpu:0", "/cpu:1"]):
+        extended = SimpleNamespace(worker_devices=devices)
+        monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(extended=extended))
+        assert (parts_of(model) is None) == (len(devices) > 1)
