@@ -321,11 +321,10 @@ def test_accelerators_go_through_keras(tiny_vocab, monkeypatch, kind):
     assert parts_of(model) is None
 
 
-def test_several_replicas_go_through_keras(tiny_vocab, monkeypatch):
-    """But a process whose only replica is one of several does not."""
+@pytest.mark.parametrize("devices", [1, 2])
+def test_several_replicas_in_a_process_go_through_keras(tiny_vocab, monkeypatch, devices):
     model = make_classifier(tiny_vocab)
+    strategy = SimpleNamespace(extended=SimpleNamespace(worker_devices=["/cpu:0"] * devices))
     monkeypatch.setattr(tf.distribute, "has_strategy", lambda: True)
-    for devices in (["/cpu:0"], ["/cpu:0", "/cpu:1"]):
-        extended = SimpleNamespace(worker_devices=devices)
-        monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(extended=extended))
-        assert (parts_of(model) is None) == (len(devices) > 1)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    assert (parts_of(model) is None) == (devices > 1)
