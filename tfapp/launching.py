@@ -27,6 +27,7 @@ _STOP_SECONDS = 120.0
 _CRASHED = 70
 _POLL_SECONDS = 0.1
 _OWN_STATUSES = (1, 2, 3)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def launch(arguments: Sequence[str], *, workers: int, restarts: int = 0, once: Sequence[str] = ()) -> int:
@@ -42,7 +43,7 @@ def launch(arguments: Sequence[str], *, workers: int, restarts: int = 0, once: S
         The exit status: 0, or that of the worker that failed first; 3 when interrupted.
 
     Raises:
-        ConfigError: When this process is itself one of several workers.
+        ConfigError: When this process is itself one of several workers, or GPUs are too few.
     """
     if os.environ.get("TF_CONFIG"):
         raise ConfigError(
@@ -65,8 +66,11 @@ def environments(workers: int) -> list[dict[str, str]]:
         workers: How many there are.
 
     Returns:
-        Variables for each: ``TF_CONFIG`` with free ports of this machine, its share of the cores, and its
-        GPUs where there are as many as workers.
+        Variables for each: ``TF_CONFIG`` with free ports of this machine, its share of the cores, and as many
+        of the GPUs as every other.
+
+    Raises:
+        ConfigError: When there are GPUs, but fewer than workers.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
@@ -75,12 +79,19 @@ def environments(workers: int) -> list[dict[str, str]]:
         hosts = [f"{_HOST}:{each.getsockname()[1]}" for each in sockets]
     threads = str(max(1, usable_cores() // workers))
     gpus = _gpus()
+    each = len(gpus) // workers
+    if gpus and not each:
+        raise ConfigError(
+            f"{len(gpus)} GPUs are too few for {workers} workers: start fewer, or `tfapp run` alone, which "
+            "uses all GPUs of a machine; CUDA_VISIBLE_DEVICES='' trains on processors."
+        )
     made = []
     for index in range(workers):
         config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
         variables = {"TF_CONFIG": json.dumps(config), "TF_NUM_INTRAOP_THREADS": threads}
-        if len(gpus) >= workers:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index::workers])
+        if gpus:
+            own = gpus[index * each : (index + 1) * each]
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         made.append(variables)
     return made
 
@@ -135,23 +146,22 @@ def _mark(lines: IO[str], index: int) -> None:
 
 def _wait(processes: Sequence[subprocess.Popen[str]], told: Sequence[int]) -> int:
     """Waits for all; once one has failed, the others get a while."""
-    deadline, first = None, 0
+    deadline = None
     while any(process.poll() is None for process in processes):
         time.sleep(_POLL_SECONDS)
         now = time.monotonic()
-        failed = [process.returncode for process in processes if process.poll() not in (None, 0)]
-        if failed and deadline is None:
-            first, deadline = failed[0], now + _OTHERS_SECONDS
-        if told and (deadline is None or first == 0):
+        if deadline is None and told:
             deadline = now + _STOP_SECONDS
-            first = 3
+        if deadline is None and any(process.poll() not in (None, 0) for process in processes):
+            deadline = now + _OTHERS_SECONDS
         if deadline is not None and now > deadline:
             break
+    # Those that have lost another end with 3, so that any other status tells more.
     failed = [process.returncode for process in processes if process.returncode not in (None, 0)]
-    status = first or (failed[0] if failed else 0)
     if told:
-        return 3
-    return status if status >= 0 else _CRASHED
+        return 3 if failed or any(process.returncode is None for process in processes) else 0
+    crashed = [status for status in failed if status not in _OWN_STATUSES]
+    return _CRASHED if crashed else min(failed, default=0)
 
 
 def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
@@ -163,7 +173,7 @@ def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 @contextlib.contextmanager
 def _passing_on(processes: Sequence[subprocess.Popen[str]], told: list[int]) -> Iterator[None]:
-    """Passes SIGTERM and SIGINT on to the workers, who write a checkpoint and end."""
+    """Passes SIGTERM, SIGINT and SIGHUP on to the workers, who write a checkpoint and end."""
 
     def pass_on(number: int, _frame: object) -> None:
         told.append(number)
@@ -171,7 +181,7 @@ def _passing_on(processes: Sequence[subprocess.Popen[str]], told: list[int]) -> 
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def watch(directory: Path) -> Watched:
         training=newest,
         progress={} if newest is None else _read_object(newest / _PROGRESS),
         history=[] if newest is None else _read_history(newest / _HISTORY),
-        checkpoint=max((path.stat().st_mtime for path in checkpoints), default=None),
+        checkpoint=max(_times(checkpoints), default=None),
         seen=time.time(),
     )
 
@@ -116,8 +117,16 @@ def _stages(directory: Path) -> dict[str, bool]:
 
 
 def _changed(directory: Path) -> float:
-    files = (directory / _PROGRESS, directory / _HISTORY)
-    return max(path.stat().st_mtime for path in files if path.exists())
+    return max(_times([directory / _PROGRESS, directory / _HISTORY]), default=0.0)
+
+
+def _times(paths: Iterable[Path]) -> list[float]:
+    """When files were changed; a run removes some of them while they are looked at."""
+    times = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return times
 
 
 def _those_there(directory: Path) -> str:

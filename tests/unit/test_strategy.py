@@ -77,7 +77,10 @@ def test_each_worker_learns_who_it_is_and_what_is_its(monkeypatch):
     assert [each["task"] for each in configs] == [{"type": "worker", "index": index} for index in range(2)]
     assert configs[0]["cluster"] == configs[1]["cluster"]
     assert len(set(configs[0]["cluster"]["worker"])) == 2
-    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in made] == ["0,2", "1,3"]
+    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in made] == ["0,1", "2,3"]
+    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in environments(3)] == ["0", "1", "2"]
+    with pytest.raises(ConfigError, match="4 GPUs are too few for 5 workers"):
+        environments(5)
     assert workers_of(made[1]) == 2
 
 

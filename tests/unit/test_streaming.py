@@ -127,8 +127,10 @@ def test_the_parts_of_workers_are_the_batches_of_one(request, kind):
     assert same(whole, joined)
     full = [number for number, (_, labels) in enumerate(whole) if len(labels) == BATCH]
     assert {len(part[number][1]) for part in parts for number in full} == {BATCH // 4}
-    with pytest.raises(ConfigError, match="no equal part of batch_size = 8"):
-        streamed_batches(stream, share=(0, 3))
+    uneven = [taken(streamed_batches(stream, share=(worker, 3)), 1) for worker in range(3)]
+    assert [len(part[0][1]) for part in uneven] == [2, 3, 3]
+    with pytest.raises(ConfigError, match="there is no part 3 of 3"):
+        streamed_batches(stream, share=(3, 3))
 
 
 def test_images_are_those_of_the_decoder_and_the_epoch_is_complete(photos):

@@ -59,6 +59,8 @@ def launch(
     arguments = ["run", str(workflow), "--output", str(output)]
     for override in overrides:
         arguments += ["--set", override]
+    if click.get_current_context().find_root().meta.get("tfapp.debug"):
+        arguments.append("--debug")
     status = start(arguments, workers=workers, restarts=restarts, once=["--fresh"] if fresh else [])
     if status == EXIT_INTERRUPTED:
         click.echo("\nInterrupted. Run the same command again to continue where it stood.", err=True)

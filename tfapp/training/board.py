@@ -211,7 +211,7 @@ class BoardKeeper(keras.callbacks.Callback):  # type: ignore[misc]
                 self._page()
         self._writers.flush()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def close(self) -> None:
         """Ends a profile that is still running."""
         self._profiler.stop()
 

@@ -54,6 +54,7 @@ class Observers:
     ) -> None:
         self.pace = Pace(trainer.meter)
         self.writing: list[Any] = []
+        self._board: BoardKeeper | None = None
         if not run.writes:
             return
         rows, steps = run.rows_an_epoch, run.steps_an_epoch
@@ -67,20 +68,19 @@ class Observers:
 
         if run.board is not None and run.writers is not None:
             shown = min(run.board.predictions, len(run.data.validation))
-            self.writing.append(
-                BoardKeeper(
-                    run.board,
-                    run.writers,
-                    offset=_steps_before(run, index),
-                    steps=steps,
-                    steps_done=steps_done,
-                    pace=self.pace,
-                    window=window(),
-                    rate=rate,
-                    weights=trainer.trainable_variables,
-                    page=_page(run, trainer, given, shown) if shown else None,
-                )
+            self._board = BoardKeeper(
+                run.board,
+                run.writers,
+                offset=_steps_before(run, index),
+                steps=steps,
+                steps_done=steps_done,
+                pace=self.pace,
+                window=window(),
+                rate=rate,
+                weights=trainer.trainable_variables,
+                page=_page(run, trainer, given, shown) if shown else None,
             )
+            self.writing.append(self._board)
         phase = run.settings.phases[index]
         place = {
             "phase": index + 1,
@@ -94,6 +94,11 @@ class Observers:
                 run.directory, place=place, steps_done=steps_done, pace=self.pace, window=window(), rate=rate
             )
         )
+
+    def close(self) -> None:
+        """Ends what the phase may have left running, however it ended."""
+        if self._board is not None:
+            self._board.close()
 
 
 @contextlib.contextmanager

@@ -66,6 +66,8 @@ def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) 
             return
         except OutOfMemoryError as error:
             count = _more_parts(run, error)
+        for callback in run.callbacks:
+            callback._model = None  # holds the failed attempt's optimizer until the next one begins
         gc.collect()  # the failed attempt's graph and optimizer hold memory until then
         _go_back(run, index, began, count)
 

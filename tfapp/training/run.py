@@ -31,7 +31,7 @@ from tfapp.training.precision import computing_in
 from tfapp.training.run_state import Run, start_run
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import Phase
-from tfapp.training.step_keeper import StepKeeper, StopRun
+from tfapp.training.step_keeper import EpochStop, StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
 from tfapp.training.streamed import reading
 from tfapp.training.trainer import TrainingModel
@@ -268,6 +268,7 @@ def run_phase(run: Run, index: int) -> None:
                 *run.probes,
                 *observers.writing,
                 keeper,
+                *([] if writer is None else [EpochStop(writer, waiting, run.workers)]),
                 *(callback for callback in run.callbacks if callback not in run.probes),
             ],
         )
@@ -285,10 +286,8 @@ def run_phase(run: Run, index: int) -> None:
                 fit(waiting, epochs=progress.epochs_done + 1)
             if progress.epochs_done < phase.epochs and not progress.stopped:
                 fit(waiting, epochs=phase.epochs)
-            if run.keep and run.workers.several and run.workers.who(waiting.number is not None):
-                raise StopRun
-        if writer is not None:
-            writer.wait()
+            if writer is not None:
+                writer.wait()
     except StopRun:
         raise KeyboardInterrupt from None  # the signal's own handler has let it pass
     except LOST as error:
@@ -305,6 +304,7 @@ def run_phase(run: Run, index: int) -> None:
             in_step=trainer.in_step,
         ) from error
     finally:
+        observers.close()
         if writer is not None:
             writer.close()
     if run.best:

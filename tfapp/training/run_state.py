@@ -190,11 +190,10 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 def _begin_alike(run: Run) -> None:
     workers = run.workers
-    values = Checkpoint(Progress(""), read_values(run.variables), [], [])
-    sent = workers.bytes_from_chief(values.to_bytes() if workers.chief else b"")
-    assign_values(run.variables, Checkpoint.from_bytes(sent).variables)
     run.keep = workers.from_chief(run.keep)
-    own = {name: _key(part) for name, part in _parts(run).items()}
+    # Weights may differ: the chief's are sent.
+    parts = {**_parts(run), "weights": [list(variable.shape) for variable in run.variables]}
+    own = {name: _key(part) for name, part in parts.items()}
     asked = workers.from_chief(own)
     others = sorted(name for name in asked.keys() | own.keys() if asked.get(name) != own.get(name))
     differing = workers.who(bool(others))
@@ -207,6 +206,9 @@ def _begin_alike(run: Run) -> None:
         raise ConfigError(
             f"workers {differing} were asked for something else than the chief; their logs say what differs."
         )
+    values = Checkpoint(Progress(""), read_values(run.variables), [], [])
+    sent = workers.bytes_from_chief(values.to_bytes() if workers.chief else b"")
+    assign_values(run.variables, Checkpoint.from_bytes(sent).variables)
 
 
 def _key(parts: Any) -> str:

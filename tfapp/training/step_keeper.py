@@ -22,6 +22,28 @@ class StopRun(Exception):  # noqa: N818 - a stop, not an error
     """Ends training after the checkpoint that a signal asked for."""
 
 
+class EpochStop(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a run between epochs when a signal says so; stands behind what writes the epoch's checkpoint.
+
+    Where an epoch is one call of Keras, no step is looked at before it ends.
+
+    Args:
+        writer: Writes the checkpoints.
+        waiting: The signal to end.
+        workers: The processes that train together; what one of them is told, all do.
+    """
+
+    def __init__(self, writer: CheckpointWriter, waiting: PutOff, workers: Workers) -> None:
+        super().__init__()
+        self.writer, self.waiting, self.workers = writer, waiting, workers
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks whether one of the workers was told to end."""
+        if self.workers.who(self.waiting.number is not None):
+            self.writer.wait()
+            raise StopRun
+
+
 class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
     """Watches a run's steps, and keeps its record within an epoch.
 

@@ -89,22 +89,18 @@ def streamed_batches(
         first_epoch: Where to begin, so that a resumed run sees the batches of an unbroken one.
         first_step: How many batches of that epoch are left out.
         share: Number of this worker and of all. A worker gets its part of every batch, padded as the whole
-            is: the parts of all workers, one behind the other, are the batch. They are equal but for the
-            last batch of an epoch, whose parts may differ by a row.
+            is: the parts of all workers, one behind the other, are the batch, and differ by a row at most.
         stripe: Which batches of how many: ``(1, 3)`` gives the second and every third one after it.
 
     Returns:
         A dataset of ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``.
 
     Raises:
-        ConfigError: When the share is none, or does not divide the batch.
+        ConfigError: When there is no such share.
     """
     index, count = share
-    if not 0 <= index < count or stream.batch_size % count:
-        raise ConfigError(
-            f"share = {share}: worker {index} of {count} gets no equal part of batch_size = "
-            f"{stream.batch_size}; make it a multiple of the number of workers."
-        )
+    if not 0 <= index < count:
+        raise ConfigError(f"share = {share}: there is no part {index} of {count}.")
     skipped_pools, skipped_batches = divmod(first_step, stream.pool_batches)
     plan = _text_plan(stream) if stream.shards.manifest.kind == "text" else _image_plan
 
