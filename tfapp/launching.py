@@ -79,8 +79,8 @@ def environments(workers: int) -> list[dict[str, str]]:
         hosts = [f"{_HOST}:{each.getsockname()[1]}" for each in sockets]
     threads = str(max(1, usable_cores() // workers))
     gpus = _gpus()
-    each = len(gpus) // workers
-    if gpus and not each:
+    share = len(gpus) // workers
+    if gpus and not share:
         raise ConfigError(
             f"{len(gpus)} GPUs are too few for {workers} workers: start fewer, or `tfapp run` alone, which "
             "uses all GPUs of a machine; CUDA_VISIBLE_DEVICES='' trains on processors."
@@ -90,7 +90,7 @@ def environments(workers: int) -> list[dict[str, str]]:
         config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
         variables = {"TF_CONFIG": json.dumps(config), "TF_NUM_INTRAOP_THREADS": threads}
         if gpus:
-            own = gpus[index * each : (index + 1) * each]
+            own = gpus[index * share : (index + 1) * share]
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         made.append(variables)
     return made

@@ -180,11 +180,16 @@ def test_a_run_that_is_left_within_epochs_goes_on_at_the_step(path, make_model, 
 
 
 @pytest.mark.parametrize(
-    ("number", "step", "place"),
-    [(signal.SIGTERM, 2, (0, 3)), (signal.SIGINT, 3, (1, 1)), (signal.SIGTERM, 7, (2, 0))],
+    ("number", "call", "place", "every"),
+    [
+        (signal.SIGTERM, 2, (0, 3), 1),
+        (signal.SIGINT, 3, (1, 0), 1),
+        (signal.SIGTERM, 7, (2, 0), 1),
+        (signal.SIGTERM, 0, (1, 0), None),
+    ],
 )
-def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, number, step, place):
-    """Within an epoch of 4 steps, in the last one of it, and in the last one of a phase."""
+def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, number, call, place, every):
+    """Within an epoch of 4 steps, in the last one of it or of a phase, and where an epoch is one call."""
     model = make_model()
     _, unbroken = watched(model, data)
     handled = []
@@ -197,14 +202,14 @@ def test_a_signal_ends_a_run_after_a_checkpoint(make_model, data, tmp_path, numb
         seen = 0
 
         def on_train_batch_begin(self, batch, logs=None):
-            if self.seen == step:
+            if self.seen == call:
                 signal.raise_signal(number)
             self.seen += 1
 
     before = signal.signal(number, handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run(make_model(), data, callbacks=[Send()], run_dir=tmp_path, checkpoint_steps=1)
+            run(make_model(), data, callbacks=[Send()], run_dir=tmp_path, checkpoint_steps=every)
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
