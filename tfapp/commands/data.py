@@ -86,14 +86,20 @@ def shard(source: str, directory: Path, **options: Any) -> None:
     show_default=True,
     help="Of the first; the others get those behind it. 0 takes any that are free.",
 )
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Name or address under which training reaches this machine.",
+)
 @debug_option
-def serve(workers: int, port: int) -> None:
+def serve(workers: int, port: int, host: str) -> None:
     """Make training batches in processes of their own, until SIGTERM or SIGINT.
 
     Each process is a dispatcher of the tf.data service and its worker. Name the printed addresses as
     data.service in a workflow whose data.train is a folder of shards, which every process must see under the
-    same path: batches and their order stay the same. TensorFlow listens at all addresses of the machine and
-    asks nobody who he is: keep the ports closed to others.
+    same path: batches and their order stay the same. TensorFlow listens at all addresses of the machine, at
+    one further port for each process, and asks nobody who he is: keep the machine closed to others.
     """
     # A shell that starts it in the background has it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,7 +109,7 @@ def serve(workers: int, port: int) -> None:
 
     ports = [port + number if port else 0 for number in range(workers)]
     try:
-        with running_services(ports) as services:
+        with running_services(ports, host=host) as services:
             click.echo(f"service = {list(services.addresses)}".replace("'", '"'))
             services.wait()
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from tfapp.data.shards.sources import Source
 from tfapp.data.shards.spilling import Plan
 from tfapp.data.shards.writing import finished_bucket
 from tfapp.data.split_data import SPLITS
-from tfapp.errors import DataError
+from tfapp.errors import DataError, OutputError
 
 _MOST_UNUSABLE = 0.5
 
@@ -44,9 +44,15 @@ def make_manifest(
 
     Raises:
         DataError: When a split or a class is empty, or most rows could not be used.
+        OutputError: When a shard that was written is not there any more.
     """
     records = [finished_bucket(plan, bucket) for bucket in range(plan.buckets)]
     found = [record for record in records if record is not None]
+    if len(found) < len(records):
+        raise OutputError(
+            f"{plan.directory}: {len(records) - len(found)} shards are no longer as they were written. Run the "
+            "same `tfapp data shard` again: it makes only what is missing."
+        )
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for record in found:
         for split, of_split in record["class_counts"].items():

@@ -154,11 +154,12 @@ class Services:
 
 
 @contextlib.contextmanager
-def running_services(ports: Sequence[int]) -> Iterator[Services]:
+def running_services(ports: Sequence[int], *, host: str = "127.0.0.1") -> Iterator[Services]:
     """Runs services on this machine, each in a process that ends with this one.
 
     Args:
         ports: The port of each; 0 for any that is free.
+        host: Name or address under which training reaches this machine.
 
     Yields:
         The services.
@@ -174,7 +175,7 @@ def running_services(ports: Sequence[int]) -> Iterator[Services]:
             _check_free(port)
             processes.append(
                 subprocess.Popen(
-                    [*command, str(port)],
+                    [*command, str(port), host],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

@@ -8,11 +8,12 @@ import sys
 from tfapp.data.shards.workers import load_tensorflow_quietly
 
 
-def main(port: int) -> None:
+def main(port: int, host: str) -> None:
     """Starts both, writes the address on standard output, and waits.
 
     Args:
         port: Of the dispatcher; 0 for any that is free.
+        host: Name or address under which training reaches this machine.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process decides
 
@@ -25,8 +26,12 @@ def main(port: int) -> None:
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=port, protocol="grpc"))
     place = dispatcher.target.partition("://")[2]
-    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=place, heartbeat_interval_ms=1000))
-    address = f"grpc://127.0.0.1:{place.rpartition(':')[2]}"
+    worker = service.WorkerServer(
+        service.WorkerConfig(
+            dispatcher_address=place, worker_address=f"{host}:%port%", heartbeat_interval_ms=1000
+        )
+    )
+    address = f"grpc://{host}:{place.rpartition(':')[2]}"
     sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
     sys.stdin.read()
@@ -35,4 +40,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

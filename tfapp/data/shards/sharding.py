@@ -146,6 +146,9 @@ def _write(plan: Plan, source: Source, settings: dict[str, Any], processes: int)
     damaged = _damaged(plan, key, settings)
     if damaged is not None and not damaged:
         _LOG.info("%s: all shards are there already", plan.directory)
+        if plan.work.exists():  # of a run that was killed at its very end
+            with held(plan.work, cure="choose another folder"):
+                shutil.rmtree(plan.work)
         return load_shards(plan.directory)
     _check_free(plan, key, settings)
     plan.directory.mkdir(parents=True, exist_ok=True)

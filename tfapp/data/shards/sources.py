@@ -123,6 +123,8 @@ class Source:
         """Checksum of what tells the source from others: names, sizes and times of files, or all content."""
         if not all(_on_disk(source) for source in self.given.values()):
             return self.whole().fingerprint
+        if self.kind == "image" and self.mode == "exact":
+            return self.whole().fingerprint  # a table's files do not tell of the images that it names
         digest = hashlib.sha256()
         for split, source in self.given.items():
             digest.update(f"{split}\0{_files(source)}\0".encode())
@@ -131,6 +133,7 @@ class Source:
             digest.update(f"{split}\0{table.table.labels.tolist()}\0".encode())
             if isinstance(images, FileImages):
                 digest.update("\0".join(images.files).encode() + images.file_bytes.tobytes())
+                digest.update(str([_changed(Path(file)) for file in images.files]).encode())
         return digest.hexdigest()
 
     def parts(self) -> Iterator[Part]:
@@ -258,3 +261,11 @@ def _text_tables(name: str, texts: Any, labels: Any) -> Iterator[Part]:
 def _table(names: Any, labels: Any, files: tuple[str, ...]) -> Table:
     rows = len(files)
     return Table(names, labels, np.full(rows, -1, np.int64), np.arange(rows, dtype=np.int32), files, "file")
+
+
+def _changed(path: Path) -> int:
+    """When a file was changed, in nanoseconds; 0 where it has gone, which its reader tells."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -28,7 +28,7 @@ from tfapp.data.readers.table import Array, Table
 from tfapp.data.report import MOST_NAMED, UNREADABLE
 from tfapp.data.shards.parts import ImagePart, Part
 from tfapp.data.split_data import SPLITS
-from tfapp.disk import replace_file
+from tfapp.disk import replace_file, sync
 
 _DIGEST = 16
 _SCALE = 2.0**64
@@ -224,6 +224,7 @@ def _write(plan: Plan, path: Path, records: pa.Table, buckets: npt.NDArray[np.in
             some = records.slice(start, stop - start).combine_chunks()
             batches = some.to_batches()
             writer.write_batch(batches[0] if batches else _EMPTY)
+    sync(partial)
     os.replace(partial, path)
 
 
