@@ -50,8 +50,8 @@ def make_manifest(
     found = [record for record in records if record is not None]
     if len(found) < len(records):
         raise OutputError(
-            f"{plan.directory}: {len(records) - len(found)} shards are no longer as they were written. Run the "
-            "same `tfapp data shard` again: it makes only what is missing."
+            f"{plan.directory}: {len(records) - len(found)} shards are no longer as they were written. Run "
+            "the same `tfapp data shard` again: it makes only what is missing."
         )
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for record in found:
