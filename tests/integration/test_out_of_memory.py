@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import test_training
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import data, make_model, timeless  # noqa: F401 - fixtures
 
 from tfapp.errors import TrainingError
@@ -96,6 +97,15 @@ def test_a_run_goes_on_with_smaller_parts(make_model, data, tmp_path, caplog, mo
     assert ["in 2 parts" in said[0], "in 4 parts" in said[1], len(said)] == [True, True, 2]
     place = f"phase 1, epoch 1, step {first - 4} of epoch 2" if kept and first else "phase 1, epoch 0"
     assert said[0].endswith(f"going on after {place}")
+
+
+def test_the_board_of_a_run_that_went_back_has_each_step_once(make_model, data, tmp_path):  # noqa: F811
+    """Memory runs out in the third step of the second epoch, and the last checkpoint is that of the first."""
+    run(smooth(make_model), data, objective=Hungry(3, 6), run_dir=tmp_path, tensorboard={"every": 1})
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "train"), purge_orphaned_data=False).Reload()
+    steps = sorted(event.step for event in events.Tensors("step/loss"))
+    assert steps == list(range(1, steps[-1] + 1))
+    assert steps[-1] > 6
 
 
 def test_a_resumed_run_starts_with_the_parts_that_it_ended_with(make_model, data, tmp_path, caplog):  # noqa: F811

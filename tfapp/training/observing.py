@@ -116,7 +116,7 @@ def board_kept(run: Run) -> Iterator[None]:
         return
     directory, total = run.directory / "tensorboard", _steps_before(run, len(run.settings.phases))
     with writing(directory):
-        fresh = _cut_back(run, directory, total)
+        fresh = _cut_back(run, directory)
     run.writers = writers = BoardWriters(directory)
     try:
         if run.board.hparams and fresh:
@@ -133,15 +133,30 @@ def board_kept(run: Run) -> Iterator[None]:
         writers.close()
 
 
-def _cut_back(run: Run, directory: Path, total: int) -> bool:
-    """Removes what a run will write again; tells whether it has no finished step."""
+def cut_board(run: Run) -> None:
+    """Takes out of a board what a run writes again that has gone back.
+
+    Args:
+        run: The run, whose progress says where it stands now.
+    """
+    if run.writers is not None:
+        run.writers.close()  # they are opened again when something is written
+        with writing(run.writers.directory):
+            _cut_back(run, run.writers.directory, least=0)
+
+
+def _cut_back(run: Run, directory: Path, *, least: int = -1) -> bool:
+    """Removes what a run will write again; tells whether it has no finished step.
+
+    Settings stand at step 0, and stay with ``least=0``.
+    """
     progress, last = run.progress, len(run.settings.phases)
     within = progress.epochs_done * run.steps_an_epoch + progress.steps_done
     done = _steps_before(run, progress.phase) + (within if progress.phase < last else 0)
     for part in _PARTS:
         # The final metrics stand at the last step, and are written anew whenever a run ends.
-        kept = done if part else min(done, total - 1)
-        cut_back(directory / part, last_step=kept if done else -1)
+        kept = done if part else min(done, _steps_before(run, last) - 1)
+        cut_back(directory / part, last_step=kept if done else least)
     return not done
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfapp.errors import TrainingError, writing_problem
 from tfapp.training.checkpoints import Checkpoint, assign_values, read_values
 from tfapp.training.microbatches import why_undivided
+from tfapp.training.observing import cut_board
 from tfapp.training.run_state import Run
 
 _LOG = logging.getLogger("tfapp")
@@ -119,3 +120,4 @@ def _go_back(run: Run, index: int, began: Checkpoint, count: int) -> None:
     assign_values(run.variables, point.variables)
     for probe in run.probes:
         probe.take_up(run.progress.history)
+    cut_board(run)
