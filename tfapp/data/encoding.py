@@ -9,7 +9,7 @@ import numpy as np
 
 from tfapp.data.encoded import EncodedTexts
 from tfapp.data.lengths import LengthReport, length_report
-from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, WordPieceTokenizer
+from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, Tokenizer
 from tfapp.errors import ConfigError
 
 _LOG = logging.getLogger("tfapp")
@@ -19,7 +19,7 @@ _MOST_CUT = 1.0
 
 
 def encode_texts(
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     splits: Mapping[str, Sequence[str]],
     *,
     max_length: int | None,

@@ -227,6 +227,10 @@ class ImageDecoder(tf.Module):  # type: ignore[misc]
         """What a web page needs to make nearly the same pixels of an image, as JSON takes it."""
         return {**self.get_config(), "bilinear_to": BILINEAR_TO, "jpeg_ratios": list(_RATIOS)}
 
+    def settings(self) -> dict[str, Any]:
+        """What `get_config` gives: a decoder has no vocabulary that is kept apart."""
+        return self.get_config()
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that build an equal decoder."""
         return {"image_size": list(self.image_size), "aspect": self.aspect, "max_pixels": self.max_pixels}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfapp.exporters._graph import in_float32
-from tfapp.exporters._metadata import LABELS, VOCABULARY, label_file
+from tfapp.exporters._metadata import LABELS, label_file
 from tfapp.exporters._packing import Packed, unpack
 from tfapp.exporters.keras_file import export_keras
 from tfapp.exporters.onnx import export_onnx, onnx_obstacle
@@ -26,7 +26,6 @@ __all__ = [
     "INTEGER_REPORT",
     "LABELS",
     "TFLITE_VARIANTS",
-    "VOCABULARY",
     "Packed",
     "export_keras",
     "export_onnx",

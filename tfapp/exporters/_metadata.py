@@ -11,7 +11,7 @@ import numpy as np
 from tfapp import __version__
 from tfapp.data.encoded import MAX_WINDOWS, window_stride
 
-LABELS, VOCABULARY = "labels.txt", "vocab.txt"
+LABELS = "labels.txt"
 # The version of the format that a reader needs for a tokenizer, for a vocabulary, and for all else.
 _TOKENIZER_VERSION, _VOCABULARY_VERSION, _FIRST_VERSION = "1.1.0", "1.0.1", "1.0.0"
 
@@ -24,8 +24,9 @@ def model_metadata(
     Its version is a checksum of weights, classes and temperature: the number of a release is known only
     after its files are, but the same model has the same version in every file.
 
-    MediaPipe's tokenizer always lower-cases. A model that tells upper from lower case carries its vocabulary
-    without naming a tokenizer, so that MediaPipe refuses it instead of answering wrongly.
+    MediaPipe's tokenizer is WordPiece and always lower-cases. A model with another tokenizer, or one that
+    tells upper from lower case, carries its vocabulary without naming a tokenizer, so that MediaPipe refuses
+    it instead of answering wrongly.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -43,13 +44,15 @@ def model_metadata(
         "output_tensor_metadata": [_probabilities(model)],
     }
     version = _FIRST_VERSION
-    if VOCABULARY in files:
+    name_of_vocabulary = getattr(preprocessor, "vocabulary_file", "")
+    if name_of_vocabulary in files:
         vocabulary = {
-            "name": VOCABULARY,
-            "description": "WordPieces in the order of their ids, one a line.",
+            "name": name_of_vocabulary,
+            "description": preprocessor.vocabulary_description,
             "type": "VOCABULARY",
         }
-        if preprocessor.lowercase and _line_by_line(files[VOCABULARY]):
+        wordpiece = preprocessor.kind == "wordpiece"
+        if wordpiece and preprocessor.lowercase and _line_by_line(files[name_of_vocabulary]):
             version = _TOKENIZER_VERSION
             options = {"BertTokenizerOptions": {"vocab_file": [vocabulary]}}
             subgraph["input_process_units"] = [{"options": options}]
@@ -126,24 +129,19 @@ def _feature(name: str, description: str) -> dict[str, Any]:
 
 
 def _token_ids(preprocessor: Any) -> dict[str, Any]:
-    length = preprocessor.max_length
-    case = "lower-cased, without accents, " if preprocessor.lowercase else "with its case and accents kept, "
     if preprocessor.long_texts == "windows":
         longer = (
-            f"Of longer texts up to {MAX_WINDOWS} windows that begin {window_stride(length)} pieces apart "
-            "are asked one by one, and the logarithms of their probabilities averaged."
+            f"Of longer texts up to {MAX_WINDOWS} windows that begin "
+            f"{window_stride(preprocessor.max_length)} pieces apart are asked one by one, and the logarithms "
+            "of their probabilities averaged."
         )
     else:
         longer = "Longer texts are cut."
-    return _feature(
-        "ids",
-        f"The text, {case}in BERT's WordPieces of {VOCABULARY}: [CLS], at most {length - 2} pieces, [SEP], "
-        f"then [PAD] up to {length}. {longer}",
-    )
+    return _feature("ids", f"{preprocessor.description} {longer}")
 
 
 def _padding_mask(preprocessor: Any) -> dict[str, Any]:
-    return _feature("mask", "1 for each id of the text, [CLS] and [SEP] included, and 0 for padding.")
+    return _feature("mask", "1 for each id of the text, its two special ones included, and 0 for padding.")
 
 
 def _segment_ids(preprocessor: Any) -> dict[str, Any]:

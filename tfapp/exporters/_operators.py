@@ -6,7 +6,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfapp.errors import WeightsError
 
-TEXT_OPERATORS = frozenset({"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RaggedTensorToTensor"})
+TEXT_OPERATORS = frozenset(
+    {
+        "FastBertNormalize",
+        "FastWordpieceTokenizeWithOffsets",
+        "RaggedTensorToTensor",
+        "TFText>FastSentencepieceTokenize",
+    }
+)
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 

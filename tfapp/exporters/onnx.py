@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.util
 import json
@@ -46,8 +47,8 @@ def export_onnx(model: Any, directory: str | Path) -> Path:
     Inputs have the names and types of the model's: int32 ``(batch, length)`` for texts, with a length up to
     the tokenizer's ``max_length``, and float32 ``(batch, height, width, 3)`` from 0 to 255 for images. The
     output is float32 ``(batch, num_classes)``. ``batch`` and ``length`` are open. The metadata holds
-    ``labels.txt``, the preprocessor's files such as ``vocab.txt``, and its settings as JSON, under
-    ``preprocessor``.
+    ``labels.txt``, the preprocessor's ``vocab.txt`` or, in base 64, ``sentencepiece.model``, and its settings
+    as JSON, under ``preprocessor``.
 
     Args:
         model: A classifier that carries its preprocessor.
@@ -169,12 +170,16 @@ def _describe(graph: InferenceGraph, path: Path) -> None:
     del proto.opset_import[:]
     proto.opset_import.extend(domains)
     preprocessor = graph.preprocessor
-    settings = {name: value for name, value in preprocessor.get_config().items() if name != "vocabulary"}
     files = {LABELS: label_file(graph.classes), **preprocessor.asset_files()}
     metadata = {
-        **{name: content.decode("utf-8") for name, content in files.items()},
-        "preprocessor": json.dumps(settings, ensure_ascii=False),
+        **{name: _as_text(name, content) for name, content in files.items()},
+        "preprocessor": json.dumps(preprocessor.settings(), ensure_ascii=False),
     }
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
+
+
+def _as_text(name: str, content: bytes) -> str:
+    """Metadata are strings: what is no text goes in base 64."""
+    return content.decode("utf-8") if name.endswith(".txt") else base64.b64encode(content).decode("ascii")

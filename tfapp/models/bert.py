@@ -7,7 +7,7 @@ from typing import Literal
 
 import keras
 
-from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.data.tokenizers import Tokenizer
 from tfapp.errors import ConfigError, WeightsError
 from tfapp.models.encoders import randomise_encoder
 from tfapp.models.presets import load_backbone
@@ -20,7 +20,7 @@ def build_text_classifier(
     classes: Sequence[str],
     pooling: str | None = None,
     dropout_rate: float = 0.1,
-    tokenizer: WordPieceTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     long_texts: Literal["truncate", "windows"] | None = None,
     weights: Literal["pretrained"] | None = "pretrained",
@@ -98,7 +98,7 @@ def build_text_classifier(
     )
 
 
-def _check_tokenizer(encoder: keras.Model, tokenizer: WordPieceTokenizer) -> None:
+def _check_tokenizer(encoder: keras.Model, tokenizer: Tokenizer) -> None:
     rows = getattr(encoder, "vocabulary_size", getattr(encoder, "vocab_size", None))
     if rows is not None and len(tokenizer.vocabulary) > rows:
         raise WeightsError(

@@ -10,7 +10,7 @@ import keras
 from tfapp.data.encoded import EncodedTexts
 from tfapp.data.encoding import encode_texts
 from tfapp.data.lengths import LengthReport
-from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.data.tokenizers import Tokenizer, read_tokenizer
 from tfapp.models.classifier import Block, Classifier, Cut
 from tfapp.models.encoders import encoder_blocks, pool, split_at_embeddings
 from tfapp.models.single_text import single_text_logits
@@ -40,14 +40,14 @@ class TextClassifier(Classifier):
         ConfigError: If the classes, the pooling, the dropout rate or the temperature cannot be used.
     """
 
-    read_preprocessor = staticmethod(WordPieceTokenizer.from_config)
+    read_preprocessor = staticmethod(read_tokenizer)
 
     def __init__(
         self,
         backbone: keras.Model,
         *,
         classes: Sequence[str],
-        preprocessor: WordPieceTokenizer,
+        preprocessor: Tokenizer,
         pooling: str = "mean",
         dropout_rate: float = 0.1,
         preset: str = "",

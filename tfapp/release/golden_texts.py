@@ -52,7 +52,7 @@ def make_golden_texts(
     differ: capitals, punctuation, accents, spaces, a word of more than 100 bytes, other scripts.
 
     Args:
-        vocabulary: WordPieces.
+        vocabulary: Words that are a token each; other pieces are passed over.
         max_length: Most tokens of a text, special tokens included.
         count: How many texts, 2 or more.
         seed: Seed of the draw.
@@ -76,7 +76,7 @@ def draw_texts(vocabulary: Sequence[str], lengths: Iterable[int], draw: random.R
     """Draws texts of given lengths from a vocabulary.
 
     Args:
-        vocabulary: WordPieces.
+        vocabulary: Words that are a token each; other pieces are passed over.
         lengths: Of each text, the number of its words, each of which is a token.
         draw: Draws the words.
 
@@ -88,10 +88,10 @@ def draw_texts(vocabulary: Sequence[str], lengths: Iterable[int], draw: random.R
 
 
 def _words(vocabulary: Sequence[str]) -> list[str]:
-    """Whole words; plain ones, which are the same to every tokenizer, where there are enough."""
+    """Whole words; plain ones, which are the same to every tokenizer, where there are enough and not few."""
     whole = [piece for piece in vocabulary if piece.isalpha()]
     plain = [piece for piece in whole if piece.isascii() and piece.islower()]
-    return (plain if len(plain) >= 100 else whole) or list(vocabulary)
+    return (plain if len(plain) >= max(100, len(whole) // 2) else whole) or list(vocabulary)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class TextInputs:
         texts: The texts.
         token_ids: The model's ids of each, not padded: one row, or a row a window, whose logits (or the
             logarithms of whose probabilities) are averaged.
-        preprocessor: ``lowercase``, ``max_length``, ``long_texts``, ``window_stride``, ``max_windows``,
-            ``pad_id`` and ``vocabulary_sha256``, the checksum of the tokenizer's own ``vocab.txt``.
+        preprocessor: The tokenizer's settings, ``window_stride``, ``max_windows``, ``pad_id`` and
+            ``vocabulary_sha256``, the checksum of its own vocabulary file.
     """
 
     texts: tuple[str, ...]
@@ -124,7 +124,7 @@ class TextInputs:
         Returns:
             UTF-8 texts, the same every time.
         """
-        texts = make_golden_texts(preprocessor.vocabulary, max_length=preprocessor.max_length, seed=seed)
+        texts = make_golden_texts(preprocessor.words, max_length=preprocessor.max_length, seed=seed)
         return [text.encode("utf-8") for text in texts]
 
     @staticmethod
@@ -139,7 +139,7 @@ class TextInputs:
             UTF-8 texts, the same every time.
         """
         lengths = (preprocessor.encode(features).full_lengths - _SPECIAL_TOKENS).tolist()
-        texts = draw_texts(preprocessor.vocabulary, lengths, random.Random(0))
+        texts = draw_texts(preprocessor.words, lengths, random.Random(0))
         return [text.encode("utf-8") for text in texts]
 
     @classmethod
@@ -155,15 +155,12 @@ class TextInputs:
             The inputs.
         """
         max_length = preprocessor.max_length
-        vocabulary = preprocessor.asset_files()["vocab.txt"]
         settings = {
-            "lowercase": preprocessor.lowercase,
-            "max_length": max_length,
-            "long_texts": preprocessor.long_texts,
+            **preprocessor.settings(),
             "window_stride": window_stride(max_length),
             "max_windows": MAX_WINDOWS,
             "pad_id": preprocessor.pad_id,
-            "vocabulary_sha256": hashlib.sha256(vocabulary).hexdigest(),
+            "vocabulary_sha256": hashlib.sha256(preprocessor.vocabulary_content()).hexdigest(),
         }
         texts = tuple(probe.features[row].decode("utf-8") for row in rows)
         ids = token_ids(probe)

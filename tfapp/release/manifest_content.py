@@ -80,12 +80,11 @@ def model_config(model: Any) -> dict[str, Any]:
     Returns:
         The section ``model`` of a configuration.
     """
-    inputs = {name: value for name, value in model.preprocessor.get_config().items() if name != "vocabulary"}
     return {
         "model": {
             "preset": preset_name(getattr(model, "preset", "")),
             "task": model.task,
             **model.settings,
-            **inputs,
+            **model.preprocessor.settings(),
         }
     }

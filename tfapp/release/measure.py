@@ -216,9 +216,10 @@ def _edge_reasons(model: Any, probe: Probe, golden: Golden, edge: Path) -> list[
     reasons = [f"edge/{name} is missing" for name in sorted(set(wanted) - set(found))]
     if "labels.txt" in found:
         reasons.append(check_label_file(found["labels.txt"], model.classes) or "")
-    if "vocab.txt" in found and isinstance(golden.inputs, TextInputs):
+    vocabulary = getattr(model.preprocessor, "vocabulary_file", None)
+    if vocabulary in found and isinstance(golden.inputs, TextInputs):
         wrong = check_vocabulary(
-            found["vocab.txt"],
+            found[vocabulary],
             [feature.decode("utf-8") for feature in probe.features],
             [windows[0] for windows in token_ids(probe)],
             golden.inputs.preprocessor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, unpack
+from tfapp.exporters import LABELS, TFLITE_VARIANTS, unpack
 from tfapp.release.layout import artifact_path
 
 
@@ -15,8 +15,8 @@ def check_packed(directory: Path, variants: Sequence[str], files: Mapping[str, b
     Args:
         directory: A release's folder.
         variants: Its variants; others than TFLite files are passed over, as are those that are not there.
-        files: What the files must hold, by name: `LABELS`, and `VOCABULARY` where there is one. ``text`` has
-            its vocabulary in its graph.
+        files: What the files must hold, by name: `LABELS`, and the vocabulary where there is one. ``text``
+            has it in its graph.
 
     Returns:
         What is wrong, a sentence each.
@@ -31,11 +31,10 @@ def check_packed(directory: Path, variants: Sequence[str], files: Mapping[str, b
         except ValueError as error:
             reasons.append(f"{variant}: its labels cannot be read from the file: {error}. Export it again")
             continue
-        found = {LABELS: packed.labels_name, VOCABULARY: packed.vocabulary_name}
         for name, content in files.items():
             if variant == "text" and name != LABELS:
                 continue
-            inside = found[name]
+            inside = packed.labels_name if name == LABELS else packed.vocabulary_name
             if inside is None:
                 reasons.append(f"{variant}: its metadata name no {name}. Export it again")
             elif packed.files.get(inside) != content:

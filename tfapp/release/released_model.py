@@ -11,7 +11,7 @@ import keras
 import keras_hub  # noqa: F401  (registers the layers of encoders)
 
 from tfapp.data.image_decoding import ImageDecoder
-from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.data.tokenizers import Tokenizer, tokenizer_family
 from tfapp.errors import ReleaseError
 from tfapp.models.encoders import split_at_embeddings
 from tfapp.release.golden import Golden
@@ -20,7 +20,6 @@ from tfapp.release.layout import GOLDEN_FILE
 from tfapp.release.versions import version_folder
 
 KERAS_FILE = "keras/model.keras"
-_VOCABULARY = "edge/vocab.txt"
 
 
 class ReleasedModel:
@@ -102,19 +101,15 @@ def load_preprocessor(directory: Path, golden: Golden) -> Any:
     return _tokenizer(directory, settings) if golden.feature == "text" else ImageDecoder.from_config(settings)
 
 
-def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> WordPieceTokenizer:
-    path = directory / _VOCABULARY
+def _tokenizer(directory: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    family = tokenizer_family(settings)
+    path = directory / "edge" / family.vocabulary_file
     if not path.is_file():
         raise ReleaseError(
-            f"{directory} has no {_VOCABULARY}, without which texts cannot be tokenized here: export again "
-            "with a TFLite variant such as 'float32'."
+            f"{directory} has no edge/{path.name}, without which texts cannot be tokenized here: export "
+            "again with a TFLite variant such as 'float32'."
         )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != settings["vocabulary_sha256"]:
         raise ReleaseError(f"{path} is not the vocabulary of the model's tokenizer.")
-    return WordPieceTokenizer(
-        content.decode("utf-8").removesuffix("\n").split("\n"),
-        lowercase=bool(settings["lowercase"]),
-        max_length=int(settings["max_length"]),
-        long_texts=settings["long_texts"],
-    )
+    return family.from_file(content, settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfapp.disk import writing
 from tfapp.errors import ReleaseError
-from tfapp.exporters import LABELS, TFLITE_VARIANTS, VOCABULARY, label_file
+from tfapp.exporters import LABELS, TFLITE_VARIANTS, label_file
 from tfapp.release.answers import differences, find_flaw
 from tfapp.release.gate import Budget, check_label_file, judge
 from tfapp.release.golden import Golden
@@ -23,7 +23,7 @@ from tfapp.release.manifest import check_sha256, manifest_checksum, read_manifes
 from tfapp.release.packed_files import check_packed
 from tfapp.release.processes import ArtifactRunner
 from tfapp.release.versions import version_folder, version_number
-from tfapp.release.vocabulary import check_vocabulary
+from tfapp.release.vocabulary import check_vocabulary, vocabulary_file
 
 _logger = logging.getLogger("tfapp")
 
@@ -178,7 +178,7 @@ def _check_folder(directory: Path, manifest: Mapping[str, Any], report: VerifyRe
 
 
 def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
-    labels, vocabulary = directory / "edge" / "labels.txt", directory / "edge" / "vocab.txt"
+    labels = directory / "edge" / "labels.txt"
     if labels.is_file():
         wrong = check_label_file(labels.read_bytes(), golden.classes)
         report.add("labels.txt", [wrong] if wrong else [], f"{len(golden.classes)} classes")
@@ -188,21 +188,30 @@ def _check_edge(directory: Path, golden: Golden, report: VerifyReport) -> None:
             f"golden.json: {changed} of {len(golden.inputs)} images are decoded to other pixels than noted"
         )
         report.add("golden images", [wrong] if changed else [], f"the pixels of {len(golden.inputs)} images")
-    if vocabulary.is_file() and isinstance(golden.inputs, TextInputs):
+    vocabulary = _vocabulary(directory, golden)
+    if vocabulary is not None and isinstance(golden.inputs, TextInputs):
         wrong = check_vocabulary(
             vocabulary.read_bytes(),
             golden.inputs.texts,
             [windows[0] for windows in golden.inputs.token_ids],
             golden.inputs.preprocessor,
         )
-        report.add("vocab.txt", [wrong] if wrong else [], f"the ids of {len(golden.inputs)} texts")
+        report.add(vocabulary.name, [wrong] if wrong else [], f"the ids of {len(golden.inputs)} texts")
+
+
+def _vocabulary(directory: Path, golden: Golden) -> Path | None:
+    """Finds the file with the vocabulary of a text model; None where there is none."""
+    if not isinstance(golden.inputs, TextInputs):
+        return None
+    path = directory / "edge" / vocabulary_file(golden.inputs.preprocessor)
+    return path if path.is_file() else None
 
 
 def _check_packed(directory: Path, manifest: Mapping[str, Any], golden: Golden, report: VerifyReport) -> None:
     files = {LABELS: label_file(golden.classes)}
-    vocabulary = directory / "edge" / VOCABULARY
-    if vocabulary.is_file():
-        files[VOCABULARY] = vocabulary.read_bytes()
+    vocabulary = _vocabulary(directory, golden)
+    if vocabulary is not None:
+        files[vocabulary.name] = vocabulary.read_bytes()
     variants = [row["variant"] for row in manifest["artifacts"]]
     if set(variants) & set(TFLITE_VARIANTS):
         wrong = check_packed(directory, variants, files)

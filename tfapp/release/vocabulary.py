@@ -1,4 +1,4 @@
-"""A second tokenizer, reading only ``vocab.txt``, to see that the file says what the model learned."""
+"""A second tokenizer, reading only the vocabulary file, to see that it says what the model learned."""
 
 from __future__ import annotations
 
@@ -9,14 +9,52 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from tfapp.data.tokenizers import SentencePieceTokenizer, tokenizer_family
 
 _logger = logging.getLogger("tfapp")
 _PAD, _UNKNOWN, _CLS, _SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
+def vocabulary_file(settings: Mapping[str, Any]) -> str:
+    """Names the vocabulary file of a tokenizer.
+
+    Args:
+        settings: The tokenizer's settings.
+
+    Returns:
+        ``"vocab.txt"`` or ``"sentencepiece.model"``.
+    """
+    return tokenizer_family(settings).vocabulary_file
+
+
+def tokenize_sentencepiece(content: bytes, texts: Sequence[str], *, max_length: int) -> list[list[int]]:
+    """Encodes texts as a phone would that has only ``sentencepiece.model``, and Google's library.
+
+    Args:
+        content: The file.
+        texts: The texts.
+        max_length: Most tokens of a text, ``<s>`` and ``</s>`` included.
+
+    Returns:
+        The ids of each text with ``<s>`` and ``</s>``, not padded.
+
+    Raises:
+        ValueError: When the file is no such model.
+    """
+    try:
+        processor = SentencePieceProcessor(model_proto=content)
+        rows = processor.encode(list(texts))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(str(error)) from error
+    first, last = processor.bos_id(), processor.eos_id()
+    return [[first, *row[: max_length - 2], last] for row in rows]
+
+
 def tokenize(content: bytes, texts: Sequence[str], *, lowercase: bool, max_length: int) -> list[list[int]]:
-    """Encodes texts as a phone would that has only the vocabulary file.
+    """Encodes texts as a phone would that has only ``vocab.txt``.
 
     Args:
         content: ``vocab.txt``, one piece a line.
@@ -56,43 +94,43 @@ def check_vocabulary(
     token_ids: Sequence[npt.NDArray[np.integer] | Sequence[int]],
     settings: Mapping[str, Any],
 ) -> str | None:
-    """Compares ``vocab.txt`` with the model's vocabulary, and the ids that it gives with the model's.
+    """Compares a vocabulary file with the model's vocabulary, and the ids that it gives with the model's.
 
     Other ids are no reason against the right file: tokenizers differ on rare characters and very long words.
     How many texts get the same is logged, for whoever tokenizes on a device.
 
     Args:
-        content: ``vocab.txt``.
+        content: The file.
         texts: Texts to encode.
         token_ids: The model's ids of each, not padded.
-        settings: The model's ``lowercase``, ``max_length`` and ``vocabulary_sha256``, the checksum of its
-            own vocabulary file in hexadecimal.
+        settings: The tokenizer's settings, and ``vocabulary_sha256``, the checksum of its own vocabulary file
+            in hexadecimal.
 
     Returns:
         What is wrong with the file, or None.
     """
     right = hashlib.sha256(content).hexdigest() == settings["vocabulary_sha256"]
+    name, length = vocabulary_file(settings), int(settings["max_length"])
     try:
-        found = tokenize(
-            content,
-            texts,
-            lowercase=bool(settings["lowercase"]),
-            max_length=int(settings["max_length"]),
-        )
+        if name == SentencePieceTokenizer.vocabulary_file:
+            found = tokenize_sentencepiece(content, texts, max_length=length)
+        else:
+            found = tokenize(content, texts, lowercase=bool(settings["lowercase"]), max_length=length)
     except KeyError as error:
-        return f"vocab.txt lacks {error.args[0]}"
+        return f"{name} lacks {error.args[0]}"
     except UnicodeDecodeError:
-        return "vocab.txt is not UTF-8"
+        return f"{name} is not UTF-8"
+    except ValueError as error:
+        return f"{name} cannot be read: {error}"
     differing = sum(list(map(int, given)) != own for given, own in zip(token_ids, found, strict=True))
     if not right and differing:
-        return (
-            f"vocab.txt gives other token ids than the model's tokenizer on {differing} of {len(found)} texts"
-        )
+        return f"{name} gives other token ids than the model's tokenizer on {differing} of {len(found)} texts"
     if not right:
-        return "vocab.txt is not the vocabulary of the model's tokenizer"
+        return f"{name} is not the vocabulary of the model's tokenizer"
     if differing:
         _logger.info(
-            "vocab.txt: a second tokenizer gives the same ids on %.2f%% of %d texts",
+            "%s: a second tokenizer gives the same ids on %.2f%% of %d texts",
+            name,
             100 * (1 - differing / len(found)),
             len(found),
         )

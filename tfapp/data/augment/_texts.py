@@ -19,7 +19,7 @@ from tfapp.errors import ConfigError, check_known
 
 if TYPE_CHECKING:
     from tfapp.data.encoded import EncodedTexts
-    from tfapp.data.tokenizers import WordPieceTokenizer
+    from tfapp.data.tokenizers import Tokenizer
 
 _MOST = 2**31 - 1
 VARIANTS = "variants"
@@ -105,7 +105,7 @@ class TextAugmentation:
         return changed
 
     def for_batches(
-        self, tokenizer: WordPieceTokenizer, *, inputs: Sequence[str], pad_to: int = 1, variants: int = 0
+        self, tokenizer: Tokenizer, *, inputs: Sequence[str], pad_to: int = 1, variants: int = 0
     ) -> Augment:
         """Makes the function that `training_batches` takes as ``augment`` for rows of texts, `TextRows`.
 
@@ -151,7 +151,7 @@ class TextAugmentation:
         return plain
 
     def encode_views(
-        self, texts: Sequence[str], tokenizer: WordPieceTokenizer, *, views: int, seed: int
+        self, texts: Sequence[str], tokenizer: Tokenizer, *, views: int, seed: int
     ) -> EncodedTexts:
         """Encodes several changed variants of texts, so that their features can be computed once and kept.
 

@@ -1,95 +1,130 @@
-"""The one tokenizer of training, serving and TFLite: WordPiece by TF.Text's linear-time kernel."""
+"""What every tokenizer of texts shares: special tokens, lengths, windows, and rows of ids."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from tfapp.data.bucketing import TokenRows
-from tfapp.data.characters import character_table
 from tfapp.data.encoded import MAX_WINDOWS, EncodedTexts, window_stride
-from tfapp.errors import ConfigError, WeightsError, nearest
+from tfapp.errors import ConfigError, nearest
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 DEFAULT_MAX_LENGTH = 256
 LONG_TEXTS = ("truncate", "windows")
 _CHUNK = 1024
 
 
-class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
-    """Turns strings into BERT's input ids, alike in training, in a SavedModel and in TFLite.
+class Tokenizer(tf.Module):  # type: ignore[misc]
+    """Turns strings into the input ids of an encoder, alike in training, in a SavedModel and in TFLite.
 
-    It is a `tf.Module`, so a SavedModel or a TFLite file that uses it carries the vocabulary.
+    It is a `tf.Module`, so a SavedModel or a TFLite file that uses it carries the vocabulary. A member of the
+    family sets the ids of the special tokens and says how texts become pieces.
 
     Args:
-        vocabulary: WordPieces in the order of their ids, with [PAD], [UNK], [CLS] and [SEP].
-        lowercase: Whether the model was trained on lower-cased text without accents.
-        max_length: Most tokens of a text or a window, [CLS] and [SEP] included; 3 or more.
+        max_length: Most tokens of a text or a window, the two special ones included; 3 or more.
         long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``.
+
+    Attributes:
+        pad_id: The id that fills rows.
+        unk_id: The id of what the vocabulary has no piece for.
+        cls_id: The id that every row begins with.
+        sep_id: The id that ends a row.
 
     Raises:
         ConfigError: When ``max_length`` or ``long_texts`` cannot be used.
-        WeightsError: When the vocabulary lacks a special token or holds a piece twice.
-        ConfigError: When ``max_length`` is below 3.
-
-    Reference:
-        Song et al. 2021, Fast WordPiece Tokenization, arXiv:2012.15524.
     """
 
+    kind: ClassVar[str]
+    """Its key in `TOKENIZERS`."""
+    vocabulary_file: ClassVar[str]
+    """Name of the file that carries the vocabulary beside models that take ids."""
+    vocabulary_description: ClassVar[str]
+    """What that file holds, in a sentence."""
     feature_name = "text"
     tensor_endpoint = "serve_ids"
     tensor_dtypes: ClassVar[dict[str, str]] = {}
     variants = ("saved_model", "keras", "float32", "float16", "dynamic", "text", "onnx")
-    # What a browser can run, the best first: in WebAssembly, 8-bit weights make encoders faster by half.
-    web_variants = ("dynamic", "float16", "float32")
+    # What a browser can run, the best first.
+    web_variants: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        vocabulary: Sequence[str],
-        *,
-        lowercase: bool = True,
-        max_length: int = DEFAULT_MAX_LENGTH,
-        long_texts: Literal["truncate", "windows"] = "truncate",
-    ) -> None:
-        super().__init__(name="wordpiece_tokenizer")
-        pieces = list(vocabulary)
-        missing = [token for token in SPECIAL_TOKENS if token not in pieces]
-        if missing:
-            raise WeightsError(
-                f"the vocabulary of {len(pieces)} pieces lacks {', '.join(missing)}: "
-                "it is not a BERT vocab.txt with one piece a line."
-            )
-        if len(set(pieces)) != len(pieces):
-            raise WeightsError("the vocabulary holds a piece twice: ids would not match the embeddings.")
-        self._pieces = tuple(pieces)
-        self.lowercase = lowercase
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id = (pieces.index(t) for t in SPECIAL_TOKENS)
-        self._kernel = tf_text.FastBertTokenizer(
-            pieces, token_out_type=tf.int32, lower_case_nfd_strip_accents=lowercase
-        )
+    pad_id: int
+    unk_id: int
+    cls_id: int
+    sep_id: int
+
+    def __init__(self, *, max_length: int, long_texts: str) -> None:
+        super().__init__(name=f"{self.kind}_tokenizer")
         self.max_length = max_length
         self.long_texts = long_texts
 
     @property
+    @abc.abstractmethod
     def vocabulary(self) -> tuple[str, ...]:
-        """WordPieces in the order of their ids."""
-        return self._pieces
+        """Pieces in the order of their ids."""
+
+    @property
+    @abc.abstractmethod
+    def words(self) -> list[str]:
+        """Strings of letters that are one token each when they stand between spaces."""
+
+    @property
+    @abc.abstractmethod
+    def lowercase(self) -> bool:
+        """Whether texts are lower-cased and freed of accents."""
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> str:
+        """How ids are made of a text, for people who read the metadata of a model that takes ids."""
+
+    @abc.abstractmethod
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Splits texts into the ids of pieces without special tokens.
+
+        Args:
+            texts: UTF-8 strings ``(batch,)``.
+
+        Returns:
+            int32 ``(batch, None)``.
+        """
+
+    @abc.abstractmethod
+    def vocabulary_content(self) -> bytes:
+        """The content of its `vocabulary_file`."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Its family, and all arguments but the vocabulary that build an equal one, as JSON takes them."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` builds an equal tokenizer from, as JSON takes it."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Builds a tokenizer from `get_config`'s answer."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_file(cls, content: bytes, settings: Mapping[str, Any]) -> Self:
+        """Builds a tokenizer from the content of its `vocabulary_file` and its `settings`."""
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a text, [CLS] and [SEP] included."""
+        """Most tokens of a text, the two special ones included."""
         return self._max_length
 
     @max_length.setter
     def max_length(self, value: int) -> None:
         if value < 3:
             raise ConfigError(
-                f"max_length = {value}: at least 3 tokens ([CLS], one piece, [SEP]) are needed."
+                f"max_length = {value}: at least 3 tokens are needed, a piece between two special ones."
             )
         self._max_length = int(value)
 
@@ -103,17 +138,6 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         if value not in LONG_TEXTS:
             raise ConfigError(f"long_texts = {value!r}; {nearest(value, LONG_TEXTS)}")
         self._long_texts = value
-
-    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Splits texts into WordPiece ids without special tokens.
-
-        Args:
-            texts: UTF-8 strings ``(batch,)``.
-
-        Returns:
-            int32 ``(batch, None)``.
-        """
-        return self._kernel.tokenize(texts).merge_dims(1, -1)
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Encodes a batch, padded to its longest text.
@@ -199,10 +223,10 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
 
         Args:
             texts: The texts, any number of them.
-            max_length: Most tokens of a row, with [CLS] and [SEP]; ``self.max_length`` when None.
+            max_length: Most tokens of a row, with the two special ones; ``self.max_length`` when None.
 
         Returns:
-            The ids with [CLS] and [SEP], long texts cut or split as ``long_texts`` says, and each text's
+            The ids with the special tokens, long texts cut or split as ``long_texts`` says, and each text's
             length before that.
         """
         limit = self.max_length if max_length is None else max_length
@@ -257,34 +281,5 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         return inputs, encoded.texts
 
     def asset_files(self) -> dict[str, bytes]:
-        """The files an edge device needs to tokenise: ``vocab.txt``, one piece a line."""
-        return {"vocab.txt": ("\n".join(self._pieces) + "\n").encode("utf-8")}
-
-    def web_settings(self) -> dict[str, Any]:
-        """What a web page needs beside ``vocab.txt`` to encode texts alike, as JSON takes it."""
-        return {
-            "max_length": self.max_length,
-            "long_texts": self.long_texts,
-            "window_stride": window_stride(self.max_length),
-            "max_windows": MAX_WINDOWS,
-            "characters": character_table(lowercase=self.lowercase),
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that build an equal tokenizer."""
-        return {
-            "vocabulary": list(self._pieces),
-            "lowercase": self.lowercase,
-            "max_length": self.max_length,
-            "long_texts": self.long_texts,
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> WordPieceTokenizer:
-        """Builds a tokenizer from `get_config`'s answer."""
-        return cls(
-            config["vocabulary"],
-            lowercase=bool(config["lowercase"]),
-            max_length=int(config["max_length"]),
-            long_texts=config["long_texts"],
-        )
+        """The files an edge device needs to tokenise."""
+        return {self.vocabulary_file: self.vocabulary_content()}
