@@ -90,6 +90,7 @@ def test_the_metadata_is_enough_to_tokenize_and_to_name_classes(written, classif
     assert found["labels.txt"] == "business\nsport\ntech\n"
     assert found["vocab.txt"].encode() == classifier.preprocessor.asset_files()["vocab.txt"]
     assert json.loads(found["preprocessor"]) == {
+        "tokenizer": "wordpiece",
         "lowercase": True,
         "max_length": 32,
         "long_texts": "truncate",

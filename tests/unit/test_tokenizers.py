@@ -140,7 +140,7 @@ def test_encoding_equals_calling_row_by_row(tiny_vocab, max_length):
 
 def test_encoding_crosses_its_own_chunks_unharmed(tokenizer, monkeypatch):
     whole = tokenizer.encode(TEXTS)
-    monkeypatch.setattr("tfapp.data.tokenizers._CHUNK", 3)
+    monkeypatch.setattr("tfapp.data.tokenizers._tokenizer._CHUNK", 3)
     pieces = tokenizer.encode(TEXTS)
     for name in ("values", "row_splits", "full_lengths"):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))

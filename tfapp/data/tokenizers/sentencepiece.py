@@ -24,7 +24,8 @@ class SentencePieceTokenizer(Tokenizer):
     """Turns strings of any script into an encoder's input ids, alike in training, SavedModel and TFLite.
 
     The model's own rules normalise the text (XLM-R's fold full-width forms, for one), a space is put before
-    it, and the most probable of all ways to split it is taken. ``cls_id`` and ``sep_id`` are the ids of
+    it, and the most probable of all ways to split it is taken, as Google's library does but where two are
+    equally probable. ``cls_id`` and ``sep_id`` are the ids of
     ``<s>`` and ``</s>``; what no piece covers becomes ``<unk>``. Special tokens written in a text are text.
 
     Args:
