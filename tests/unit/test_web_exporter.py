@@ -19,12 +19,13 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from node import SCRIPTS, run_script
+from sentences import LINES, sentencepiece_model
 
 from tfapp.assets import ASSETS, is_cached
 from tfapp.data.characters import character_table
 from tfapp.data.encoded import average_windows
 from tfapp.data.image_decoding import ImageDecoder
-from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.data.tokenizers import SentencePieceTokenizer, WordPieceTokenizer
 from tfapp.errors import AssetError, ConfigError
 from tfapp.exporters import export_web_page
 from tfapp.release.page_runtime import page_runtime
@@ -109,6 +110,33 @@ def test_long_texts_are_cut_or_split_as_the_tokenizer_does(tiny_vocab, tmp_path)
         assert found == rows_of(tokenizer, texts)
 
 
+ENCODE_BY_MODEL = """
+import { SentencePiece } from "./sentencepiece.js";
+answer(given.map(({ model, settings, texts }) => {
+  const tokenizer = SentencePiece.read(new Uint8Array(Buffer.from(model, "base64")), settings);
+  return texts.map((text) => tokenizer.encode(text));
+}));
+"""
+
+
+def test_sentence_pieces_are_those_of_tf_text_on_odd_strings(tmp_path):
+    model = sentencepiece_model()
+    words = SentencePieceTokenizer(model).words
+    points = [point for point in range(0x20000) if not 0xD800 <= point < 0xE000]
+    every = ["".join(f"{chr(point)}s" for point in points[at : at + 80]) for at in range(0, len(points), 80)]
+    texts = [*ODD, *LINES, *odd_texts(words, count=800, seed=2), *every, "\u2581 \u3000" * 9]
+    tokenizers = [
+        SentencePieceTokenizer(model, max_length=length, long_texts=long_texts)
+        for length, long_texts in ((4096, "truncate"), (12, "truncate"), (12, "windows"))
+    ]
+    encoded = base64.b64encode(model).decode()
+    given = [
+        {"model": encoded, "settings": tokenizer.web_settings(), "texts": texts} for tokenizer in tokenizers
+    ]
+    for tokenizer, found in zip(tokenizers, run_script(tmp_path, ENCODE_BY_MODEL, given), strict=True):
+        assert found == rows_of(tokenizer, texts)
+
+
 def test_half_a_surrogate_pair_is_a_replacement_character(tiny_vocab, tmp_path):
     tokenizer = WordPieceTokenizer(tiny_vocab)
     given = [{"vocabulary": tiny_vocab, "settings": tokenizer.web_settings(), "texts": []}]
@@ -122,7 +150,7 @@ def test_windows_are_averaged_as_a_release_averages_them(tmp_path):
     logits = generator.normal(0, 4, (5, 3))
     powers = np.exp(logits)
     rows = (powers / powers.sum(axis=1, keepdims=True)).tolist()
-    script = 'import { averaged } from "./wordpiece.js";\nanswer([averaged(given), averaged([[1, 0, 0]])]);'
+    script = 'import { averaged } from "./tokens.js";\nanswer([averaged(given), averaged([[1, 0, 0]])]);'
     found, single = run_script(tmp_path, script, rows)
     mean = np.exp(average_windows(logits, np.zeros(5, np.int64))[0])
     np.testing.assert_allclose(found, mean / mean.sum(), atol=1e-12)

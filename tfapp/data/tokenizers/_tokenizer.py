@@ -49,8 +49,8 @@ class Tokenizer(tf.Module):  # type: ignore[misc]
     tensor_endpoint = "serve_ids"
     tensor_dtypes: ClassVar[dict[str, str]] = {}
     variants = ("saved_model", "keras", "float32", "float16", "dynamic", "text", "onnx")
-    # What a browser can run, the best first.
-    web_variants: tuple[str, ...] = ()
+    # What a browser can run, the best first: in WebAssembly, 8-bit weights make encoders faster by half.
+    web_variants = ("dynamic", "float16", "float32")
 
     pad_id: int
     unk_id: int
@@ -279,6 +279,16 @@ class Tokenizer(tf.Module):  # type: ignore[misc]
         ids[mask] = encoded.values
         inputs = {"token_ids": ids, "padding_mask": mask.astype(np.int32), "segment_ids": np.zeros_like(ids)}
         return inputs, encoded.texts
+
+    def web_settings(self) -> dict[str, Any]:
+        """What a web page needs beside the vocabulary file to encode texts alike, as JSON takes it."""
+        return {
+            "tokenizer": self.kind,
+            "max_length": self.max_length,
+            "long_texts": self.long_texts,
+            "window_stride": window_stride(self.max_length),
+            "max_windows": MAX_WINDOWS,
+        }
 
     def asset_files(self) -> dict[str, bytes]:
         """The files an edge device needs to tokenise."""

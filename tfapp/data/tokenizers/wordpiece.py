@@ -9,7 +9,6 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from tfapp.data.characters import character_table
-from tfapp.data.encoded import MAX_WINDOWS, window_stride
 from tfapp.data.tokenizers._tokenizer import DEFAULT_MAX_LENGTH, Tokenizer
 from tfapp.errors import WeightsError
 
@@ -36,8 +35,6 @@ class WordPieceTokenizer(Tokenizer):
     kind = "wordpiece"
     vocabulary_file = "vocab.txt"
     vocabulary_description = "WordPieces in the order of their ids, one a line."
-    # In WebAssembly, 8-bit weights make encoders faster by half.
-    web_variants = ("dynamic", "float16", "float32")
 
     def __init__(
         self,
@@ -106,10 +103,7 @@ class WordPieceTokenizer(Tokenizer):
     def web_settings(self) -> dict[str, Any]:
         """What a web page needs beside ``vocab.txt`` to encode texts alike, as JSON takes it."""
         return {
-            "max_length": self.max_length,
-            "long_texts": self.long_texts,
-            "window_stride": window_stride(self.max_length),
-            "max_windows": MAX_WINDOWS,
+            **super().web_settings(),
             "characters": character_table(lowercase=self.lowercase),
         }
 

@@ -3,9 +3,12 @@
 import { loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "./litert/index.js";
 import { readPicture } from "./picture.js";
 import { modelPixels } from "./pixels.js";
-import { averaged, WordPiece } from "./wordpiece.js";
+import { SentencePiece } from "./sentencepiece.js";
+import { averaged } from "./tokens.js";
+import { WordPiece } from "./wordpiece.js";
 
 const RELEASE = "../";
+const TOKENIZERS = { wordpiece: WordPiece, sentencepiece: SentencePiece };
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
 
 /** Fetches a file and tells how many bytes of it have come; `signal` ends it. */
@@ -35,10 +38,12 @@ export async function json(path) {
 /** Inputs of a text classifier. */
 class Texts {
   static async load(settings, { signal }) {
-    const response = await fetch(`${RELEASE}vocab.txt`, { signal });
-    if (!response.ok) throw new Error(`vocab.txt cannot be loaded: ${response.status} ${response.statusText}`);
-    const pieces = (await response.text()).split("\n");
-    return new Texts(new WordPiece(pieces.slice(0, -1), settings));
+    const tokenizer = TOKENIZERS[settings.tokenizer];
+    const response = await fetch(RELEASE + tokenizer.file, { signal });
+    if (!response.ok) {
+      throw new Error(`${tokenizer.file} cannot be loaded: ${response.status} ${response.statusText}`);
+    }
+    return new Texts(tokenizer.read(new Uint8Array(await response.arrayBuffer()), settings));
   }
 
   constructor(tokenizer) {

@@ -1,5 +1,7 @@
 // WordPiece as the release's own tokenizer has it: the tables say what that one makes of every character.
 
+import { Tokenizer } from "./tokens.js";
+
 const UNKNOWN = "[UNK]";
 const MOST_BYTES = 100; // A longer word is unknown.
 const HANGUL_FIRST = 0xac00;
@@ -33,14 +35,21 @@ function bytesOf(character) {
 }
 
 /** Splits text into the ids of word pieces. */
-export class WordPiece {
+export class WordPiece extends Tokenizer {
+  static file = "vocab.txt";
+
+  /** Reads the file, one piece a line. */
+  static read(content, settings) {
+    return new WordPiece(new TextDecoder().decode(content).split("\n").slice(0, -1), settings);
+  }
+
   /**
    * @param {string[]} vocabulary Word pieces in the order of their ids.
    * @param {object} settings `max_length`, `long_texts`, `window_stride`, `max_windows` and `characters` of
    *   the page's settings.
    */
   constructor(vocabulary, settings) {
-    this.settings = settings;
+    super(settings);
     this.ids = new Map(vocabulary.map((piece, id) => [piece, id]));
     this.unknown = this.ids.get(UNKNOWN);
     this.first = this.ids.get("[CLS]");
@@ -99,39 +108,4 @@ export class WordPiece {
     }
     return ids;
   }
-
-  /** The rows of ids that a text is to the model: one, or one a window; with [CLS] and [SEP], not padded. */
-  encode(text) {
-    const { max_length: length, long_texts: longTexts, window_stride: stride, max_windows: most } = this.settings;
-    const body = this.tokenize(text);
-    const room = length - 2;
-    const over = Math.max(0, body.length - room);
-    const count = longTexts === "windows" ? Math.min(1 + Math.ceil(over / stride), most) : 1;
-    return Array.from({ length: count }, (_, window) => {
-      const start = window * stride;
-      return [this.first, ...body.slice(start, start + room), this.last];
-    });
-  }
-
-  /** The tensors of a row, by name, padded to the model's length. */
-  tensors(row) {
-    const length = this.settings.max_length;
-    return {
-      token_ids: Int32Array.from({ length }, (_, at) => row[at] ?? this.padding),
-      padding_mask: new Int32Array(length).fill(1, 0, row.length),
-      segment_ids: new Int32Array(length),
-    };
-  }
-}
-
-/** Averages the logarithms of the probabilities of a text's windows, as the release does. */
-export function averaged(rows) {
-  if (rows.length === 1) return rows[0];
-  const means = rows[0].map(
-    (_, at) => rows.reduce((sum, row) => sum + Math.log(Math.max(row[at], 1e-37)), 0) / rows.length,
-  );
-  const highest = Math.max(...means);
-  const powers = means.map((mean) => Math.exp(mean - highest));
-  const total = powers.reduce((sum, power) => sum + power, 0);
-  return powers.map((power) => power / total);
 }
