@@ -54,7 +54,10 @@ _IMAGE_HARDENING = {
     "batch_norm": "networks of texts have no batch normalisation",
 }
 _ON_PIXELS = ("adversarial", "free", "trades", "mart")
-_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
+_MODEL_KEYS = {
+    "text": ("pooling", "script"),
+    "image": ("image_size", "aspect", "train_batch_norm", "weights"),
+}
 
 
 class WorkflowConfig(Section):

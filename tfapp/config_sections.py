@@ -28,12 +28,14 @@ class ModelSection(Section):
     """``[model]``: the pretrained backbone and the head on it.
 
     Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``. ``weights`` is the path of a
-    file of weights for an image network given by name, relative to the workflow file.
+    file of weights for an image network given by name, relative to the workflow file. ``script =
+    "simplified"`` reads traditional Chinese characters as simplified ones, in every artifact too.
     """
 
     backbone: PathText | None = None
     weights: PathText = PRETRAINED
     pooling: Literal["mean", "cls", "pooler"] | None = None
+    script: Literal["simplified"] | None = None
     image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = None
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     train_batch_norm: bool = False

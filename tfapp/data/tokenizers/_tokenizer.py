@@ -94,6 +94,18 @@ class Tokenizer(tf.Module):  # type: ignore[misc]
         """
 
     @abc.abstractmethod
+    def with_replaced(self, replaced: Mapping[str, str]) -> Self:
+        """Makes a tokenizer that reads some characters as others, wherever it runs.
+
+        Args:
+            replaced: Chinese characters, and the one that each is read as; those for which the vocabulary has
+                no piece are left as they are.
+
+        Returns:
+            The tokenizer, which has the same vocabulary.
+        """
+
+    @abc.abstractmethod
     def vocabulary_content(self) -> bytes:
         """The content of its `vocabulary_file`."""
 

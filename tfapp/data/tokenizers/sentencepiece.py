@@ -11,6 +11,7 @@ import tensorflow_text as tf_text
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from tfapp.data.tokenizers._rules import compile_rules, read_rules
 from tfapp.data.tokenizers._tokenizer import DEFAULT_MAX_LENGTH, Tokenizer
 from tfapp.errors import WeightsError
 
@@ -133,6 +134,25 @@ class SentencePieceTokenizer(Tokenizer):
             setattr(trainer, name, kept.index(getattr(trainer, name)))
         content = smaller.SerializeToString(deterministic=True)
         return self.from_file(content, self.settings()), kept
+
+    def with_replaced(self, replaced: Mapping[str, str]) -> Self:
+        """Makes a tokenizer that reads some characters as others, by rules in the model itself.
+
+        Args:
+            replaced: Chinese characters, and the one that each is read as; those for which the vocabulary has
+                no piece are left as they are.
+
+        Returns:
+            The tokenizer, which has the same vocabulary.
+        """
+        known = {piece.removeprefix(_SPACE) for piece in self._pieces}
+        table = str.maketrans({old: new for old, new in replaced.items() if new in known})
+        parsed = _parse(self._model)
+        rules = read_rules(parsed.normalizer_spec.precompiled_charsmap)
+        changed = {old: new.translate(table) for old, new in rules.items()}
+        added = {chr(old): new for old, new in table.items() if chr(old) not in rules}
+        parsed.normalizer_spec.precompiled_charsmap = compile_rules(changed | added)
+        return self.from_file(parsed.SerializeToString(deterministic=True), self.settings())
 
     def vocabulary_content(self) -> bytes:
         """``sentencepiece.model``, the ``ModelProto``."""
