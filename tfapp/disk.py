@@ -8,7 +8,6 @@ import errno
 import fcntl
 import glob
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -107,14 +106,16 @@ def is_held(directory: Path) -> bool:
     """
     path = directory / LOCK
     try:
-        inode, owner = path.stat().st_ino, path.read_text(encoding="utf-8")
+        status, owner = path.stat(), path.read_text(encoding="utf-8")
     except OSError:
         return False
     with contextlib.suppress(OSError):
         listed = _LOCKS.read_text(encoding="ascii")
-        if re.search(rf":{inode} ", listed):
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+        if f" {device}:{status.st_ino} " in listed:
             return True
-        if owner.endswith(f" on {socket.gethostname()}"):
+        # Some file systems are listed by another device than files have: such a lock is tried.
+        if f":{status.st_ino} " not in listed and owner.endswith(f" on {socket.gethostname()}"):
             return False
     with contextlib.suppress(OSError), path.open(encoding="utf-8") as lock:
         try:

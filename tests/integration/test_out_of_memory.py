@@ -171,6 +171,15 @@ def test_validation_that_needs_too_much_is_not_taken_for_a_step(make_model, data
     assert len(attempts) == 1
 
 
+def test_a_lack_of_memory_before_the_first_step_is_told(make_model, data, monkeypatch):  # noqa: F811
+    def features(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("tfapp.training.run.phase_rows", features)
+    with pytest.raises(TrainingError, match=r"phase 1 \(head\) needs more memory .* before its first step"):
+        run(smooth(make_model), data)
+
+
 @pytest.mark.parametrize(
     ("error", "lacking"),
     [

@@ -7,7 +7,7 @@ import pytest
 from helpers import StopAfter, Stopped, tiny_text_classifier
 
 from tfapp.data.text import TextData, TextSplit, load_text_data
-from tfapp.errors import ConfigError, DataError
+from tfapp.errors import ConfigError, DataError, TrainingError
 from tfapp.evaluation import evaluate
 from tfapp.objectives.joint import Joint
 from tfapp.objectives.standard import Standard
@@ -193,6 +193,11 @@ def test_what_does_not_go_with_a_source_is_refused(make_model, target, moods, mo
     searched = SourceTask(moods, alpha=[0.1, 1.0])
     with pytest.raises(ConfigError, match="compared on the target's validation rows"):
         run(model, target, source=searched, monitor="loss")
+
+    monkeypatch.setattr("tfapp.training.alpha_search.complete_run", lambda trial: None)
+    monkeypatch.setattr("tfapp.training.alpha_search._score", lambda trial: float("nan"))
+    with pytest.raises(TrainingError, match=r"none of the alphas 0\.1, 1 has a val_accuracy that"):
+        run(model, target, source=searched, monitor="val_accuracy")
 
     class Strategy:
         num_replicas_in_sync = 2

@@ -58,7 +58,8 @@ def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) 
         run_phase: Runs it once, as the progress says; raises `OutOfMemoryError`.
 
     Raises:
-        OutOfMemoryError: When a batch is in parts of one row already, or cannot be divided.
+        OutOfMemoryError: When a batch is in parts of one row already, cannot be divided, or memory runs out
+            before the first step.
     """
     began = Checkpoint(copy.deepcopy(run.progress), read_values(run.variables), [], list(run.best))
     while True:
@@ -67,6 +68,16 @@ def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) 
             return
         except OutOfMemoryError as error:
             count = _more_parts(run, error)
+        except tf.errors.OpError as error:
+            if not memory_ran_out(error):
+                raise
+            title = run.settings.phases[index].title
+            raise OutOfMemoryError(
+                f"phase {index + 1} ({title}) needs more memory than there is before its first step, for the "
+                "outputs of what stays frozen or for the optimizer: train fewer blocks, or lower the length "
+                "of texts or the size of images.",
+                in_step=False,
+            ) from error
         for callback in run.callbacks:
             callback._model = None  # holds the failed attempt's optimizer until the next one begins
         gc.collect()  # the failed attempt's graph and optimizer hold memory until then
