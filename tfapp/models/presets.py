@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +11,10 @@ import keras
 import keras_hub
 
 from tfapp.assets import ASSETS, Asset, fetch
+from tfapp.data.recipes import PACKAGED
 from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, Tokenizer, WordPieceTokenizer
 from tfapp.errors import WeightsError, nearest
-from tfapp.models.built_presets import PACKAGED, build_preset, find_built, list_built
+from tfapp.models.built_presets import build_preset, find_built, list_built, read_record
 from tfapp.models.encoders import copy_backbone
 from tfapp.models.hub import load_hub_backbone
 from tfapp.models.hub_cache import is_hub_handle
@@ -131,8 +132,8 @@ def load_backbone(
         name: A key of `BACKBONES`; a preset that `tfapp presets build` has made; a keras-hub preset such as
             ``"bert_base_en_uncased"``; a handle that starts with ``kaggle://`` or ``hf://``; a folder from
             Hugging Face (``config.json``, ``model.safetensors``, and ``vocab.txt`` or a SentencePiece model)
-            or from keras-hub's ``save_to_preset``; a ``.keras`` file with ``vocab.txt`` beside it; or a TF-Hub
-            BERT SavedModel, as a folder or a handle.
+            or from keras-hub's ``save_to_preset``; a ``.keras`` file with ``vocab.txt`` beside it; or a
+            TF-Hub BERT SavedModel, as a folder or a handle.
         dtype: Keras dtype policy of the backbone, such as ``"mixed_bfloat16"``; the global one when None.
         tokenizer: Tokenizer to use instead of the one that comes with the weights.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
@@ -174,6 +175,25 @@ def load_backbone(
         limit = getattr(backbone, "max_sequence_length", None) or DEFAULT_MAX_LENGTH
         own.max_length = min(DEFAULT_MAX_LENGTH, limit)
     return LoadedBackbone(backbone=backbone, tokenizer=own, pooling=pooling, preset=name)
+
+
+def known_preset(name: str) -> Preset | None:
+    """Describes a preset that is packaged, or was built of a packaged one.
+
+    Args:
+        name: Its name, or the path of a built one.
+
+    Returns:
+        The description; None for every other backbone.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    record = read_record(name)
+    if record is None:
+        return None
+    base = BACKBONES[record["base"]]
+    cut = f"{base.description}; its vocabulary is cut to {record['pieces']:,} pieces"
+    return replace(base, name=name, description=cut)
 
 
 def _packaged_folder(name: str) -> Path | None:
