@@ -24,7 +24,7 @@ from tfapp.data.sentencepiece_files import read_tokenizer_json
 from tfapp.data.tokenizers import SentencePieceTokenizer
 from tfapp.data.vocabulary_cut import measure_coverage
 from tfapp.errors import ConfigError, DataError, OutputError, WeightsError
-from tfapp.models import build_text_classifier, load_backbone
+from tfapp.models import BACKBONES, build_text_classifier, load_backbone
 from tfapp.models.built_presets import build_preset, find_built
 from tfapp.models.nano_e5 import read_nano_e5
 from tfapp.release.model_card import terms
@@ -414,6 +414,7 @@ def test_the_chinese_preset_is_small_and_splits_texts_as_before(tfapp_data):
 
     built = build_preset("e5-small-zh")
     assert built.record["parameters"] <= 40_000_000
+    assert f"{built.record['pieces']:,} pieces" in BACKBONES["e5-small-zh"].description
     whole = read_tokenizer_json(fetch(ASSETS["e5-small-tokenizer"]) / "tokenizer.json")
     cut = (built.folder / "sentencepiece.model").read_bytes()
     chinese = pandas.read_csv(tfapp_data / "chnsenticorp" / "train.csv")["text"].astype(str)

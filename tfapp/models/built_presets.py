@@ -102,22 +102,23 @@ def build_preset(
     find_languages(languages)
     recipe = Recipe(tuple(sorted(set(languages))), _digest_of_corpus(corpus), min_count if corpus else 1)
     packaged = PACKAGED.get(name)
-    if packaged is not None and output is None:
-        if recipe not in (Recipe(), packaged):
-            keeps = ",".join(packaged.languages) or "all languages"
-            raise ConfigError(f"{name} is a packaged preset that keeps {keeps}; give yours another name.")
+    if packaged is not None and recipe == Recipe():
         recipe = packaged
     elif recipe == Recipe():
         raise ConfigError(f"preset {name!r}: say what to keep, by languages, a corpus, or both.")
+    elif packaged is not None and recipe != packaged and output is None:
+        keeps = ",".join(packaged.languages) or "all languages"
+        raise ConfigError(f"{name} is a packaged preset that keeps {keeps}; give yours another name.")
+    renewed = packaged is not None and output is None
     folder = _cached(name) if output is None else output.expanduser().absolute()
-    found = _present(folder, recipe, renewed=packaged is not None and output is None)
+    found = _present(folder, recipe, renewed=renewed)
     if found is not None:
         return BuiltPreset(name, folder, found, fresh=False)
     ingredients = _gather(recipe, corpus)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent):
-            found = _present(folder, recipe, renewed=packaged is not None and output is None)
+            found = _present(folder, recipe, renewed=renewed)
             if found is None:
                 _logger.info("building the preset %s", name)
                 record = _build(name, folder, recipe, ingredients)
