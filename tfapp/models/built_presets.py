@@ -201,7 +201,6 @@ def _present(folder: Path, recipe: Recipe, *, renewed: bool) -> Mapping[str, Any
             return record
         damage = "it was made by another recipe"
     if renewed:
-        _logger.warning("the preset in %s is built again: %s", folder, damage)
         return None
     raise OutputError(f"{folder}: {damage}; choose another name, or delete that folder.")
 
@@ -219,6 +218,7 @@ def _build(name: str, folder: Path, recipe: Recipe, ingredients: Ingredients) ->
             content, name=name, base=BASE, recipe=recipe, ingredients=ingredients, sources=_sources(recipe)
         )
         if folder.exists():
+            _logger.warning("%s was damaged or of another recipe, and was built again", folder)
             folder.rename(work / "before")
         if not rename_new(content, folder):
             raise OutputError(f"{folder} has appeared while it was built; choose another name.")

@@ -28,7 +28,8 @@ def load_huggingface_folder(
 ) -> tuple[keras.Model, Tokenizer, str]:
     """Loads a BERT, DistilBERT or XLM-R encoder from the files of a Hugging Face repository.
 
-    keras-hub computes GELU by its tanh approximation, so hidden states differ from PyTorch's by about 1e-3.
+    keras-hub computes GELU by its tanh approximation, so hidden states differ from PyTorch's by about 1e-3;
+    XLM-R's it computes exactly.
 
     Args:
         folder: Folder with ``config.json``, ``model.safetensors`` and ``vocab.txt`` or a SentencePiece
