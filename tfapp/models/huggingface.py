@@ -1,4 +1,4 @@
-"""Backbones from a local Hugging Face folder: config.json, model.safetensors, vocab.txt."""
+"""Backbones from a local Hugging Face folder: config.json, model.safetensors, and a vocabulary."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import keras
 import keras_hub
 
-from tfapp.data.tokenizers import WordPieceTokenizer
+from tfapp.data.sentencepiece_files import read_fairseq_model, read_tokenizer_json
+from tfapp.data.tokenizers import SentencePieceTokenizer, Tokenizer, WordPieceTokenizer
 from tfapp.errors import WeightsError
 from tfapp.models.weight_files import check_files, check_safetensors, read_json
 
-_FILES = ("config.json", "model.safetensors", "vocab.txt")
-_FAMILIES = {"bert": "pooler", "distilbert": "cls"}
+_FILES = ("config.json", "model.safetensors")
+_FAMILIES = {"bert": "pooler", "distilbert": "cls", "xlm-roberta": "cls"}
+_SENTENCEPIECE = ("sentencepiece.model", "tokenizer.json", "sentencepiece.bpe.model")
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
 
 
@@ -21,18 +23,20 @@ def load_huggingface_folder(
     folder: Path,
     *,
     dtype: str | None = None,
-    tokenizer: WordPieceTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
     load_weights: bool = True,
-) -> tuple[keras.Model, WordPieceTokenizer, str]:
-    """Loads a BERT or DistilBERT encoder from the files of a Hugging Face repository.
+) -> tuple[keras.Model, Tokenizer, str]:
+    """Loads a BERT, DistilBERT or XLM-R encoder from the files of a Hugging Face repository.
 
-    keras-hub computes GELU by its tanh approximation, so hidden states differ from PyTorch's by about 1e-3.
+    keras-hub computes GELU by its tanh approximation, so hidden states differ from PyTorch's by about 1e-3;
+    XLM-R's it computes exactly.
 
     Args:
-        folder: Folder with ``config.json``, ``model.safetensors`` and ``vocab.txt``; where they are there,
-            ``tokenizer_config.json`` tells about lower-casing and ``1_Pooling/config.json`` about pooling.
+        folder: Folder with ``config.json``, ``model.safetensors`` and ``vocab.txt`` or a SentencePiece
+            model (see `read_sentencepiece`); where they are there, ``tokenizer_config.json`` tells about
+            lower-casing and ``1_Pooling/config.json`` about pooling.
         dtype: Keras dtype policy of the backbone; the global one when None.
-        tokenizer: Tokenizer to use instead of the folder's ``vocab.txt``.
+        tokenizer: Tokenizer to use instead of the folder's.
         load_weights: Whether to load the weights; without them they are random.
 
     Returns:
@@ -42,8 +46,9 @@ def load_huggingface_folder(
         WeightsError: If a file is missing or damaged, or the model is of a family that does not load.
     """
     unneeded = {"model.safetensors"} if not load_weights else set()
-    unneeded |= {"vocab.txt"} if tokenizer is not None else set()
-    check_files(folder, tuple(name for name in _FILES if name not in unneeded))
+    check = tuple(name for name in _FILES if name not in unneeded)
+    pieces = tokenizer is None and _has_sentencepiece(folder)
+    check_files(folder, check if pieces or tokenizer is not None else (*check, "vocab.txt"))
     config = read_json(folder / "config.json")
     _check_config(folder, config)
     if load_weights:
@@ -56,7 +61,43 @@ def load_huggingface_folder(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return backbone, tokenizer or read_vocabulary(folder), _pooling(folder, config)
+    if tokenizer is None:
+        tokenizer = read_sentencepiece(folder) if pieces else read_vocabulary(folder)
+    return backbone, tokenizer, _pooling(folder, config)
+
+
+def read_sentencepiece(folder: Path) -> SentencePieceTokenizer:
+    """Makes the tokenizer of a folder with a SentencePiece model.
+
+    Args:
+        folder: Folder with ``sentencepiece.model``, whose pieces stand in the order of the encoder's ids, as
+            presets built by tfapp have it; else with ``tokenizer.json``; else with XLM-R's
+            ``sentencepiece.bpe.model``, whose ids are moved as fairseq moved them.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        WeightsError: If the file is damaged, or of another kind.
+    """
+    path = folder / next(name for name in _SENTENCEPIECE if (folder / name).is_file())
+    if path.name == "tokenizer.json":
+        content = read_tokenizer_json(path)
+    elif path.name == "sentencepiece.bpe.model":
+        content = read_fairseq_model(path)
+    else:
+        content = path.read_bytes()
+    try:
+        return SentencePieceTokenizer(content)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _has_sentencepiece(folder: Path) -> bool:
+    """Tells a folder with SentencePiece from one with WordPiece, which may have a tokenizer.json as well."""
+    if (folder / "vocab.txt").is_file():
+        return False
+    return any((folder / name).is_file() for name in _SENTENCEPIECE)
 
 
 def read_vocabulary(folder: Path) -> WordPieceTokenizer:

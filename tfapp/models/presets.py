@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +11,10 @@ import keras
 import keras_hub
 
 from tfapp.assets import ASSETS, Asset, fetch
-from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, WordPieceTokenizer
+from tfapp.data.recipes import PACKAGED
+from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, Tokenizer, WordPieceTokenizer
 from tfapp.errors import WeightsError, nearest
+from tfapp.models.built_presets import build_preset, find_built, list_built, read_record
 from tfapp.models.encoders import copy_backbone
 from tfapp.models.hub import load_hub_backbone
 from tfapp.models.hub_cache import is_hub_handle
@@ -60,6 +62,24 @@ BACKBONES: dict[str, Preset] = {
         asset=ASSETS["minilm-l6"],
         pooling="mean",
     ),
+    "e5-small-multilingual": Preset(
+        name="e5-small-multilingual",
+        asset=ASSETS["e5-small-q4"],
+        pooling="mean",
+        description=(
+            "multilingual-e5-small, a sentence encoder of 100 languages: BERT, 12 blocks, 384 wide, 250,002 "
+            "SentencePiece pieces, 117.6 M weights, which were rounded to 4 bits"
+        ),
+    ),
+    "e5-small-zh": Preset(
+        name="e5-small-zh",
+        asset=ASSETS["e5-small-q4"],
+        pooling="mean",
+        description=(
+            "multilingual-e5-small for Chinese and English: its vocabulary is cut to 46,470 pieces, which "
+            "leaves 39.5 M weights, which were rounded to 4 bits"
+        ),
+    ),
     "mobilenet-v2": Preset(
         name="mobilenet-v2",
         asset=ASSETS["mobilenet-v2"],
@@ -93,7 +113,7 @@ class LoadedBackbone:
     """
 
     backbone: keras.Model
-    tokenizer: WordPieceTokenizer
+    tokenizer: Tokenizer
     pooling: str
     preset: str
 
@@ -102,17 +122,18 @@ def load_backbone(
     name: str,
     *,
     dtype: str | None = None,
-    tokenizer: WordPieceTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
     allow_unsafe: bool = False,
     load_weights: bool = True,
 ) -> LoadedBackbone:
     """Loads a pretrained text encoder and its tokenizer, fetching them on first use.
 
     Args:
-        name: A key of `BACKBONES`; a keras-hub preset such as ``"bert_base_en_uncased"``; a handle that
-            starts with ``kaggle://`` or ``hf://``; a folder from Hugging Face (``config.json``,
-            ``model.safetensors``, ``vocab.txt``) or from keras-hub's ``save_to_preset``; a ``.keras`` file
-            with ``vocab.txt`` beside it; or a TF-Hub BERT SavedModel, as a folder or a handle.
+        name: A key of `BACKBONES`; a preset that `tfapp presets build` has made; a keras-hub preset such as
+            ``"bert_base_en_uncased"``; a handle that starts with ``kaggle://`` or ``hf://``; a folder from
+            Hugging Face (``config.json``, ``model.safetensors``, and ``vocab.txt`` or a SentencePiece model)
+            or from keras-hub's ``save_to_preset``; a ``.keras`` file with ``vocab.txt`` beside it; or a
+            TF-Hub BERT SavedModel, as a folder or a handle.
         dtype: Keras dtype policy of the backbone, such as ``"mixed_bfloat16"``; the global one when None.
         tokenizer: Tokenizer to use instead of the one that comes with the weights.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
@@ -128,12 +149,12 @@ def load_backbone(
     path = Path(name).expanduser()
     if name in BACKBONES and BACKBONES[name].kind != "text":
         raise WeightsError(f"{name!r} is an image network: build_image_classifier takes it.")
-    if name in BACKBONES:
-        folder = fetch(BACKBONES[name].asset)
-        backbone, own, _ = load_huggingface_folder(
+    folder = _packaged_folder(name)
+    if folder is not None:
+        backbone, own, pooling = load_huggingface_folder(
             folder, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
         )
-        pooling = BACKBONES[name].pooling
+        pooling = BACKBONES[name].pooling if name in BACKBONES else pooling
     elif is_hub_handle(name) or (path / "saved_model.pb").is_file():
         backbone, own, pooling = load_hub_backbone(
             name, dtype=dtype, tokenizer=tokenizer, load_weights=load_weights
@@ -156,9 +177,35 @@ def load_backbone(
     return LoadedBackbone(backbone=backbone, tokenizer=own, pooling=pooling, preset=name)
 
 
+def known_preset(name: str) -> Preset | None:
+    """Describes a preset that is packaged, or was built of a packaged one.
+
+    Args:
+        name: Its name, or the path of a built one.
+
+    Returns:
+        The description; None for every other backbone.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    record = read_record(name)
+    if record is None:
+        return None
+    base = BACKBONES[record["base"]]
+    cut = f"{base.description}; its vocabulary is cut to {record['pieces']:,} pieces"
+    return replace(base, name=name, description=cut)
+
+
+def _packaged_folder(name: str) -> Path | None:
+    """Finds the files of a packaged preset, building it where it is not built yet, or of one built before."""
+    if name in PACKAGED:
+        return build_preset(name).folder
+    return fetch(BACKBONES[name].asset) if name in BACKBONES else find_built(name)
+
+
 def _load_file(
-    path: Path, *, dtype: str | None, tokenizer: WordPieceTokenizer | None, allow_unsafe: bool
-) -> tuple[keras.Model, WordPieceTokenizer, str]:
+    path: Path, *, dtype: str | None, tokenizer: Tokenizer | None, allow_unsafe: bool
+) -> tuple[keras.Model, Tokenizer, str]:
     if path.suffix not in (".keras", ".h5"):
         raise WeightsError(f"{path} is a file of an unknown kind; a backbone is a folder or a .keras file.")
     if tokenizer is None:
@@ -184,8 +231,8 @@ def is_keras_hub(name: str, path: Path) -> bool:
 
 
 def _load_keras_hub(
-    name: str, *, dtype: str | None, tokenizer: WordPieceTokenizer | None, load_weights: bool
-) -> tuple[keras.Model, WordPieceTokenizer, str]:
+    name: str, *, dtype: str | None, tokenizer: Tokenizer | None, load_weights: bool
+) -> tuple[keras.Model, Tokenizer, str]:
     if Path(name).exists():
         check_files(Path(name), ("tokenizer.json",) if tokenizer is None else ())
     else:
@@ -221,7 +268,7 @@ def _unknown(name: str) -> WeightsError:
         return WeightsError(f"there is no file or folder {name!r} to load a backbone from.")
     if name.count("/") == 1:
         return WeightsError(f"unknown backbone {name!r}: on Hugging Face it would be 'hf://{name}'.")
-    known = {preset.name for preset in BACKBONES.values() if preset.kind == "text"}
+    known = {preset.name for preset in BACKBONES.values() if preset.kind == "text"} | set(list_built())
     for family in _POOLINGS:
         known |= set(getattr(keras_hub.models, family).presets)
     return WeightsError(f"unknown backbone {name!r}: {nearest(name, known)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfapp.data.datasets import DATASETS
 from tfapp.evaluation.robustness.wording import settings_text
-from tfapp.models.presets import BACKBONES
+from tfapp.models.presets import known_preset
 
 KINDS = {
     "text": (
@@ -199,9 +199,9 @@ def terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> lis
     Returns:
         A sentence on the backbone, and one on each packaged data set.
     """
-    if preset in BACKBONES:
-        known = BACKBONES[preset]
-        lines = [f"Backbone: {preset}, {known.origin}; licence {known.licence}."]
+    known = known_preset(preset)
+    if known is not None:
+        lines = [f"Backbone: {preset_name(preset)}, {known.origin}; licence {known.licence}."]
     elif preset:
         lines = [f"Backbone: {preset_name(preset)}; see its publisher for the licence."]
     else:
@@ -214,7 +214,7 @@ def terms(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> lis
 
 def _model_lines(preset: str, config: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
     backbone, *data = (f"* {line}" for line in terms(preset, config, sources))
-    known = BACKBONES.get(preset)
+    known = known_preset(preset)
     described = [f"  {known.description}."] if known is not None and known.description else []
     return [backbone, *described, *data]
 
