@@ -13,6 +13,7 @@ import tensorflow_text as tf_text
 from tfapp.data.bucketing import TokenRows
 from tfapp.data.characters import character_table
 from tfapp.data.encoded import MAX_WINDOWS, EncodedTexts, window_stride
+from tfapp.data.vocabulary_cut import wordpiece_fallback
 from tfapp.errors import ConfigError, WeightsError, nearest
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -255,6 +256,33 @@ class WordPieceTokenizer(tf.Module):  # type: ignore[misc]
         ids[mask] = encoded.values
         inputs = {"token_ids": ids, "padding_mask": mask.astype(np.int32), "segment_ids": np.zeros_like(ids)}
         return inputs, encoded.texts
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the pieces that no vocabulary can do without."""
+        return self.pad_id, self.unk_id, self.cls_id, self.sep_id
+
+    @property
+    def fallback_ids(self) -> npt.NDArray[np.int32]:
+        """Ids of the pieces that spell words of which no longer piece is kept, int32, ascending."""
+        return np.union1d(self.special_ids, wordpiece_fallback(self._pieces)).astype(np.int32)
+
+    def cut(self, keep_ids: npt.NDArray[np.int32]) -> tuple[WordPieceTokenizer, npt.NDArray[np.int32]]:
+        """Makes the tokenizer of some of the pieces.
+
+        A word one of whose pieces is left out is split into shorter ones, the longest first as ever; where
+        none fits, it becomes [UNK]. With all `fallback_ids` among the pieces none newly does.
+
+        Args:
+            keep_ids: Ids of the pieces to keep, in any order; special tokens are kept anyway.
+
+        Returns:
+            The new tokenizer, and the old id of each of its pieces in the order of the new ids, which is that
+            of the old ones. A text all of whose pieces are kept is split into the same ones.
+        """
+        kept = np.union1d(self.special_ids, keep_ids).astype(np.int32)
+        config = {**self.get_config(), "vocabulary": [self._pieces[old] for old in kept]}
+        return self.from_config(config), kept
 
     def asset_files(self) -> dict[str, bytes]:
         """The files an edge device needs to tokenise: ``vocab.txt``, one piece a line."""
