@@ -53,7 +53,7 @@ def test_rare_pieces_go_and_the_size_is_kept_to(tokenizer):
     fallback = tokenizer.fallback_ids
     twice = choose_pieces(tokenizer, TEXTS, min_count=2)
     words = {tokenizer.vocabulary[at] for at in np.setdiff1d(twice, fallback)}
-    assert words == {"the", "good", "##s"} - {"##s"}
+    assert words == {"the", "good"}
     limited = choose_pieces(tokenizer, TEXTS, vocabulary_size=len(fallback) + 1)
     assert {tokenizer.vocabulary[at] for at in np.setdiff1d(limited, fallback)} == {"the"}
 
@@ -124,7 +124,7 @@ def test_blocks_positions_and_neurons_are_those_that_were_asked_for(tiny_vocab):
     np.testing.assert_array_equal(
         block._self_attention_layer.get_weights()[0], source._self_attention_layer.get_weights()[0]
     )
-    widen, bias = source._feedforward_intermediate_dense.get_weights()
+    widen, _ = source._feedforward_intermediate_dense.get_weights()
     narrow = source._feedforward_output_dense.get_weights()[0]
     norms = np.sqrt((widen**2).sum(0) * (narrow**2).sum(1))
     best = sorted(sorted(range(len(norms)), key=lambda at: -norms[at])[:6])

@@ -82,16 +82,15 @@ def without_known(texts: Iterable[str], data: Any) -> tuple[str, ...]:
     known = (row for split in data.splits.values() for row in split.texts)
     kept = _distinct(given, known=known)
     if len(kept) < len(given):
-        _LOG.info(
-            "%d texts without labels are left out: they are empty, occur twice, or are rows of the data",
-            len(given) - len(kept),
-        )
+        left = len(given) - len(kept)
+        words = "1 text without a label is" if left == 1 else f"{left:,} texts without labels are"
+        _LOG.info("%s left out: empty, there twice, or a row of the data", words)
     return kept
 
 
 def _read(path: Path, text: str, encoding: str) -> list[str]:
     if path.suffix.lower() == ".txt":
-        return read_utf8(path, encoding).decode("utf-8").splitlines()
+        return [line.removesuffix("\r") for line in read_utf8(path, encoding).decode("utf-8").split("\n")]
     table = read_source(path, Columns(text, ""), name=_KEYWORD, format=None, encoding=encoding)
     return [value for value in table.texts.tolist() if value is not None]
 

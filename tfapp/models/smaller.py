@@ -74,8 +74,8 @@ def check_can_shrink(backbone: keras.Model) -> None:
     if type(backbone) is not keras_hub.models.BertBackbone:
         raise WeightsError(
             f"a smaller encoder can be taken from a BERT of keras-hub, not from {type(backbone).__name__}: "
-            "fine-tune a BERT as the teacher, such as 'minilm-l6', a keras-hub preset 'bert_...', or a folder "
-            "from Hugging Face whose config.json says model_type 'bert'."
+            "fine-tune a BERT as the teacher, such as 'minilm-l6', a keras-hub preset 'bert_...', or a "
+            "folder from Hugging Face whose config.json says model_type 'bert'."
         )
 
 

@@ -38,6 +38,9 @@ class Teacher(Protocol):
             What enters the first block, then what each of ``layers`` gives.
         """
 
+    def extra_inputs(self, rows: int, length: int, *, states: bool) -> dict[str, tf.TensorSpec]:
+        """The shapes of all that stands beside the student's inputs, ``states`` where they are compared."""
+
     def described(self) -> dict[str, Any]:
         """The teacher by plain values, for keys and records."""
 
@@ -105,6 +108,16 @@ class Distilled:
     def compares_states(self) -> bool:
         """Whether hidden states are compared, for which `TrainableModel.hidden_states` must be there."""
         return self.hidden_weight > 0.0
+
+    def extra_inputs(self, rows: int, length: int) -> dict[str, tf.TensorSpec]:
+        """The shapes of what stands beside the student's inputs in a batch, for estimates of memory.
+
+        Args:
+            rows: Rows of the batch.
+            length: Tokens of the longest.
+        """
+        assert self.teacher is not None
+        return self.teacher.extra_inputs(rows, length, states=self.compares_states)
 
     def step(self, model: TrainableModel, inputs: Any, labels: Any, sample_weight: Any) -> StepResult:
         """Computes loss, logits and gradients of one batch.
