@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +115,45 @@ def test_what_cannot_be_distilled_is_refused_before_anything_is_trained(
 def test_a_section_that_cannot_be_is_refused_by_key(workplace, override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(workplace / "workflow.toml", [override])
+
+
+def start(workplace: Path, output: Path, *settings: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tfapp", "run", str(workplace / "workflow.toml")]
+    command += ["--output", str(output), *(word for each in settings for word in ("--set", each))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_ended_goes_on_to_the_student_of_an_unbroken_one(workplace, tmp_path, sign):
+    settings = ("distill.epochs=6", "train.checkpoint_steps=1")
+    through = run_workflow(load_config(workplace / "workflow.toml", settings), output=tmp_path / "through")
+    process = start(workplace, tmp_path / "ended", *settings)
+    stage = tmp_path / "ended" / "runs" / "tiny" / "distill"
+    history = stage / "history.csv"
+    while process.poll() is None and not (history.exists() and len(history.read_text().splitlines()) > 2):
+        time.sleep(0.01)
+    process.send_signal(sign)
+    _, errors = process.communicate()
+    assert process.returncode == (3 if sign == signal.SIGTERM else -sign), errors
+    assert not json.loads((stage / "stage.json").read_text())["finished"]
+    rows = history.read_text().splitlines()[:2]
+    again = run_workflow(load_config(workplace / "workflow.toml", settings), output=tmp_path / "ended")
+    assert again.skipped == ("prepare", "transfer")
+    assert history.read_text().splitlines()[:2] == rows
+    assert again.metrics == through.metrics
+
+
+@pytest.mark.slow
+def test_a_student_is_trained_on_two_virtual_devices(workplace, tmp_path):
+    process = start(workplace, tmp_path, "hardware.virtual_devices=2", "export.variants=['float32']")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    assert "student: blocks 2 of 2" in errors
+    assert "Released: " in output
 
 
 def test_images_cannot_be_distilled(tmp_path):

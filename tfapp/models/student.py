@@ -129,11 +129,18 @@ def choose_parts(
         ConfigError: When settings are out of range or do not go together.
         WeightsError: When the teacher is no BERT.
     """
-    counted = {"min_count": min_count, "vocabulary_size": vocabulary_size}
-    blocks = check_student(teacher, num_layers=num_layers, layers=layers, vocabulary=vocabulary, **counted)
+    blocks = check_student(
+        teacher,
+        num_layers=num_layers,
+        layers=layers,
+        vocabulary=vocabulary,
+        min_count=min_count,
+        vocabulary_size=vocabulary_size,
+    )
     tokenizer, ids = teacher.preprocessor, None
     if vocabulary == "texts":
-        _, kept = tokenizer.cut(choose_pieces(tokenizer, texts, **counted))
+        pieces = choose_pieces(tokenizer, texts, min_count=min_count, vocabulary_size=vocabulary_size)
+        _, kept = tokenizer.cut(pieces)
         ids = tuple(kept.tolist())
     return StudentParts(blocks, ids, tokenizer.max_length, intermediate_dim)
 

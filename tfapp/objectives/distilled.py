@@ -19,14 +19,11 @@ LABELLED = "labelled"
 
 
 class Teacher(Protocol):
-    """What a teacher gives beside the inputs of a batch.
+    """What a teacher gives beside the inputs of a batch."""
 
-    Attributes:
-        layers: For each block of the student the number of the teacher's block, from 1, whose hidden states
-            are compared with its own.
-    """
-
-    layers: Sequence[int]
+    @property
+    def layers(self) -> Sequence[int]:
+        """For each block of the student the number of the teacher's, from 1, that it is compared with."""
 
     def hidden_states(self, inputs: Mapping[str, Any]) -> list[tf.Tensor]:
         """The teacher's hidden states in inference mode, ``(batch, sequence, hidden)``.

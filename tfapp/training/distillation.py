@@ -121,13 +121,8 @@ def distill(
             f"the teacher's classes {list(teacher.classes)} are not the data's {list(data.classes)}: distil "
             "on data of the same classes."
         )
-    settings = {
-        "temperature": temperature,
-        "label_weight": label_weight,
-        "logits_weight": logits_weight,
-        "hidden_weight": hidden_weight,
-    }
-    Distilled(**settings, hidden_loss=hidden_loss)  # Refuses what is out of range, before any work.
+    # Refuses what is out of range, before any work.
+    objective = Distilled(temperature, label_weight, logits_weight, hidden_weight, hidden_loss)
     phase = Phase("all", epochs=epochs, learning_rate=learning_rate)
     more = without_known(load_unlabelled_texts(() if unlabelled is None else unlabelled), data)
     texts = (*data.train.texts, *more)
@@ -145,7 +140,7 @@ def distill(
     run_dir = options.get("run_dir")
     precision = choose_precision(options.get("precision", "auto"))
     with computing_in(precision, teacher.backbone):
-        taught_by = TextTeacher(
+        objective.teacher = taught_by = TextTeacher(
             teacher,
             texts,
             labelled=len(data.train),
@@ -159,7 +154,7 @@ def distill(
             student,
             replace(data, train=TextSplit("train", texts, labels, data.classes)),
             phases=[phase],
-            objective=Distilled(**settings, hidden_loss=hidden_loss, teacher=taught_by),
+            objective=objective,
             **options,
         )
     return Distillation(student, history, parts)

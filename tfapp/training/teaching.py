@@ -69,7 +69,8 @@ class TextTeacher:
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """The class that it answers to each text, int32 ``(texts,)``."""
-        return self.logits.argmax(axis=1).astype(np.int32)
+        labels: npt.NDArray[np.int32] = self.logits.argmax(axis=1).astype(np.int32)
+        return labels
 
     def described(self) -> dict[str, Any]:
         """The teacher by plain values."""
@@ -84,7 +85,7 @@ class TextTeacher:
         """Gives its hidden states in inference mode; see `tfapp.objectives.distilled.Teacher`."""
         if _STATES in inputs:
             width = tf.shape(inputs["padding_mask"])[1]
-            return tf.split(inputs[_STATES][:, :width], len(self.layers) + 1, axis=-1)
+            return list(tf.split(inputs[_STATES][:, :width], len(self.layers) + 1, axis=-1))
         ids = inputs["token_ids"]
         own = {name: values for name, values in inputs.items() if name in self.model.input}
         if self._ids is not None:
