@@ -1,7 +1,7 @@
 """Runs `train` on one and on two devices, and prints how far the results are apart, as JSON.
 
 Started as ``two_device_training.py VOCABULARY.json TASK...``, each task ``OPTIMIZER:ROWS:BATCH:PARTS``:
-two devices compute each batch in so many parts. With ``distill`` as the optimizer a student is trained by SGD.
+two devices compute each batch in so many parts. With ``distill`` as the optimizer SGD trains a student.
 """
 
 from __future__ import annotations

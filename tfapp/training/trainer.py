@@ -280,6 +280,11 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             _, _, batches = next(iter(iterator))
             local = self.distribute_strategy.experimental_local_results
             data_batch = keras.tree.map_structure(lambda values: local(values)[0], next(batches))
+        known = getattr(self.answers, "input", None)
+        if self.frozen is None and isinstance(known, dict):
+            # What stands beside the inputs for the objective is nothing that the network takes.
+            inputs, *rest = data_batch
+            data_batch = ({name: inputs[name] for name in known}, *rest)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
