@@ -43,6 +43,7 @@ def released(workplace, tmp_path_factory):
     return run_workflow(load_config(workplace / "workflow.toml"), output=output), output
 
 
+@pytest.mark.slow
 def test_the_student_is_released_with_its_own_vocabulary(released, tiny_vocab):
     result, output = released
     vocabulary = (result.release.path / "edge" / "vocab.txt").read_text().splitlines()
@@ -53,6 +54,7 @@ def test_the_student_is_released_with_its_own_vocabulary(released, tiny_vocab):
     assert not (output / "runs" / "tiny" / "distill" / "features").exists()
 
 
+@pytest.mark.slow
 def test_what_the_student_lost_is_told(released):
     result, _ = released
     teacher = result.release.manifest["metrics"]["teacher"]
@@ -67,6 +69,7 @@ def test_what_the_student_lost_is_told(released):
     assert "Beside its teacher" in (result.release.path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_is_done_again_until_the_texts_change(released, workplace, tmp_path):
     first, output = released
     config = load_config(workplace / "workflow.toml")
@@ -81,7 +84,7 @@ def test_nothing_is_done_again_until_the_texts_change(released, workplace, tmp_p
     assert accuracy == pytest.approx(first.metrics["accuracy"]["value"])
     more = workplace / "more.txt"
     more.write_text(more.read_text() + "a new market\n")
-    with pytest.raises(OutputError, match="stage 'distill' cannot be used: .*: unlabelled"):
+    with pytest.raises(OutputError, match=r"stage 'distill' cannot be used: .*: unlabelled"):
         open_trained(config, output=output)
 
 

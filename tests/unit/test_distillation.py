@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,18 +103,29 @@ def test_a_student_with_all_blocks_answers_as_its_teacher_does(teacher, data):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_training_leaves_the_teacher_as_it_is_and_changes_all_of_the_student(teacher, data):
+@pytest.fixture(scope="module")
+def made(teacher, data):
+    """A distillation with texts without labels, and the teacher's weights before it."""
     before = teacher.get_weights()
-    made = distill(teacher, data, epochs=1, layers=[1], **OPTIONS)
+    more = ["minister of the election", data.test.texts[0], "a budget"]
+    return distill(teacher, data, unlabelled=more, epochs=1, layers=[1], **OPTIONS), before
+
+
+def test_training_leaves_the_teacher_as_it_is_and_changes_all_of_the_student(teacher, made):
+    found, before = made
     for one, other in zip(before, teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    begun = build_student(teacher, made.parts)
-    moved = [
-        np.abs(a - b).max() for a, b in zip(begun.get_weights(), made.student.get_weights(), strict=True)
-    ]
-    assert min(moved) > 0
-    assert made.parts.layers == (1,)
-    assert made.history.epochs[-1]["val_accuracy"] > 0.5
+    begun = build_student(teacher, found.parts)
+    weights = zip(begun.get_weights(), found.student.get_weights(), strict=True)
+    assert min(np.abs(one - other).max() for one, other in weights) > 0
+    assert found.parts.layers == (1,)
+    assert found.history.epochs[-1]["val_accuracy"] > 0.5
+
+
+def test_texts_without_labels_decide_the_vocabulary_too(made):
+    vocabulary = set(made[0].student.preprocessor.vocabulary)
+    assert {"minister", "budget", "coach"} <= vocabulary
+    assert "government" not in vocabulary
 
 
 def test_the_divergence_is_that_of_softened_probabilities():
@@ -149,7 +158,7 @@ def test_the_distance_is_over_tokens_that_are_no_padding(kind):
     np.testing.assert_allclose(given, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("fused", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_step_minimises_the_weighed_sum_of_three_losses(teacher, data, fused):
     texts, labels = data.train.texts[:6], data.train.labels[:6]
     parts = choose_parts(teacher, texts)
@@ -216,16 +225,6 @@ def test_a_student_agrees_with_its_teacher_more_than_one_from_scratch(teacher, t
     agreed = [(predict_logits(each, asked).argmax(axis=1) == answers).mean() for each in (taught, scratch)]
     assert agreed[0] >= 0.97
     assert agreed[0] > agreed[1]
-
-
-def test_texts_without_labels_are_learned_from_and_decide_the_vocabulary(teacher, data, caplog):
-    more = ["minister of the election", data.test.texts[0], "minister of the  election", "a budget"]
-    with caplog.at_level(logging.INFO, logger="tfapp"):
-        made = distill(teacher, data, unlabelled=more, epochs=1, **OPTIONS)
-    assert "1 text without a label is left out" in caplog.text
-    assert {"minister", "budget"} <= set(made.student.preprocessor.vocabulary)
-    assert "coach" in made.student.preprocessor.vocabulary
-    assert "government" not in made.student.preprocessor.vocabulary
 
 
 @pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -176,11 +176,13 @@ def test_texts_without_labels_are_read_from_every_format(tmp_path, name):
             load_unlabelled_texts(path, text="body")
 
 
-def test_texts_of_the_data_are_left_out_of_those_without_labels():
+def test_texts_of_the_data_are_left_out_of_those_without_labels(caplog):
     from types import SimpleNamespace as Given
 
     data = Given(splits={"test": Given(texts=["held out"]), "train": Given(texts=["learned"])})
-    assert without_known(["held  out", "new", "learned", "new "], data) == ("new",)
+    with caplog.at_level(logging.INFO, logger="tfapp"):
+        assert without_known(["held  out", "new", "learned", "new "], data) == ("new",)
+    assert "3 texts without labels are left out" in caplog.text
 
 
 def test_what_holds_no_texts_is_refused(tmp_path):
