@@ -178,6 +178,32 @@ class HardenSection(Section):
         return {"pixels" if kind == "image" and part == "all" else "embeddings" for part in trained}
 
 
+class DistillSection(Section):
+    """``[distill]``: a small student of the trained model, which is then measured and shipped in its place.
+
+    The keys are arguments of `tfapp.distill`; ``batch_size`` and ``patience`` are those of ``[train]`` where
+    they are not set, as is all else that ``[train]`` says. ``unlabelled`` is the path of texts without
+    labels, relative to the workflow file; tables have them in the column ``data.text``.
+    """
+
+    num_layers: Positive | None = None
+    layers: Annotated[list[Positive], Field(min_length=1)] | None = None
+    vocabulary: Literal["texts", "whole"] = "texts"
+    min_count: Positive = 1
+    vocabulary_size: Positive | None = None
+    intermediate_dim: Positive | None = None
+    unlabelled: PathText | None = None
+    temperature: Annotated[float, Field(gt=0.0)] = 2.0
+    label_weight: NotNegative = 0.5
+    logits_weight: NotNegative = 1.0
+    hidden_weight: NotNegative = 1.0
+    hidden_loss: Literal["cosine", "mse"] = "cosine"
+    epochs: Positive = 5
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
+    batch_size: Positive | None = None
+    patience: Positive | None = None
+
+
 class AttackSection(Section):
     """``[evaluate.attack]``: the attack under which robust accuracy is measured, of model and artifacts.
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from tfapp.data.characters import character_table
+from tfapp.data.kept_pieces import wordpiece_fallback
 from tfapp.data.tokenizers._tokenizer import DEFAULT_MAX_LENGTH, Tokenizer
 from tfapp.errors import WeightsError
 
@@ -109,6 +112,32 @@ class WordPieceTokenizer(Tokenizer):
         """
         ids = self._kernel.tokenize(texts).merge_dims(1, -1)
         return ids if self._exchanged is None else ids.with_values(tf.gather(self._exchanged, ids.values))
+
+    @property
+    def fallback_ids(self) -> npt.NDArray[np.int32]:
+        """Ids of the pieces that spell words of which no longer piece is kept, int32, ascending."""
+        return np.union1d(self.special_ids, wordpiece_fallback(self._pieces)).astype(np.int32)
+
+    def cut(self, keep_ids: Sequence[int] | npt.NDArray[np.int32]) -> tuple[Self, npt.NDArray[np.int32]]:
+        """Makes the tokenizer of some of the pieces.
+
+        A word one of whose pieces is left out is split into shorter ones, the longest first as ever; where
+        none fits, it becomes [UNK]. With all `fallback_ids` among the pieces none newly does.
+
+        Args:
+            keep_ids: Ids of the pieces to keep, in any order; special tokens are kept anyway.
+
+        Returns:
+            The new tokenizer, and the old id of each of its pieces in the order of the new ids, which is that
+            of the old ones. A text all of whose pieces are kept is split into the same ones.
+        """
+        kept = np.union1d(self.special_ids, keep_ids).astype(np.int32)
+        pieces = [self._pieces[old] for old in kept]
+        known = set(pieces)
+        replaced = {old: new for old, new in self._replaced.items() if new in known}
+        return self.from_config(
+            {**self.settings(), "vocabulary": pieces, "replaced": _columns(replaced)}
+        ), kept
 
     def with_replaced(self, replaced: Mapping[str, str]) -> Self:
         """Makes a tokenizer that reads some characters as others.
