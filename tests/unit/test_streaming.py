@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 
 import numpy as np
@@ -209,6 +210,31 @@ def test_a_service_that_does_not_answer_is_told_at_once(texts):
         batches_of(["grpc://127.0.0.1:1"], lambda stripe: streamed_batches(stream, stripe=stripe))
     with pytest.raises(ConfigError, match="give an address such as"):
         batches_of(["127.0.0.1:5050"], lambda stripe: streamed_batches(stream, stripe=stripe))
+
+
+def test_a_port_that_is_taken_or_named_twice_is_told_with_its_option():
+    from tfapp.errors import OutputError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OutputError, match=f"port {port} cannot be used .*: give another --worker-port"):
+            running_services([0], worker_ports=[port]).__enter__()
+    with pytest.raises(OutputError, match="port 5051 is named twice"):
+        running_services([5050, 5051], worker_ports=[5051, 5052]).__enter__()
+
+
+@pytest.mark.server
+def test_a_worker_serves_batches_at_the_port_that_it_was_given(texts):
+    _, stream = texts
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running_services([0], worker_ports=[port]) as running:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        batches = batches_of(running.addresses, lambda stripe: streamed_batches(stream, stripe=stripe))
+        assert len(taken(batches, 3)) == 3
 
 
 @pytest.mark.server
