@@ -84,6 +84,16 @@ def test_workers_that_are_asked_for_different_things_say_so(together):
     assert "refused: worker 1 was asked for something else than the chief; what differs: settings" in other
 
 
+@pytest.mark.slow
+def test_all_go_by_what_the_chief_has_measured_and_stop_together(together):
+    """The third epoch of four is ill to the chief alone; then a callback of the other one alone stops."""
+    workers, logs = together("probed")
+    assert [process.wait(LONGEST) for process in workers] == [0, 0], logs[0].read_text()[-3000:]
+    said = [json.loads(log.read_text().splitlines()[-1]) for log in logs]
+    assert said[0] == said[1]
+    assert said[0][:3] == [[0.8, 0.8, 0.05], 1, 1]
+
+
 def test_keras_alone_still_fails_on_several_workers(together):
     """Once this fails, `keras_multi_worker` has done its work and can go."""
     workers, logs = together("keras")

@@ -15,7 +15,8 @@ from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase
 from tfapp.training.checkpoints import Checkpoint
-from tfapp.training.out_of_memory import memory_ran_out
+from tfapp.training.inference import batch_outputs
+from tfapp.training.memory_errors import from_pipeline, memory_ran_out
 
 HEAD, ALL = Phase("head", epochs=2, learning_rate=0.02), Phase("all", epochs=2, learning_rate=0.01)
 
@@ -169,6 +170,63 @@ def test_validation_that_needs_too_much_is_not_taken_for_a_step(make_model, data
     with pytest.raises(TrainingError, match="for 128 rows at once"):
         run(smooth(make_model), data, callbacks=[Greedy(), Counts()])
     assert len(attempts) == 1
+
+
+def test_features_are_computed_in_smaller_batches(make_model, data, monkeypatch, caplog):  # noqa: F811
+    sizes = []
+
+    def hungry(model, rows, *, batch_size, label):
+        sizes.append(batch_size)
+        for number, batch in enumerate(batch_outputs(model, rows, batch_size=batch_size, label=label)):
+            if batch_size > 7 and number:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            yield batch
+
+    monkeypatch.setattr("tfapp.training.features.EVALUATION_BATCH", 14)
+    calm, told = smooth(make_model), smooth(make_model)
+    run(calm, data)
+    monkeypatch.setattr("tfapp.training.features.batch_outputs", hungry)
+    with caplog.at_level(logging.WARNING, "tfapp"):
+        run(told, data)
+    assert sizes[:2] == [14, 7]
+    assert max(sizes[2:], default=0) <= 7
+    assert "memory ran out while features were computed: 7 rows at once" in caplog.text
+    for one, other in zip(calm.get_weights(), told.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "tfapp.training.features.batch_outputs",
+            "needs, to compute the features of one row at once, more memory",
+        ),
+        (
+            "tfapp.training.optimizers.FusedOptimizer.build",
+            "needs, for what the optimizer keeps",
+        ),
+    ],
+)
+def test_what_no_smaller_part_helps_is_one_clear_error(make_model, data, monkeypatch, place, message):  # noqa: F811
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(place, exhausted)
+    with pytest.raises(TrainingError, match=rf"phase 1 \(head\) {message}"):
+        run(smooth(make_model), data)
+
+
+def test_what_runs_out_in_the_pipeline_is_told_from_what_runs_out_in_a_step():
+    batches = tf.data.Dataset.from_tensors(True).map(
+        lambda value: tf.numpy_function(_eat, [value], tf.float32)
+    )
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        tf.function(next)(iter(batches))
+    assert from_pipeline(caught.value)
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        tf.function(lambda: tf.numpy_function(_eat, [True], tf.float32))()
+    assert not from_pipeline(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from helpers import StopAfter, Stopped, tiny_text_classifier
 
 from tfapp.data.text import TextData, TextSplit, load_text_data
-from tfapp.errors import ConfigError, DataError
+from tfapp.errors import ConfigError, DataError, TrainingError
 from tfapp.evaluation import evaluate
 from tfapp.objectives.joint import Joint
 from tfapp.objectives.standard import Standard
@@ -135,6 +135,15 @@ def test_the_best_of_several_weights_is_kept(make_model, target, moods, tmp_path
     second = run(resumed, target, source=SourceTask(moods, alpha=[2.0, 0.0]), **options)
     assert second.alphas == history.alphas
     assert_equal_models(resumed, model)
+
+
+def test_a_search_without_a_score_that_is_a_number_is_one_clear_error(make_model, target, moods, monkeypatch):
+    monkeypatch.setattr("tfapp.training.alpha_search._score", lambda _run: float("nan"))
+    monkeypatch.setattr("tfapp.training.alpha_search.complete_run", lambda _run: None)
+    with pytest.raises(
+        TrainingError, match=r"none of the alphas \[0.0, 2.0\] led to a val_loss that is a number"
+    ):
+        run(make_model(), target, source=SourceTask(moods, alpha=[2.0, 0.0]), monitor="val_loss")
 
 
 def test_rows_that_the_target_holds_out_are_not_learned(make_model, target, moods, caplog):

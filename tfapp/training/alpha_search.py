@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import keras
 
-from tfapp.errors import ConfigError
+from tfapp.errors import ConfigError, TrainingError
 from tfapp.objectives.joint import Joint
 from tfapp.training.callbacks import Selection, write_history
 from tfapp.training.checkpoints import Progress, assign_values, read_values
@@ -46,6 +47,7 @@ def search_alpha(run: Run, alphas: Sequence[float], schedule: str) -> tuple[Run,
 
     Raises:
         ConfigError: When there is no score on validation rows to choose by.
+        TrainingError: When no weight has led to a score that is a number.
     """
     monitor = run.settings.monitor
     if not monitor.startswith("val_") or not len(run.data.validation):
@@ -73,6 +75,11 @@ def search_alpha(run: Run, alphas: Sequence[float], schedule: str) -> tuple[Run,
         _LOG.info("alpha %g: %s %.4f", alpha, monitor, score)
         if selection.improved(score, best_score):
             best, best_score, best_values = trial, score, read_values(run.weights)
+    if best_score is None or math.isnan(best_score):
+        raise TrainingError(
+            f"none of the alphas {[trial.alpha for trial in tried]} led to a {monitor} that is a number: the "
+            "model's answers on validation rows are none. Lower learning_rate, or train in float32."
+        )
     assign_values(run.weights, best_values)
     if run.keep:
         write_history(run.directory / "history.csv", best.progress.history)

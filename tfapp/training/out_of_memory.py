@@ -5,45 +5,17 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfapp.errors import TrainingError, writing_problem
 from tfapp.training.checkpoints import Checkpoint, assign_values, read_values
+from tfapp.training.memory_errors import OutOfMemoryError
 from tfapp.training.microbatches import why_undivided
 from tfapp.training.observing import cut_board
 from tfapp.training.run_state import Run
 
 _LOG = logging.getLogger("tfapp")
-_SHORT = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED|RESOURCE_EXHAUSTED|failed to allocate", re.IGNORECASE)
-
-
-class OutOfMemoryError(TrainingError):
-    """A phase needs more memory than there is.
-
-    Args:
-        message: What needs it, and the cure.
-        in_step: Whether it ran out while a batch was learned, which can be done in more parts.
-    """
-
-    def __init__(self, message: str, *, in_step: bool) -> None:
-        super().__init__(message)
-        self.in_step = in_step
-
-
-def memory_ran_out(error: BaseException) -> bool:
-    """Tells a lack of memory from what else ends an operation; a full disk is none.
-
-    Args:
-        error: What TensorFlow raised. Libraries of accelerators report some failed allocations as internal
-            errors, known by their words alone.
-    """
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        return writing_problem(error) is None
-    unnamed = isinstance(error, tf.errors.InternalError | tf.errors.UnknownError)
-    return unnamed and _SHORT.search(str(error)) is not None
 
 
 def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) -> None:

@@ -192,6 +192,9 @@ class CatastrophicOverfitting(EpochProbe):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Attacks the images both ways, and ends the phase when the two have parted."""
         single, several = self._probe()
+        if self.workers is not None:
+            # Rounding may part them, and with it what they do next.
+            single, several = self.workers.from_chief([single, several])
         logs = {} if logs is None else logs
         logs[SINGLE_STEP], logs[MULTI_STEP] = single, several
         measured = _Measured(self.phase, epoch + 1, single, several)
