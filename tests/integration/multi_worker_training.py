@@ -1,8 +1,8 @@
 """Trains alone or as one of several workers, as TF_CONFIG says; what came out goes to a file.
 
 Started as ``multi_worker_training.py VOCABULARY.json learn RESULT.npz TASK...``, each task
-``train:OPTIMIZER:ROWS:BATCH`` or ``step:KIND:OBJECTIVE:OPTIMIZER``; as ``... refused``, where the second
-worker asks for another batch size; as ``... keras``, which trains by Keras alone; as ``... probed``, where
+``train:OPTIMIZER:ROWS:BATCH``, ``step:KIND:OBJECTIVE:OPTIMIZER``, or ``refused``, where the second worker
+asks for another batch size; as ``... keras``, which trains by Keras alone; as ``... probed``, where
 the workers measure catastrophic overfitting differently and one has a callback that stops; or as
 ``... kept RUN_DIR``, which trains with dropout and an adversarial objective, and prints a checksum.
 """
@@ -37,6 +37,9 @@ def learn(strategy, vocabulary, result, *tasks):
     arrays = {}
     for task in tasks:
         kind, *parts = task.split(":")
+        if kind == "refused":
+            print(refused(strategy, vocabulary))  # noqa: T201
+            continue
         if kind == "train":
             optimizer, rows, batch_size = parts
             weights, logits, curve = run(vocabulary, optimizer, int(rows), int(batch_size), strategy)
@@ -53,7 +56,8 @@ def refused(strategy, vocabulary):
     try:
         run(vocabulary, "sgd", 16, 4 + INDEX, strategy)
     except TfappError as error:
-        sys.exit(f"refused: {error}")
+        return f"refused: {error}"
+    return "not refused"
 
 
 def by_keras(strategy, _vocabulary):
@@ -113,5 +117,5 @@ def kept(strategy, vocabulary, run_dir):
 if __name__ == "__main__":
     if sys.argv[2] == "kept":
         tf.config.experimental.enable_op_determinism()
-    actions = {"learn": learn, "refused": refused, "keras": by_keras, "probed": probed, "kept": kept}
+    actions = {"learn": learn, "keras": by_keras, "probed": probed, "kept": kept}
     actions[sys.argv[2]](make_strategy(), json.loads(Path(sys.argv[1]).read_text()), *sys.argv[3:])

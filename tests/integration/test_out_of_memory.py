@@ -1,5 +1,6 @@
 """Memory that runs out in a step: training goes on with smaller parts, and ends where it would have ended."""
 
+import itertools
 import logging
 
 import keras
@@ -69,19 +70,25 @@ class Ends(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(params=["graph", "eager"])
+@pytest.fixture
 def mode(request):
     tf.config.run_functions_eagerly(request.param == "eager")
     yield request.param
     tf.config.run_functions_eagerly(False)
 
 
+DEFAULT = (("graph", False, 0), ("graph", True, 6), ("eager", True, 6))
+MODES = [
+    pytest.param(*each, marks=() if each in DEFAULT else pytest.mark.slow)
+    for each in itertools.product(("graph", "eager"), (False, True), (0, 6))
+]
+
+
 def smooth(make_model):  # noqa: F811
     return make_model(dropout=0.0, dropout_rate=0.0)
 
 
-@pytest.mark.parametrize("first", [0, 6])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("mode", "kept", "first"), MODES, indirect=["mode"])
 @pytest.mark.parametrize("phases", [[HEAD], pytest.param([HEAD, ALL], marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_smaller_parts(make_model, data, tmp_path, caplog, mode, kept, first, phases):  # noqa: F811
     """26 rows in batches of 8 are 4 steps an epoch: memory runs out in the first, or in the second one."""
@@ -222,7 +229,7 @@ def test_what_runs_out_in_the_pipeline_is_told_from_what_runs_out_in_a_step():
         lambda value: tf.numpy_function(_eat, [value], tf.float32)
     )
     with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
-        tf.function(next)(iter(batches))
+        tf.function(lambda batch: next(batch))(iter(batches))
     assert from_pipeline(caught.value)
     with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
         tf.function(lambda: tf.numpy_function(_eat, [True], tf.float32))()
