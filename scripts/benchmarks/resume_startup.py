@@ -2,10 +2,10 @@
 
     TFAPP_DATA=/path/to/data python scripts/benchmarks/resume_startup.py [--steps 50] [--kills 75 140 205]
 
-MiniLM on SST-2, all of it, 32 rows a batch, with a checkpoint every `--steps` steps. A process trains from the
-beginning and is killed with SIGKILL when it has told step 75; the same command goes on and is killed at step
-140, and so on, and the last one is killed after its first step. Timed from the start of each process to its
-first finished step: an epoch has a prime number of steps, so that Keras runs each alone.
+MiniLM on SST-2, all of it, 32 rows a batch, with a checkpoint every `--steps` steps. A process trains from
+the beginning and is killed with SIGKILL when it has told step 75; the same command goes on and is killed at
+step 140, and so on, and the last one is killed after its first step. Timed from the start of each process to
+its first finished step: an epoch has a prime number of steps, so that Keras runs each alone.
 """
 
 from __future__ import annotations
