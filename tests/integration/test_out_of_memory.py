@@ -119,11 +119,11 @@ def test_the_board_of_a_run_that_went_back_has_each_step_once(make_model, data, 
 def test_a_resumed_run_starts_with_the_parts_that_it_ended_with(make_model, data, tmp_path, caplog):  # noqa: F811
     options = {"run_dir": tmp_path, "checkpoint_steps": 1}
     with pytest.raises(KeyboardInterrupt):
-        run(smooth(make_model), data, objective=Hungry(3), callbacks=[Ends()], **options)
+        run(smooth(make_model), data, objective=Hungry(4), callbacks=[Ends()], **options)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "tfapp"):
         resumed = smooth(make_model)
-        run(resumed, data, objective=Hungry(3), **options)
+        run(resumed, data, objective=Hungry(4), **options)
     assert "memory ran out" not in caplog.text
     unbroken = smooth(make_model)
     run(unbroken, data)
@@ -134,24 +134,24 @@ def test_a_resumed_run_starts_with_the_parts_that_it_ended_with(make_model, data
 def test_a_run_killed_before_its_first_checkpoint_remembers_the_parts(make_model, data, tmp_path):  # noqa: F811
     class Killed(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            if self.model.num_microbatches == 4:
+            if self.model.num_microbatches == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(smooth(make_model), data, objective=Hungry(3), callbacks=[Killed()], run_dir=tmp_path)
+        run(smooth(make_model), data, objective=Hungry(4), callbacks=[Killed()], run_dir=tmp_path)
     seen = []
 
     class Sees(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             seen.append(self.model.num_microbatches)
 
-    run(smooth(make_model), data, objective=Hungry(3), callbacks=[Sees()], run_dir=tmp_path)
-    assert set(seen) == {4}
+    run(smooth(make_model), data, objective=Hungry(4), callbacks=[Sees()], run_dir=tmp_path)
+    assert set(seen) == {2}
 
 
 def test_one_row_at_once_that_is_too_much_ends_the_run(make_model, data, tmp_path):  # noqa: F811
     with pytest.raises(TrainingError, match=r"phase 1 \(head\) needs more memory than there is, for 1 rows"):
-        run(smooth(make_model), data, objective=Hungry(0), run_dir=tmp_path)
+        run(smooth(make_model), data, objective=Hungry(0), run_dir=tmp_path, batch_size=2)
 
 
 def test_what_cannot_be_divided_says_why(make_model, data):  # noqa: F811
@@ -259,8 +259,8 @@ def test_the_parts_are_in_the_checkpoint(make_model, data, tmp_path):  # noqa: F
             read = Checkpoint._read(tmp_path / "checkpoints" / "checkpoint.npz")
             found.append(read.progress.num_microbatches if read else None)
 
-    run(smooth(make_model), data, objective=Hungry(3), callbacks=[Looks()], run_dir=tmp_path)
-    assert found[-1] == 4
+    run(smooth(make_model), data, objective=Hungry(4), callbacks=[Looks()], run_dir=tmp_path)
+    assert found[-1] == 2
 
 
 @pytest.mark.parametrize(("available", "warns"), [(10**3, True), (10**12, False)])

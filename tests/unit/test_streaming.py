@@ -116,18 +116,23 @@ def test_texts_of_similar_length_stand_together(texts):
     assert widths == {16, 24}
 
 
-@pytest.mark.parametrize("kind", ["texts", "photos"])
-def test_the_parts_of_workers_are_the_batches_of_one(request, kind):
+@pytest.mark.parametrize(("kind", "workers"), [("texts", 4), ("photos", 2)])
+def test_the_parts_of_workers_are_the_batches_of_one(request, kind, workers):
     data, stream = request.getfixturevalue(kind)
     steps = steps_of(data)
     whole = taken(streamed_batches(stream), steps)
-    parts = [taken(streamed_batches(stream, share=(worker, 4)), steps) for worker in range(4)]
+    shares = [(worker, workers) for worker in range(workers)]
+    parts = [taken(streamed_batches(stream, share=share), steps) for share in shares]
     joined = [
         tf.nest.map_structure(lambda *own: np.concatenate(own), *each) for each in zip(*parts, strict=True)
     ]
     assert same(whole, joined)
     full = [number for number, (_, labels) in enumerate(whole) if len(labels) == BATCH]
-    assert {len(part[number][1]) for part in parts for number in full} == {BATCH // 4}
+    assert {len(part[number][1]) for part in parts for number in full} == {BATCH // workers}
+
+
+def test_parts_may_be_uneven_and_there_are_no_others(texts):
+    _, stream = texts
     uneven = [taken(streamed_batches(stream, share=(worker, 3)), 1) for worker in range(3)]
     assert [len(part[0][1]) for part in uneven] == [2, 3, 3]
     with pytest.raises(ConfigError, match="there is no part 3 of 3"):

@@ -100,7 +100,8 @@ def _row_ends(content: npt.NDArray[np.uint8], quoted: str) -> npt.NDArray[np.int
     # Where each second one begins a cell, or doubles the one before, each pair of them quotes.
     if not (begins | (before == _QUOTE))[::2].all():
         quotes = _quoting(quotes.tolist(), begins.tolist())
-    return breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    ends: npt.NDArray[np.int64] = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    return ends
 
 
 def _quoting(quotes: list[int], begins: list[bool]) -> npt.NDArray[np.int64]:
