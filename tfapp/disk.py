@@ -8,6 +8,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -98,24 +99,24 @@ def held(directory: Path, *, cure: str) -> Iterator[None]:
 def is_held(directory: Path) -> bool:
     """Tells whether a process holds a folder, without getting in the way of one that wants to.
 
-    Where the system lists its locks, they are looked up; elsewhere a lock that many may have is tried, for a
-    moment.
+    Where the system lists its locks, they are looked up; elsewhere, and where it names the file's number but
+    another device, a lock that many may have is tried, for a moment.
 
     Args:
         directory: The folder.
     """
     path = directory / LOCK
     try:
-        status, owner = path.stat(), path.read_text(encoding="utf-8")
+        about, owner = path.stat(), path.read_text(encoding="utf-8")
     except OSError:
         return False
     with contextlib.suppress(OSError):
         listed = _LOCKS.read_text(encoding="ascii")
-        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-        if f" {device}:{status.st_ino} " in listed:
+        devices = re.findall(rf" ([0-9a-f]+:[0-9a-f]+):{about.st_ino} ", listed)
+        if f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}" in devices:
             return True
-        # Some file systems are listed by another device than files have: such a lock is tried.
-        if f":{status.st_ino} " not in listed and owner.endswith(f" on {socket.gethostname()}"):
+        # Another file may have the number; but btrfs and overlays give a file another device than they list.
+        if not devices and owner.endswith(f" on {socket.gethostname()}"):
             return False
     with contextlib.suppress(OSError), path.open(encoding="utf-8") as lock:
         try:

@@ -94,7 +94,10 @@ def assert_resumed_like_unbroken(make, data, directory, *, stop_after, **options
     return whole
 
 
-def test_a_stopped_run_on_edited_texts_goes_on_with_the_same_texts(texts, make_text_model, tmp_path):
+def test_a_stopped_run_on_edited_texts_goes_on_with_the_same_texts(
+    texts, make_text_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tfapp.training.run.fused_parts", lambda *_, **__: None)
     options = {"phases": PHASES, "augment": EDITS, "views": 3, "seed": 2, "keep_best": False}
     assert_resumed_like_unbroken(make_text_model, texts, tmp_path, stop_after=2, **options)
     (pooled,) = (tmp_path / "features").glob("head-train")
@@ -105,7 +108,8 @@ def test_a_stopped_run_on_edited_texts_goes_on_with_the_same_texts(texts, make_t
     assert np.fromfile(validation / "features.bin", np.float32).size == len(texts.validation) * 16
 
 
-def test_texts_of_a_source_task_are_edited_too(texts, make_text_model, tmp_path):
+def test_texts_of_a_source_task_are_edited_too(texts, make_text_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfapp.training.run.fused_parts", lambda *_, **__: None)
     part = replace(texts.train, texts=texts.train.texts[:20], labels=texts.train.labels[:20])
     source = SourceTask(replace(texts, train=part))
     phases = [Phase(1, 1, 0.02), Phase("all", 1, 0.01)]

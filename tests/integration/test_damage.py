@@ -115,7 +115,7 @@ def test_a_damaged_onnx_file(refuses, damage, reason):
     assert re.match(f"onnx: .*{reason}", refuses("onnx", damage)[0])
 
 
-@pytest.mark.parametrize("variant", ["float16", "text"])
+@pytest.mark.parametrize("variant", ["float16", pytest.param("text", marks=pytest.mark.slow)])
 def test_a_cut_tflite_file(refuses, variant):
     def cut(folder):
         path = folder / "edge" / f"model-{variant}.tflite"
@@ -153,7 +153,7 @@ def exchange_inside(path, **contents):
             archive.writestr(name, contents.get(name.partition(".")[0], data))
 
 
-@pytest.mark.parametrize("variant", ["float32", "text"])
+@pytest.mark.parametrize("variant", ["float32", pytest.param("text", marks=pytest.mark.slow)])
 def test_swapped_labels_inside_a_tflite_file(refuses, variant):
     def swap(folder):
         exchange_inside(folder / "edge" / f"model-{variant}.tflite", labels=b"sport\nbusiness\ntech\n")
@@ -250,7 +250,9 @@ def test_a_saved_model_made_with_the_wrong_parts(
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.name.isdecimal()]
 
 
-@pytest.mark.parametrize("variant", ["float16", "dynamic", "text"])
+@pytest.mark.parametrize(
+    "variant", ["dynamic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("float16", "text"))]
+)
 @pytest.mark.parametrize("factor", [pytest.param(0.8, marks=pytest.mark.slow), 2.0])
 def test_a_tflite_file_made_with_the_wrong_temperature(
     decided_classifier, test_split, tmp_path, monkeypatch, variant, factor
@@ -280,7 +282,7 @@ class OtherDraw(WordPieceTokenizer):
     ("kind", "max_length", "word"),
     [
         (OtherTexts, 24, "the empty text"),
-        (OtherDraw, 24, "1 of 150 golden vectors"),
+        pytest.param(OtherDraw, 24, "1 of 150 golden vectors", marks=pytest.mark.slow),
         pytest.param(WordPieceTokenizer, 40, "the text beyond max_length", marks=pytest.mark.slow),
     ],
 )

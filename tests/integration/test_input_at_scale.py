@@ -53,7 +53,7 @@ class_weight = "balanced"
 [evaluate]
 num_bootstrap = 50
 [export]
-variants = ["float32", "text"]
+variants = ["float32"]
 """
 PHASES = (Phase("head", epochs=1, learning_rate=1e-2), Phase("all", epochs=2, learning_rate=1e-3))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -109,7 +109,11 @@ def test_a_workflow_learns_from_shards_and_releases(workplace, tmp_path, caplog)
     assert set(again.skipped) == {"prepare", "transfer", "evaluate", "export"}
 
 
-def test_a_resumed_run_on_shards_ends_with_the_weights_of_an_unbroken_one(workplace, tiny_vocab, tmp_path):
+def test_a_resumed_run_on_shards_ends_with_the_weights_of_an_unbroken_one(
+    workplace, tiny_vocab, tmp_path, monkeypatch
+):
+    # Keras's pass, which compiles no kernels, serves where batches are what matters.
+    monkeypatch.setattr("tfapp.training.run.fused_parts", lambda *_, **__: None)
     data = load_sharded_data(workplace / "shards")
     phases = PHASES[1:]
     whole, history = trained_weights(tiny_vocab, data, phases=phases)

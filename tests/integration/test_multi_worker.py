@@ -16,7 +16,8 @@ from tfapp.launching import environments
 
 SCRIPT = Path(__file__).with_name("multi_worker_training.py")
 # 29 rows in batches of 7 leave one for the last step, and nothing for the second worker.
-TASKS = ("train:sgd:29:7", "train:adamw:29:7", "step:image:trades:sgd", "step:normalised:adversarial:adamw")
+TASKS = ["train:sgd:29:7", "step:image:trades:sgd"]
+FURTHER = ["train:adamw:29:7", "step:normalised:adversarial:adamw"]
 LONGEST = 120
 
 
@@ -56,10 +57,14 @@ def together(tmp_path, tiny_vocab):
         process.wait()
 
 
-def test_two_workers_learn_what_one_process_learns(tmp_path, together):
-    workers, logs = together("learn", tmp_path / "two.npz", *TASKS)
+@pytest.mark.parametrize(
+    "tasks", [TASKS, pytest.param(FURTHER, marks=pytest.mark.slow)], ids=["sgd", "adamw"]
+)
+def test_two_workers_learn_what_one_process_learns(tmp_path, together, tasks):
+    """They also say so where they are asked for different things."""
+    workers, logs = together("learn", tmp_path / "two.npz", *tasks, "refused")
     alone = start(
-        {}, tmp_path / "vocabulary.json", "learn", tmp_path / "one.npz", *TASKS, output=tmp_path / "one.log"
+        {}, tmp_path / "vocabulary.json", "learn", tmp_path / "one.npz", *tasks, output=tmp_path / "one.log"
     )
     for process, log in zip((*workers, alone), (*logs, tmp_path / "one.log"), strict=True):
         assert process.wait(LONGEST) == 0, log.read_text()[-3000:]
@@ -74,16 +79,22 @@ def test_two_workers_learn_what_one_process_learns(tmp_path, together):
             assert apart <= 1e-4, name
         elif "sgd" in task:
             assert apart <= 1e-5, name
-
-
-def test_workers_that_are_asked_for_different_things_say_so(together):
-    workers, logs = together("refused")
-    assert [process.wait(LONGEST) for process in workers] == [1, 1]
     chief, other = (log.read_text() for log in logs)
     assert "refused: workers [1] were asked for something else than the chief" in chief
     assert "refused: worker 1 was asked for something else than the chief; what differs: settings" in other
 
 
+@pytest.mark.slow
+def test_all_go_by_what_the_chief_has_measured_and_stop_together(together):
+    """The third epoch of four is ill to the chief alone; then a callback of the other one alone stops."""
+    workers, logs = together("probed")
+    assert [process.wait(LONGEST) for process in workers] == [0, 0], logs[0].read_text()[-3000:]
+    said = [json.loads(log.read_text().splitlines()[-1]) for log in logs]
+    assert said[0] == said[1]
+    assert said[0][:3] == [[0.8, 0.8, 0.05], 1, 1]
+
+
+@pytest.mark.slow
 def test_keras_alone_still_fails_on_several_workers(together):
     """Once this fails, `keras_multi_worker` has done its work and can go."""
     workers, logs = together("keras")
@@ -98,10 +109,9 @@ def until(condition, what):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))]
-)
-def test_one_of_two_is_killed_and_all_start_again(tmp_path, together, seed):
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_one_of_two_is_killed_and_all_end_as_if_none_had_been(tmp_path, together, seed):
     draw = np.random.default_rng(seed)
     workers, logs = together("kept", tmp_path / "unbroken")
     assert [process.wait(LONGEST) for process in workers] == [0, 0], logs[0].read_text()[-3000:]
@@ -126,9 +136,25 @@ def test_one_of_two_is_killed_and_all_start_again(tmp_path, together, seed):
     assert logs[0].read_text().splitlines()[-1] == unbroken
 
 
-def test_a_signal_to_one_ends_all_after_the_same_step(tmp_path, together):
+def test_a_worker_is_killed_all_start_again_and_a_signal_to_one_ends_all_after_the_same_step(
+    tmp_path, together
+):
     workers, logs = together("kept", tmp_path / "run")
     until((tmp_path / "run" / "worker-0" / "checkpoints" / "checkpoint.npz").exists, "no checkpoint")
+    workers[1].kill()
+    assert workers[0].wait(LONGEST) != 0
+    assert "a worker has ended" in logs[0].read_text()
+    assert not (tmp_path / "run" / "worker-1" / "checkpoints").exists()
+
+    workers, logs = together("kept", tmp_path / "run")
+    told = tmp_path / "run" / "worker-0" / "progress.json"
+
+    def trains():
+        progress = json.loads(told.read_text())
+        return (progress.get("process"), progress["state"]) == (workers[0].pid, "training")
+
+    until(trains, "no step is done")
+    assert "going on after" in logs[0].read_text()
     workers[1].send_signal(signal.SIGTERM)
     statuses = [process.wait(LONGEST) for process in workers]
     # The script has no handler of its own: the worker that got the signal dies by it, the other as told.

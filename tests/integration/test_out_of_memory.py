@@ -1,5 +1,6 @@
 """Memory that runs out in a step: training goes on with smaller parts, and ends where it would have ended."""
 
+import itertools
 import logging
 
 import keras
@@ -15,7 +16,8 @@ from tfapp.objectives import StepResult
 from tfapp.objectives.standard import Standard
 from tfapp.training import Phase
 from tfapp.training.checkpoints import Checkpoint
-from tfapp.training.out_of_memory import memory_ran_out
+from tfapp.training.inference import batch_outputs
+from tfapp.training.memory_errors import from_pipeline, memory_ran_out
 
 HEAD, ALL = Phase("head", epochs=2, learning_rate=0.02), Phase("all", epochs=2, learning_rate=0.01)
 
@@ -68,19 +70,25 @@ class Ends(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(params=["graph", "eager"])
+@pytest.fixture
 def mode(request):
     tf.config.run_functions_eagerly(request.param == "eager")
     yield request.param
     tf.config.run_functions_eagerly(False)
 
 
+DEFAULT = (("graph", False, 0), ("graph", True, 6), ("eager", True, 6))
+MODES = [
+    pytest.param(*each, marks=() if each in DEFAULT else pytest.mark.slow)
+    for each in itertools.product(("graph", "eager"), (False, True), (0, 6))
+]
+
+
 def smooth(make_model):  # noqa: F811
     return make_model(dropout=0.0, dropout_rate=0.0)
 
 
-@pytest.mark.parametrize("first", [0, 6])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("mode", "kept", "first"), MODES, indirect=["mode"])
 @pytest.mark.parametrize("phases", [[HEAD], pytest.param([HEAD, ALL], marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_smaller_parts(make_model, data, tmp_path, caplog, mode, kept, first, phases):  # noqa: F811
     """26 rows in batches of 8 are 4 steps an epoch: memory runs out in the first, or in the second one."""
@@ -111,11 +119,11 @@ def test_the_board_of_a_run_that_went_back_has_each_step_once(make_model, data, 
 def test_a_resumed_run_starts_with_the_parts_that_it_ended_with(make_model, data, tmp_path, caplog):  # noqa: F811
     options = {"run_dir": tmp_path, "checkpoint_steps": 1}
     with pytest.raises(KeyboardInterrupt):
-        run(smooth(make_model), data, objective=Hungry(3), callbacks=[Ends()], **options)
+        run(smooth(make_model), data, objective=Hungry(4), callbacks=[Ends()], **options)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "tfapp"):
         resumed = smooth(make_model)
-        run(resumed, data, objective=Hungry(3), **options)
+        run(resumed, data, objective=Hungry(4), **options)
     assert "memory ran out" not in caplog.text
     unbroken = smooth(make_model)
     run(unbroken, data)
@@ -126,24 +134,24 @@ def test_a_resumed_run_starts_with_the_parts_that_it_ended_with(make_model, data
 def test_a_run_killed_before_its_first_checkpoint_remembers_the_parts(make_model, data, tmp_path):  # noqa: F811
     class Killed(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            if self.model.num_microbatches == 4:
+            if self.model.num_microbatches == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(smooth(make_model), data, objective=Hungry(3), callbacks=[Killed()], run_dir=tmp_path)
+        run(smooth(make_model), data, objective=Hungry(4), callbacks=[Killed()], run_dir=tmp_path)
     seen = []
 
     class Sees(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             seen.append(self.model.num_microbatches)
 
-    run(smooth(make_model), data, objective=Hungry(3), callbacks=[Sees()], run_dir=tmp_path)
-    assert set(seen) == {4}
+    run(smooth(make_model), data, objective=Hungry(4), callbacks=[Sees()], run_dir=tmp_path)
+    assert set(seen) == {2}
 
 
 def test_one_row_at_once_that_is_too_much_ends_the_run(make_model, data, tmp_path):  # noqa: F811
     with pytest.raises(TrainingError, match=r"phase 1 \(head\) needs more memory than there is, for 1 rows"):
-        run(smooth(make_model), data, objective=Hungry(0), run_dir=tmp_path)
+        run(smooth(make_model), data, objective=Hungry(0), run_dir=tmp_path, batch_size=2)
 
 
 def test_what_cannot_be_divided_says_why(make_model, data):  # noqa: F811
@@ -171,13 +179,61 @@ def test_validation_that_needs_too_much_is_not_taken_for_a_step(make_model, data
     assert len(attempts) == 1
 
 
-def test_a_lack_of_memory_before_the_first_step_is_told(make_model, data, monkeypatch):  # noqa: F811
-    def features(*_, **__):
+def test_features_are_computed_in_smaller_batches(make_model, data, monkeypatch, caplog):  # noqa: F811
+    sizes = []
+
+    def hungry(model, rows, *, batch_size, label):
+        sizes.append(batch_size)
+        for number, batch in enumerate(batch_outputs(model, rows, batch_size=batch_size, label=label)):
+            if batch_size > 7 and number:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            yield batch
+
+    monkeypatch.setattr("tfapp.training.features.EVALUATION_BATCH", 14)
+    calm, told = smooth(make_model), smooth(make_model)
+    run(calm, data)
+    monkeypatch.setattr("tfapp.training.features.batch_outputs", hungry)
+    with caplog.at_level(logging.WARNING, "tfapp"):
+        run(told, data)
+    assert sizes[:2] == [14, 7]
+    assert max(sizes[2:], default=0) <= 7
+    assert "memory ran out while features were computed: 7 rows at once" in caplog.text
+    for one, other in zip(calm.get_weights(), told.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "tfapp.training.features.batch_outputs",
+            "needs, to compute the features of one row at once, more memory",
+        ),
+        (
+            "tfapp.training.optimizers.FusedOptimizer.build",
+            "needs, for what the optimizer keeps",
+        ),
+    ],
+)
+def test_what_no_smaller_part_helps_is_one_clear_error(make_model, data, monkeypatch, place, message):  # noqa: F811
+    def exhausted(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr("tfapp.training.run.phase_rows", features)
-    with pytest.raises(TrainingError, match=r"phase 1 \(head\) needs more memory .* before its first step"):
+    monkeypatch.setattr(place, exhausted)
+    with pytest.raises(TrainingError, match=rf"phase 1 \(head\) {message}"):
         run(smooth(make_model), data)
+
+
+def test_what_runs_out_in_the_pipeline_is_told_from_what_runs_out_in_a_step():
+    batches = tf.data.Dataset.from_tensors(True).map(
+        lambda value: tf.numpy_function(_eat, [value], tf.float32)
+    )
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        tf.function(lambda batch: next(batch))(iter(batches))
+    assert from_pipeline(caught.value)
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        tf.function(lambda: tf.numpy_function(_eat, [True], tf.float32))()
+    assert not from_pipeline(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +259,8 @@ def test_the_parts_are_in_the_checkpoint(make_model, data, tmp_path):  # noqa: F
             read = Checkpoint._read(tmp_path / "checkpoints" / "checkpoint.npz")
             found.append(read.progress.num_microbatches if read else None)
 
-    run(smooth(make_model), data, objective=Hungry(3), callbacks=[Looks()], run_dir=tmp_path)
-    assert found[-1] == 4
+    run(smooth(make_model), data, objective=Hungry(4), callbacks=[Looks()], run_dir=tmp_path)
+    assert found[-1] == 2
 
 
 @pytest.mark.parametrize(("available", "warns"), [(10**3, True), (10**12, False)])

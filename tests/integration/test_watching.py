@@ -143,7 +143,7 @@ def test_without_a_board_none_is_written(run, tmp_path):
     assert watch(tmp_path).state == "finished"
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("fused", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_steps_count_rows_tokens_and_what_they_wait_for(run, data, tmp_path, monkeypatch, fused):
     from tfapp.training import run as training_run
 

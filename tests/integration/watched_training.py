@@ -45,7 +45,7 @@ def main():
         train(
             tiny_text_classifier(vocabulary, CLASSES, dropout=0.0, dropout_rate=0.0),
             data,
-            phases=[Phase("all", EPOCHS, 0.01)],
+            phases=[Phase("head", EPOCHS, 0.01)],
             batch_size=8,
             precision="float32",
             run_dir=sys.argv[2],

@@ -159,6 +159,16 @@ def test_a_lock_is_seen_where_the_system_lists_none(tmp_path, monkeypatch):
     assert not is_held(tmp_path)
 
 
+def test_a_lock_on_another_device_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    listed = tmp_path / "locks"
+    monkeypatch.setattr("tfapp.disk._LOCKS", listed)
+    with held(tmp_path, cure="wait"):
+        inode = (tmp_path / ".lock").stat().st_ino
+        listed.write_text(f"1: FLOCK  ADVISORY  WRITE 9 ff:fe:{inode} 0 EOF\n")
+        assert is_held(tmp_path)  # as on btrfs, which lists another device than a file has
+    assert not is_held(tmp_path)
+
+
 def test_sparklines_and_times():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert sparkline([1.0, 1.0, float("nan")]) == "▁▁"

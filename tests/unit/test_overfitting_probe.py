@@ -1,6 +1,7 @@
 """Catastrophic overfitting: training with the disease is stopped and undone, healthy training left alone."""
 
 import logging
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -206,3 +207,28 @@ def test_the_best_epoch_of_an_earlier_phase_is_named_with_its_phase(data, caplog
 def test_wrong_arguments_are_refused(data, options, said):
     with pytest.raises(ConfigError, match=said):
         CatastrophicOverfitting(data.validation, **options)
+
+
+def test_a_worker_goes_by_what_the_chief_has_measured(data):
+    """Its own figures are healthy; those of the chief have parted."""
+
+    class FromChief:
+        def from_chief(self, value):
+            assert value == [0.9, 0.8]
+            return next(said)
+
+    class Healthy(CatastrophicOverfitting):
+        def _probe(self):
+            return 0.9, 0.8
+
+    said = iter([[0.9, 0.8], [0.95, 0.05]])
+    probe, model = Healthy(data.validation), make_model(data)
+    probe.set_model(SimpleNamespace(whole=model, stop_training=False))
+    probe.workers = FromChief()
+    logs = {}
+    probe.on_epoch_end(0, logs)
+    assert not probe.model.stop_training
+    probe.on_epoch_end(1, logs)
+    assert probe.model.stop_training
+    assert logs["val_multi_step_accuracy"] == 0.05
+    assert (probe.found[0].epoch, probe.found[0].best_epoch) == (2, 1)

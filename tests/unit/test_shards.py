@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 
 from tfapp.data.image import load_image_data
-from tfapp.data.shards import sharding, spilling, writing
+from tfapp.data.readers.delimited import read_csv, read_tsv
+from tfapp.data.readers.table import Columns
+from tfapp.data.shards import blocks, sharding, spilling, writing
 from tfapp.data.shards.blocks import text_blocks
 from tfapp.data.shards.manifest import load_shards
+from tfapp.data.shards.parts import text_parts
 from tfapp.data.shards.sharding import write_shards
 from tfapp.data.shards.streamed import load_sharded_data
 from tfapp.data.text import load_text_data
@@ -225,11 +228,9 @@ def test_bad_rows_are_named(tmp_path, name, content, message):
 
 
 def test_rows_in_later_blocks_have_their_own_numbers(tmp_path, monkeypatch):
-    from tfapp.data.shards import blocks
-
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 200)
     source = write_csv(tmp_path / "rows.csv", rows=50)
-    pieces = list(text_blocks(source, "utf-8", quoted=True))
+    pieces = list(text_blocks(source, "utf-8", quoted=","))
     assert len(pieces) > 5
     assert b"".join(piece.data for piece in pieces) == source.read_bytes()
     assert [piece.first for piece in pieces] == [1, *(1 + np.cumsum([p.rows for p in pieces])[:-1]).tolist()]
@@ -240,6 +241,58 @@ def test_rows_in_later_blocks_have_their_own_numbers(tmp_path, monkeypatch):
     latin.write_bytes(b"text,label\n" + b"plain,b\n" * 40 + "gr\xfcn,b\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"line 42 is not utf-8: byte 0xfc at byte offset 333"):
         write_shards(latin, tmp_path / "out2", split="hash")
+
+
+def parts_of(path):
+    columns = Columns("text", "label")
+    parts = text_parts(path, columns, split="train", name="train", format=None, encoding="utf-8")
+    return [(text, label) for part in parts for text, label in zip(*rows_of(part.read()), strict=True)]
+
+
+def rows_of(table):
+    return list(table.texts), list(table.labels)
+
+
+def test_stray_quotes_and_quoted_line_breaks_are_read_as_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    draw = np.random.default_rng(0)
+    cells = [
+        'a 5" disk',
+        '"a, b\nc"',
+        '"she said ""no""\n\nand left"',
+        '"x" y" z',
+        "plain",
+        'two "" marks',
+        '""',
+    ]
+    lines = [
+        f"{cells[number]},{'ab'[row % 2]}\n" for row, number in enumerate(draw.integers(len(cells), size=300))
+    ]
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(lines))
+    whole = rows_of(read_csv(path, Columns("text", "label"), encoding="utf-8"))
+    assert len(whole[0]) == 300
+    assert parts_of(path) == list(zip(*whole, strict=True))
+    assert sum(1 for _ in text_blocks(path, "utf-8", quoted=",")) > 50
+
+
+@pytest.mark.parametrize("last", ["", '"raw and never closed\tb\n', '"of two\nlines"\tb\n'])
+def test_all_rows_of_a_tsv_decide_how_its_quotation_marks_are_meant(tmp_path, monkeypatch, last):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    path = tmp_path / "rows.tsv"
+    path.write_text("text\tlabel\n" + '"in marks"\ta\nplain\tb\n' * 30 + last)
+    whole = rows_of(read_tsv(path, Columns("text", "label"), encoding="utf-8"))
+    assert whole[0][0] == ('"in marks"' if "raw" in last else "in marks")
+    assert parts_of(path) == list(zip(*whole, strict=True))
+
+
+def test_a_file_of_one_endless_line_is_refused_with_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "_LONGEST_ROW", 200)
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"text,label\r" + b"a film,b\r" * 60)
+    with pytest.raises(DataError, match="carriage returns alone; save it with line feeds"):
+        parts_of(path)
 
 
 def test_a_full_disk_is_told_and_the_call_can_be_repeated(tmp_path, written, monkeypatch):

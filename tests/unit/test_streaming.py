@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 
 import numpy as np
@@ -115,18 +116,23 @@ def test_texts_of_similar_length_stand_together(texts):
     assert widths == {16, 24}
 
 
-@pytest.mark.parametrize("kind", ["texts", "photos"])
-def test_the_parts_of_workers_are_the_batches_of_one(request, kind):
+@pytest.mark.parametrize(("kind", "workers"), [("texts", 4), ("photos", 2)])
+def test_the_parts_of_workers_are_the_batches_of_one(request, kind, workers):
     data, stream = request.getfixturevalue(kind)
     steps = steps_of(data)
     whole = taken(streamed_batches(stream), steps)
-    parts = [taken(streamed_batches(stream, share=(worker, 4)), steps) for worker in range(4)]
+    shares = [(worker, workers) for worker in range(workers)]
+    parts = [taken(streamed_batches(stream, share=share), steps) for share in shares]
     joined = [
         tf.nest.map_structure(lambda *own: np.concatenate(own), *each) for each in zip(*parts, strict=True)
     ]
     assert same(whole, joined)
     full = [number for number, (_, labels) in enumerate(whole) if len(labels) == BATCH]
-    assert {len(part[number][1]) for part in parts for number in full} == {BATCH // 4}
+    assert {len(part[number][1]) for part in parts for number in full} == {BATCH // workers}
+
+
+def test_parts_may_be_uneven_and_there_are_no_others(texts):
+    _, stream = texts
     uneven = [taken(streamed_batches(stream, share=(worker, 3)), 1) for worker in range(3)]
     assert [len(part[0][1]) for part in uneven] == [2, 3, 3]
     with pytest.raises(ConfigError, match="there is no part 3 of 3"):
@@ -209,6 +215,31 @@ def test_a_service_that_does_not_answer_is_told_at_once(texts):
         batches_of(["grpc://127.0.0.1:1"], lambda stripe: streamed_batches(stream, stripe=stripe))
     with pytest.raises(ConfigError, match="give an address such as"):
         batches_of(["127.0.0.1:5050"], lambda stripe: streamed_batches(stream, stripe=stripe))
+
+
+def test_a_port_that_is_taken_or_named_twice_is_told_with_its_option():
+    from tfapp.errors import OutputError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OutputError, match=f"port {port} cannot be used .*: give another --worker-port"):
+            running_services([0], worker_ports=[port]).__enter__()
+    with pytest.raises(OutputError, match="port 5051 is named twice"):
+        running_services([5050, 5051], worker_ports=[5051, 5052]).__enter__()
+
+
+@pytest.mark.server
+def test_a_worker_serves_batches_at_the_port_that_it_was_given(texts):
+    _, stream = texts
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running_services([0], worker_ports=[port]) as running:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        batches = batches_of(running.addresses, lambda stripe: streamed_batches(stream, stripe=stripe))
+        assert len(taken(batches, 3)) == 3
 
 
 @pytest.mark.server

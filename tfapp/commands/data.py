@@ -87,19 +87,27 @@ def shard(source: str, directory: Path, **options: Any) -> None:
     help="Of the first; the others get those behind it. 0 takes any that are free.",
 )
 @click.option(
+    "--worker-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="From which training reads the batches; counted on like --port. 0 takes any that are free.",
+)
+@click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
     help="Name or address under which training reaches this machine.",
 )
 @debug_option
-def serve(workers: int, port: int, host: str) -> None:
+def serve(workers: int, port: int, worker_port: int, host: str) -> None:
     """Make training batches in processes of their own, until SIGTERM or SIGINT.
 
     Each process is a dispatcher of the tf.data service and its worker. Name the printed addresses as
     data.service in a workflow whose data.train is a folder of shards, which every process must see under the
     same path: batches and their order stay the same. TensorFlow listens at all addresses of the machine, at
-    one further port for each process, and asks nobody who he is: keep the machine closed to others.
+    one further port for each process, which training must reach too (--worker-port), and asks nobody who he
+    is: keep the machine closed to others.
     """
     # A shell that starts it in the background has it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -107,9 +115,10 @@ def serve(workers: int, port: int, host: str) -> None:
 
     from tfapp.data.shards.service import running_services
 
-    ports = [port + number if port else 0 for number in range(workers)]
+    numbers = range(workers)
+    ports, worker_ports = ([first and first + number for number in numbers] for first in (port, worker_port))
     try:
-        with running_services(ports, host=host) as services:
+        with running_services(ports, worker_ports=worker_ports, host=host) as services:
             click.echo(f"service = {list(services.addresses)}".replace("'", '"'))
             services.wait()
     except KeyboardInterrupt:

@@ -47,7 +47,7 @@ def search_alpha(run: Run, alphas: Sequence[float], schedule: str) -> tuple[Run,
 
     Raises:
         ConfigError: When there is no score on validation rows to choose by.
-        TrainingError: When no weight has a score that is a number.
+        TrainingError: When no weight has led to a score that is a number.
     """
     monitor = run.settings.monitor
     if not monitor.startswith("val_") or not len(run.data.validation):
@@ -73,12 +73,12 @@ def search_alpha(run: Run, alphas: Sequence[float], schedule: str) -> tuple[Run,
         score = _score(trial)
         tried.append(TriedAlpha(alpha, score))
         _LOG.info("alpha %g: %s %.4f", alpha, monitor, score)
-        if math.isfinite(score) and selection.improved(score, best_score):
+        if selection.improved(score, best_score):
             best, best_score, best_values = trial, score, read_values(run.weights)
-    if best_score is None:
+    if best_score is None or math.isnan(best_score):
         raise TrainingError(
-            f"none of the alphas {', '.join(f'{alpha:g}' for alpha in alphas)} has a {monitor} that is a "
-            "number: lower the learning rate, or look at the validation rows."
+            f"none of the alphas {[trial.alpha for trial in tried]} led to a {monitor} that is a number: the "
+            "model's answers on validation rows are none. Lower learning_rate, or train in float32."
         )
     assign_values(run.weights, best_values)
     if run.keep:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tfapp.csv_text import csv_text
 from tfapp.errors import OutputError
 from tfapp.training.checkpoints import Progress, read_values
+from tfapp.training.workers import Workers
 
 _LOG = logging.getLogger("tfapp")
 COLUMNS = (
@@ -50,9 +51,12 @@ class EpochProbe(keras.callbacks.Callback):  # type: ignore[misc]
 
     Attributes:
         phase: Number of the phase that is trained, from 1; the run says it.
+        workers: The processes that train together, which all go by what the chief has measured; the run says
+            it, too.
     """
 
     phase = 1
+    workers: Workers | None = None
 
     def take_up(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Learns what an interrupted run has already measured.

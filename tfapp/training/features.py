@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfapp.data.augment import Augmentation, AugmentedViews, TextAugmentation
 from tfapp.data.bucketing import Rows
@@ -21,6 +22,7 @@ from tfapp.models import Classifier
 from tfapp.models.architecture import architecture_of
 from tfapp.training.checkpoints import read_values
 from tfapp.training.inference import batch_outputs, input_rows
+from tfapp.training.memory_errors import memory_ran_out
 from tfapp.training.settings import Phase
 
 _LOG = logging.getLogger("tfapp")
@@ -128,14 +130,27 @@ def phase_rows(
     drawn = "" if augmentation is None else f"{augmentation.described()}-{views}-{seed}"
     rows: dict[str, Rows] = {}
     hits = []
+    at_once = EVALUATION_BATCH
     for name, part in parts.items():
 
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-            batches = batch_outputs(
-                frozen, sources[name], batch_size=EVALUATION_BATCH, label=f"compute features, {name}"
-            )
-            for indices, outputs in batches:
-                yield indices, outputs[output]
+            nonlocal at_once
+            while True:
+                size = min(at_once, len(sources[name]))
+                batches = batch_outputs(
+                    frozen, sources[name], batch_size=size, label=f"compute features, {name}"
+                )
+                try:
+                    for indices, outputs in batches:
+                        yield indices, outputs[output]
+                    return
+                except tf.errors.OpError as error:
+                    if not memory_ran_out(error) or size == 1:
+                        raise
+                at_once = -(-size // 2)
+                _LOG.warning(
+                    "memory ran out while features were computed: %d rows at once from now on", at_once
+                )
 
         rows[name], hit = cached_features(
             directory / f"{phase.title.replace(' ', '-')}-{name}",

@@ -5,45 +5,17 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfapp.errors import TrainingError, writing_problem
 from tfapp.training.checkpoints import Checkpoint, assign_values, read_values
+from tfapp.training.memory_errors import OutOfMemoryError
 from tfapp.training.microbatches import why_undivided
 from tfapp.training.observing import cut_board
 from tfapp.training.run_state import Run
 
 _LOG = logging.getLogger("tfapp")
-_SHORT = re.compile(r"out[ _]of[ _]memory|_ALLOC_FAILED|RESOURCE_EXHAUSTED|failed to allocate", re.IGNORECASE)
-
-
-class OutOfMemoryError(TrainingError):
-    """A phase needs more memory than there is.
-
-    Args:
-        message: What needs it, and the cure.
-        in_step: Whether it ran out while a batch was learned, which can be done in more parts.
-    """
-
-    def __init__(self, message: str, *, in_step: bool) -> None:
-        super().__init__(message)
-        self.in_step = in_step
-
-
-def memory_ran_out(error: BaseException) -> bool:
-    """Tells a lack of memory from what else ends an operation; a full disk is none.
-
-    Args:
-        error: What TensorFlow raised. Libraries of accelerators report some failed allocations as internal
-            errors, known by their words alone.
-    """
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        return writing_problem(error) is None
-    unnamed = isinstance(error, tf.errors.InternalError | tf.errors.UnknownError)
-    return unnamed and _SHORT.search(str(error)) is not None
 
 
 def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) -> None:
@@ -58,8 +30,7 @@ def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) 
         run_phase: Runs it once, as the progress says; raises `OutOfMemoryError`.
 
     Raises:
-        OutOfMemoryError: When a batch is in parts of one row already, cannot be divided, or memory runs out
-            before the first step.
+        OutOfMemoryError: When a batch is in parts of one row already, or cannot be divided.
     """
     began = Checkpoint(copy.deepcopy(run.progress), read_values(run.variables), [], list(run.best))
     while True:
@@ -68,16 +39,6 @@ def complete_phase(run: Run, index: int, run_phase: Callable[[Run, int], None]) 
             return
         except OutOfMemoryError as error:
             count = _more_parts(run, error)
-        except tf.errors.OpError as error:
-            if not memory_ran_out(error):
-                raise
-            title = run.settings.phases[index].title
-            raise OutOfMemoryError(
-                f"phase {index + 1} ({title}) needs more memory than there is before its first step, for the "
-                "outputs of what stays frozen or for the optimizer: train fewer blocks, or lower the length "
-                "of texts or the size of images.",
-                in_step=False,
-            ) from error
         for callback in run.callbacks:
             callback._model = None  # holds the failed attempt's optimizer until the next one begins
         gc.collect()  # the failed attempt's graph and optimizer hold memory until then

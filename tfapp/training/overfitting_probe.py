@@ -17,7 +17,6 @@ from tfapp.errors import ConfigError
 from tfapp.training.callbacks import PROBED, RESTORED, EpochProbe
 from tfapp.training.checkpoints import assign_values, read_values
 from tfapp.training.inference import gradient_batch_size
-from tfapp.training.workers import Workers
 
 _LOG = logging.getLogger("tfapp")
 SINGLE_STEP, MULTI_STEP = PROBED
@@ -150,7 +149,6 @@ class CatastrophicOverfitting(EpochProbe):
         self._constant = float(np.bincount(self._labels).max() / len(self._labels))
         self._best: _Measured | None = None
         self._weights: list[npt.NDArray[Any]] = []
-        self._workers: Workers | None = None
 
     @property
     def overfitted(self) -> bool:
@@ -188,15 +186,15 @@ class CatastrophicOverfitting(EpochProbe):
 
         spec = tf.TensorSpec([None, *self._pixels.shape[1:]], tf.float32)
         self._logits = tf.function(logits, input_signature=[spec], autograph=False)
-        self._workers = Workers(tf.distribute.get_strategy())
         if self._best is not None and not self._weights:
             self._weights = read_values(model.weights)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Attacks the images both ways, and ends the phase when the two have parted."""
-        assert self._workers is not None
-        # Of several workers all must judge alike, and rounding differs from one to the other.
-        single, several = self._workers.from_chief(self._probe() if self._workers.chief else None)
+        single, several = self._probe()
+        if self.workers is not None:
+            # Rounding may part them, and with it what they do next.
+            single, several = self.workers.from_chief([single, several])
         logs = {} if logs is None else logs
         logs[SINGLE_STEP], logs[MULTI_STEP] = single, several
         measured = _Measured(self.phase, epoch + 1, single, several)

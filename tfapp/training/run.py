@@ -21,17 +21,23 @@ from tfapp.training.divergence import divergence
 from tfapp.training.features import EVALUATION_BATCH, phase_rows
 from tfapp.training.keras_multi_worker import scalars_averaged
 from tfapp.training.live import progress_told
+from tfapp.training.memory_errors import (
+    OutOfMemoryError,
+    from_pipeline,
+    memory_ran_out,
+    telling_of_memory,
+)
 from tfapp.training.memory_estimate import warn_of_memory
 from tfapp.training.metrics import Accuracy, BalancedAccuracy
 from tfapp.training.observing import Observers, board_kept
 from tfapp.training.optimizers import layer_rate_factors, make_optimizer
-from tfapp.training.out_of_memory import OutOfMemoryError, complete_phase, memory_ran_out, rows_at_once
+from tfapp.training.out_of_memory import complete_phase, rows_at_once
 from tfapp.training.perturbing import Perturbing, make_perturbing
 from tfapp.training.precision import computing_in
 from tfapp.training.run_state import Run, start_run
 from tfapp.training.schedules import make_schedule
 from tfapp.training.settings import Phase
-from tfapp.training.step_keeper import EpochStop, StepKeeper, StopRun
+from tfapp.training.step_keeper import AgreedStop, EpochStop, StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
 from tfapp.training.streamed import reading
 from tfapp.training.teaching import states_pass, taught
@@ -111,23 +117,28 @@ def run_phase(run: Run, index: int) -> None:
     augmentation, variants = settings.augmentation, int(getattr(run.objective, "variants", 0))
     adversarial = settings.adversarial
     attacked = adversarial if adversarial is not None and adversarial.refresh == "epoch" else None
-    given = phase_rows(
-        run.model,
-        phase,
-        run.encoded,
-        lower=lower,
-        forward=fused.lower if fused else None,
-        precision=run.precision,
-        directory=run.features,
-        limit_megabytes=settings.feature_cache_megabytes,
-        pad_to=run.pad_to,
-        augmentation=augmentation.without_mixing()
-        if isinstance(augmentation, Augmentation)
-        else augmentation,
-        views=settings.views,
-        seed=run.seed,
-        live=variants > 0 or attacked is not None or run.streamed is not None,
-    )
+    place = f"phase {index + 1} ({phase.title})"
+    with telling_of_memory(
+        f"{place} needs, to compute the features of one row at once,",
+        "shorten texts (max_length) or take smaller images (image_size)",
+    ):
+        given = phase_rows(
+            run.model,
+            phase,
+            run.encoded,
+            lower=lower,
+            forward=fused.lower if fused else None,
+            precision=run.precision,
+            directory=run.features,
+            limit_megabytes=settings.feature_cache_megabytes,
+            pad_to=run.pad_to,
+            augmentation=augmentation.without_mixing()
+            if isinstance(augmentation, Augmentation)
+            else augmentation,
+            views=settings.views,
+            seed=run.seed,
+            live=variants > 0 or attacked is not None or run.streamed is not None,
+        )
     given = taught(run, given)
     rows = given.rows
     online = None if augmentation is None or given.augmented else augmentation
@@ -166,7 +177,11 @@ def run_phase(run: Run, index: int) -> None:
         if attacked is not None or replicas > 1
         else _divisor(math.gcd(steps, progress.steps_done), most_fused),
     )
-    optimizer.build(trainer.trainable_variables)
+    with telling_of_memory(
+        f"{place} needs, for what the optimizer keeps of each weight,",
+        "train fewer blocks, or take optimizer = 'sgd', which keeps one number of each and not two",
+    ):
+        optimizer.build(trainer.trainable_variables)
     sums = [variable for metric in (trainer._loss_tracker, *metrics) for variable in metric.variables]
     resumed = []
     if run.resumed is not None and progress.phase == index:
@@ -274,11 +289,12 @@ def run_phase(run: Run, index: int) -> None:
                 keeper,
                 *([] if writer is None else [EpochStop(writer, waiting, run.workers)]),
                 *(callback for callback in run.callbacks if callback not in run.probes),
+                *([AgreedStop(run.workers)] if run.workers.several else []),
             ],
         )
 
     for probe in run.probes:
-        probe.phase = index + 1
+        probe.phase, probe.workers = index + 1, run.workers
     try:
         with (
             signals_put_off(run.keep) as waiting,
@@ -301,9 +317,16 @@ def run_phase(run: Run, index: int) -> None:
     except tf.errors.OpError as error:
         if not memory_ran_out(error):
             raise
+        if attacked is not None and from_pipeline(error):
+            raise OutOfMemoryError(
+                f"{place} needs more memory than there is to attack a batch in the pipeline, which is not "
+                f"done in parts: lower batch_size (now {settings.batch_size}) or augment.adversarial's "
+                "fraction, or take refresh = 'never', or the objective 'adversarial'.",
+                in_step=False,
+            ) from error
         at_once = rows_at_once(run, run.num_microbatches) if trainer.in_step else EVALUATION_BATCH
         raise OutOfMemoryError(
-            f"phase {index + 1} ({phase.title}) needs more memory than there is, for {at_once} rows at once: "
+            f"{place} needs more memory than there is, for {at_once} rows at once: "
             f"lower batch_size (now {settings.batch_size}), or the length of texts or the size of images.",
             in_step=trainer.in_step,
         ) from error

@@ -44,6 +44,22 @@ class EpochStop(keras.callbacks.Callback):  # type: ignore[misc]
             raise StopRun
 
 
+class AgreedStop(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a phase in all workers where a callback has ended it in one; stands behind all that may.
+
+    Args:
+        workers: The processes that train together.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        self.workers = workers
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Asks the others."""
+        self.model.stop_training = bool(self.workers.who(self.model.stop_training))
+
+
 class StepKeeper(keras.callbacks.Callback):  # type: ignore[misc]
     """Watches a run's steps, and keeps its record within an epoch.
 

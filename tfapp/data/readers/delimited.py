@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def read_tsv(path: Path, columns: Columns, *, encoding: str) -> Table:
         DataError: If the file, a column or a row cannot be used.
     """
     data, skipped = _content(path, encoding)
-    return read_rows(path, data, columns, tsv_layout(path, data, columns), skipped=skipped)
+    return read_rows(path, data, columns, tsv_layout(path, [data], columns), skipped=skipped)
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def csv_layout(path: Path, data: bytes, columns: Columns) -> Layout:
     return Layout(tuple(header), delimiter, quoted=True)
 
 
-def tsv_layout(path: Path, data: bytes, columns: Columns) -> Layout:
-    """Finds how a file of tab-separated values is written.
+def tsv_layout(path: Path, blocks: Iterable[bytes], columns: Columns) -> Layout:
+    """Finds how a file of tab-separated values is written, which all of its rows decide.
 
     Args:
         path: The file.
-        data: Its rows, or the first of them.
+        blocks: All of its lines, in one block or more of whole lines, the header first.
         columns: The columns that it must have.
 
     Returns:
@@ -117,11 +118,21 @@ def tsv_layout(path: Path, data: bytes, columns: Columns) -> Layout:
     Raises:
         DataError: If a column is missing.
     """
-    header = _header(data, "\t")
-    check_columns(str(path), header, columns, hint=_HINT)
-    plain = Layout(tuple(header), "\t", quoted=False)
-    table, ragged = _parse(path, data, columns, plain)
-    return replace(plain, quoted=True) if ragged or _all_quotes_closed(table) else plain
+    header, opened, closed = b"", False, True
+    for block in blocks:
+        if not header:
+            names = _header(block, "\t")
+            check_columns(str(path), names, columns, hint=_HINT)
+            plain = Layout(tuple(names), "\t", quoted=False)
+        table, ragged = _parse(path, header + block, columns, plain)
+        if ragged:
+            return replace(plain, quoted=True)
+        header = header or block[: block.find(b"\n") + 1]
+        for column in table.columns:
+            starts = pc.starts_with(column, '"')
+            opened = opened or bool(pc.any(starts).as_py())
+            closed = closed and not pc.any(pc.and_not(starts, pc.ends_with(column, '"'))).as_py()
+    return replace(plain, quoted=opened and closed)
 
 
 def read_rows(path: Path, data: bytes, columns: Columns, layout: Layout, *, skipped: int) -> Table:
@@ -192,16 +203,6 @@ def _parse(path: Path, data: bytes, columns: Columns, layout: Layout) -> tuple[A
             f"{path} cannot be read as delimited text: {error}. Look for a quote that never closes."
         ) from error
     return table, ragged
-
-
-def _all_quotes_closed(table: Any) -> bool:
-    opened = False
-    for column in table.columns:
-        starts = pc.starts_with(column, '"')
-        opened = opened or bool(pc.any(starts).as_py())
-        if pc.any(pc.and_not(starts, pc.ends_with(column, '"'))).as_py():
-            return False
-    return opened
 
 
 def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:

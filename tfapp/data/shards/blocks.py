@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tfapp.data.readers.decoding import check_encoding
 from tfapp.errors import DataError
@@ -15,7 +16,7 @@ from tfapp.errors import DataError
 BLOCK_BYTES = 1 << 22
 """Bytes of a block, but for rows that are longer."""
 _LONGEST_ROW = 1 << 28
-_LINE, _QUOTE = 10, 34
+_LINE, _RETURN, _QUOTE = 10, 13, 34
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -34,13 +35,14 @@ class Block:
     rows: int
 
 
-def text_blocks(path: Path, encoding: str, *, quoted: bool) -> Iterator[Block]:
+def text_blocks(path: Path, encoding: str, *, quoted: str = "") -> Iterator[Block]:
     """Reads a text file block by block.
 
     Args:
         path: The file.
         encoding: Its encoding; UTF-8 may begin with a byte order mark.
-        quoted: Whether a line break between quotation marks is part of a cell.
+        quoted: The delimiter between cells that may be quoted, whose line breaks end no row; empty where none
+            may be. As for Arrow, a quotation mark quotes only at the beginning of a cell.
 
     Yields:
         The blocks in their order; blank lines at the file's beginning and end are left out.
@@ -60,10 +62,12 @@ def text_blocks(path: Path, encoding: str, *, quoted: bool) -> Iterator[Block]:
             yield Block(rest[:end], first, rows)
             rest, first = rest[end:], first + rows
         elif len(rest) > _LONGEST_ROW:
-            raise DataError(
-                f"{path}, row {first} is longer than {_LONGEST_ROW >> 20} MiB: look for a quote that never "
-                "closes."
+            cure = (
+                "look for a quote that never closes."
+                if b"\n" in rest
+                else "its lines may end with carriage returns alone; save it with line feeds."
             )
+            raise DataError(f"{path}, row {first} is longer than {_LONGEST_ROW >> 20} MiB: {cure}")
     rest = rest.rstrip(b"\r\n")
     if rest:
         yield Block(rest + b"\n", first, max(1, _last_row(rest + b"\n", quoted=quoted)[1]))
@@ -71,22 +75,47 @@ def text_blocks(path: Path, encoding: str, *, quoted: bool) -> Iterator[Block]:
         raise DataError(f"{path} is empty; give a file that holds rows.")
 
 
-def _last_row(data: bytes, *, quoted: bool) -> tuple[int, int]:
+def _last_row(data: bytes, *, quoted: str) -> tuple[int, int]:
     """Where the last whole row ends that no blank line follows, and how many rows there are until then."""
     end = data.rfind(b"\n") + 1
     if not end:
         return 0, 0
-    content = np.frombuffer(data, np.uint8, end)
-    breaks = np.flatnonzero(content == _LINE)
-    if quoted:
-        quotes = np.flatnonzero(content == _QUOTE)
-        breaks = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    breaks = _row_ends(np.frombuffer(data, np.uint8, end), quoted)
     if not len(breaks):
         return 0, 0
     # Blank lines stay with what follows: they may be the last of the file.
     written = len(data[: int(breaks[-1]) + 1].rstrip(b"\r\n"))
     kept = int(np.searchsorted(breaks, written))
     return (int(breaks[kept]) + 1, kept + 1) if written else (0, 0)
+
+
+def _row_ends(content: npt.NDArray[np.uint8], quoted: str) -> npt.NDArray[np.int64]:
+    """Where rows end in content that begins with one."""
+    breaks = np.flatnonzero(content == _LINE)
+    quotes = np.flatnonzero(content == _QUOTE) if quoted else breaks[:0]
+    if not len(quotes):
+        return breaks
+    before = np.where(quotes > 0, content[quotes - 1], _LINE)
+    begins = np.isin(before, [_LINE, _RETURN, ord(quoted)])
+    # Where each second one begins a cell, or doubles the one before, each pair of them quotes.
+    if not (begins | (before == _QUOTE))[::2].all():
+        quotes = _quoting(quotes.tolist(), begins.tolist())
+    ends: npt.NDArray[np.int64] = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    return ends
+
+
+def _quoting(quotes: list[int], begins: list[bool]) -> npt.NDArray[np.int64]:
+    """Those of the quotation marks that open or close a quoted cell."""
+    found: list[int] = []
+    number = 0
+    while number < len(quotes):
+        closes = len(found) % 2 == 1
+        if closes and quotes[number + 1 : number + 2] == [quotes[number] + 1]:
+            number += 1  # it is doubled
+        elif closes or begins[number]:
+            found.append(quotes[number])
+        number += 1
+    return np.array(found, np.int64)
 
 
 def _decoded(path: Path, name: str) -> Iterator[bytes]:
@@ -144,7 +173,7 @@ def _text(
     return text
 
 
-def header_of(block: Block, *, quoted: bool) -> bytes:
+def header_of(block: Block, *, quoted: str) -> bytes:
     """Cuts the first row out of a block.
 
     Args:
@@ -154,8 +183,5 @@ def header_of(block: Block, *, quoted: bool) -> bytes:
     Returns:
         The row with its line break.
     """
-    end = -1
-    while (end := block.data.find(b"\n", end + 1)) >= 0:
-        if not quoted or block.data.count(b'"', 0, end) % 2 == 0:
-            return block.data[: end + 1]
-    return block.data
+    ends = _row_ends(np.frombuffer(block.data, np.uint8), quoted)
+    return block.data[: int(ends[0]) + 1] if len(ends) else block.data

@@ -183,7 +183,7 @@ def text_parts(
         elif chosen == "parquet":
             yield from _row_groups(path, columns, encoding, split, drawn)
         elif chosen == "jsonl":
-            for block in text_blocks(path, encoding, quoted=False):
+            for block in text_blocks(path, encoding):
                 yield LinesPart(split, drawn, path, block.data, columns, block.first)
         else:
             yield from _delimited(path, columns, encoding, (split, drawn), tabs=chosen == "tsv")
@@ -193,13 +193,14 @@ def _delimited(
     path: Path, columns: Columns, encoding: str, splits: tuple[str, str | None], *, tabs: bool
 ) -> Iterator[Part]:
     split, drawn = splits
-    first = next(text_blocks(path, encoding, quoted=not tabs))
-    layout = (tsv_layout if tabs else csv_layout)(path, first.data, columns)
+    lines = (block.data for block in text_blocks(path, encoding))
+    layout = tsv_layout(path, lines, columns) if tabs else csv_layout(path, next(lines), columns)
+    quoted = layout.delimiter if layout.quoted else ""
     header = b""
-    for block in text_blocks(path, encoding, quoted=layout.quoted):
+    for block in text_blocks(path, encoding, quoted=quoted):
         # The file's header is row 1 behind which the rows of every block are read.
         data, skipped = header + block.data, block.first - (2 if header else 1)
-        header = header or header_of(block, quoted=layout.quoted)
+        header = header or header_of(block, quoted=quoted)
         yield DelimitedPart(split, drawn, path, data, columns, layout, skipped)
 
 

@@ -154,28 +154,38 @@ class Services:
 
 
 @contextlib.contextmanager
-def running_services(ports: Sequence[int], *, host: str = "127.0.0.1") -> Iterator[Services]:
+def running_services(
+    ports: Sequence[int], *, worker_ports: Sequence[int] | None = None, host: str = "127.0.0.1"
+) -> Iterator[Services]:
     """Runs services on this machine, each in a process that ends with this one.
 
     Args:
-        ports: The port of each; 0 for any that is free.
+        ports: The port of each, at which training asks for batches; 0 for any that is free.
+        worker_ports: The port of each one's worker, from which training reads them; any that are free when
+            None.
         host: Name or address under which training reaches this machine.
 
     Yields:
         The services.
 
     Raises:
-        OutputError: When one cannot be started, as when its port is in use.
+        OutputError: When one cannot be started, as when a port is in use or named twice.
     """
+    workers = [0] * len(ports) if worker_ports is None else list(worker_ports)
+    named = [port for port in (*ports, *workers) if port]
+    for port in named:
+        if named.count(port) > 1:
+            raise OutputError(f"port {port} is named twice: give another --port or --worker-port.")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-m", "tfapp.data.shards.serving_process"]
     processes: list[subprocess.Popen[str]] = []
     try:
-        for port in ports:
-            _check_free(port)
+        for port, worker_port in zip(ports, workers, strict=True):
+            _check_free(port, "--port")
+            _check_free(worker_port, "--worker-port")
             processes.append(
                 subprocess.Popen(
-                    [*command, str(port), host],
+                    [*command, str(port), str(worker_port), host],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -198,14 +208,14 @@ def running_services(ports: Sequence[int], *, host: str = "127.0.0.1") -> Iterat
                 process.stdout.close()
 
 
-def _check_free(port: int) -> None:
+def _check_free(port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise OutputError(
-                f"port {port} cannot be used ({error.strerror}): give another --port."
+                f"port {port} cannot be used ({error.strerror}): give another {option}."
             ) from error
 
 

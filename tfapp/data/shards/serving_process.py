@@ -8,11 +8,12 @@ import sys
 from tfapp.data.shards.workers import load_tensorflow_quietly
 
 
-def main(port: int, host: str) -> None:
+def main(port: int, worker_port: int, host: str) -> None:
     """Starts both, writes the address on standard output, and waits.
 
     Args:
         port: Of the dispatcher; 0 for any that is free.
+        worker_port: Of the worker; 0 for any that is free.
         host: Name or address under which training reaches this machine.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process decides
@@ -28,7 +29,10 @@ def main(port: int, host: str) -> None:
     place = dispatcher.target.partition("://")[2]
     worker = service.WorkerServer(
         service.WorkerConfig(
-            dispatcher_address=place, worker_address=f"{host}:%port%", heartbeat_interval_ms=1000
+            dispatcher_address=place,
+            port=worker_port,
+            worker_address=f"{host}:%port%",
+            heartbeat_interval_ms=1000,
         )
     )
     address = f"grpc://{host}:{place.rpartition(':')[2]}"
@@ -40,4 +44,4 @@ def main(port: int, host: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
