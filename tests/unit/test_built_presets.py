@@ -377,7 +377,7 @@ def test_a_damaged_sentencepiece_file_is_named(packages, file):
 TEXTS = [
     "这家酒店的房间很干净,服务员也很热情,下次还会来。",
     "The stock market fell sharply today after the announcement.",
-    "我用 iPhone 13 拍了 20 张照片 and uploaded them to the cloud!",
+    "我用 Python 3 写了 20 个程序 and sent them to a friend!",
     "机器学习",
     "a",
     " ".join(["The quick brown fox jumps over the lazy dog."] * 6),
