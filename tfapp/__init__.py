@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tfapp.serving import load_release as load_release
     from tfapp.training import Phase as Phase
     from tfapp.training import SourceTask as SourceTask
+    from tfapp.training import distill as distill
     from tfapp.training import make_strategy as make_strategy
     from tfapp.training import train as train
 
@@ -44,6 +45,7 @@ _PUBLIC = {
     "TfappError": "tfapp.errors",
     "build_image_classifier": "tfapp.models",
     "build_text_classifier": "tfapp.models",
+    "distill": "tfapp.training",
     "evaluate": "tfapp.evaluation",
     "evaluate_robustness": "tfapp.evaluation",
     "export": "tfapp.release",

@@ -31,6 +31,7 @@ from tfapp.config_sections import (
     PRETRAINED,
     WORD_ATTACKS,
     AttackSection,
+    DistillSection,
     EvaluateSection,
     ExportSection,
     HardenSection,
@@ -54,7 +55,10 @@ _IMAGE_HARDENING = {
     "batch_norm": "networks of texts have no batch normalisation",
 }
 _ON_PIXELS = ("adversarial", "free", "trades", "mart")
-_MODEL_KEYS = {"text": ("pooling",), "image": ("image_size", "aspect", "train_batch_norm", "weights")}
+_MODEL_KEYS = {
+    "text": ("pooling", "script"),
+    "image": ("image_size", "aspect", "train_batch_norm", "weights"),
+}
 
 
 class WorkflowConfig(Section):
@@ -68,6 +72,7 @@ class WorkflowConfig(Section):
     train: TrainSection = TrainSection()
     hardware: HardwareSection = HardwareSection()
     harden: HardenSection | None = None
+    distill: DistillSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
@@ -89,6 +94,10 @@ class WorkflowConfig(Section):
         if isinstance(self.data.augment, AugmentSection) and self.data.augment.adversarial is not None:
             _check_reach("data.augment.adversarial", self.data.augment.adversarial)
         self._check_harden()
+        if self.distill is not None and self.data.holds == "image":
+            raise PydanticCustomError(
+                "distill", "`distill` goes with texts, but the rows are images; leave the section out"
+            )
         self._check_attack()
         return self
 

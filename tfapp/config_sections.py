@@ -28,12 +28,14 @@ class ModelSection(Section):
     """``[model]``: the pretrained backbone and the head on it.
 
     Without ``backbone``, texts get ``minilm-l6`` and images ``mobilenet-v2``. ``weights`` is the path of a
-    file of weights for an image network given by name, relative to the workflow file.
+    file of weights for an image network given by name, relative to the workflow file. ``script =
+    "simplified"`` reads traditional Chinese characters as simplified ones, in every artifact too.
     """
 
     backbone: PathText | None = None
     weights: PathText = PRETRAINED
     pooling: Literal["mean", "cls", "pooler"] | None = None
+    script: Literal["simplified"] | None = None
     image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = None
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     train_batch_norm: bool = False
@@ -174,6 +176,32 @@ class HardenSection(Section):
         """
         trained = ["all"] if self.phases is None else [phase.train for phase in self.phases]
         return {"pixels" if kind == "image" and part == "all" else "embeddings" for part in trained}
+
+
+class DistillSection(Section):
+    """``[distill]``: a small student of the trained model, which is then measured and shipped in its place.
+
+    The keys are arguments of `tfapp.distill`; ``batch_size`` and ``patience`` are those of ``[train]`` where
+    they are not set, as is all else that ``[train]`` says. ``unlabelled`` is the path of texts without
+    labels, relative to the workflow file; tables have them in the column ``data.text``.
+    """
+
+    num_layers: Positive | None = None
+    layers: Annotated[list[Positive], Field(min_length=1)] | None = None
+    vocabulary: Literal["texts", "whole"] = "texts"
+    min_count: Positive = 1
+    vocabulary_size: Positive | None = None
+    intermediate_dim: Positive | None = None
+    unlabelled: PathText | None = None
+    temperature: Annotated[float, Field(gt=0.0)] = 2.0
+    label_weight: NotNegative = 0.5
+    logits_weight: NotNegative = 1.0
+    hidden_weight: NotNegative = 1.0
+    hidden_loss: Literal["cosine", "mse"] = "cosine"
+    epochs: Positive = 5
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
+    batch_size: Positive | None = None
+    patience: Positive | None = None
 
 
 class AttackSection(Section):

@@ -14,7 +14,18 @@ from typing import Any
 from tfapp.disk import is_held
 from tfapp.errors import OutputError
 
-STAGES = ("prepare", "prepare-source", "transfer", "harden", "evaluate", "attack", "ledger", "export")
+STAGES = (
+    "prepare",
+    "prepare-source",
+    "transfer",
+    "harden",
+    "distill",
+    "evaluate",
+    "evaluate-teacher",
+    "attack",
+    "ledger",
+    "export",
+)
 """Stages of a workflow in their order."""
 
 _PROGRESS, _HISTORY, _STAGE = "progress.json", "history.csv", "stage.json"

@@ -1,4 +1,4 @@
-"""The workflow in one straight line: prepare, transfer, harden, evaluate, export and verify.
+"""The workflow in one straight line: prepare, transfer, harden, distill, evaluate, export and verify.
 
 Each stage writes into its own folder below ``runs/<name>`` and is skipped when nothing that it depends on
 has changed, so a killed run continues at the stage, and within training at the epoch, where it stood.
@@ -7,7 +7,7 @@ has changed, so a killed run continues at the stage, and within training at the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from tfapp.runs import RunFolder, Stage, open_run, writing_to
 from tfapp.workflow_calls import build_classifier, train_options
 from tfapp.workflow_checks import check_stages
 from tfapp.workflow_devices import open_devices
+from tfapp.workflow_distilling import distil, evaluate_teacher
 from tfapp.workflow_training import (
     Trained,
     harden,
@@ -44,7 +45,8 @@ class WorkflowResult:
 
     Attributes:
         release: The verified release.
-        metrics: Scores of the trained model on the test split.
+        metrics: Scores of the trained model on the test split, and those of its teacher as ``teacher`` where
+            it was distilled.
         run_directory: Where the stages keep their files.
         skipped: Stages that were found finished.
     """
@@ -102,15 +104,18 @@ def run_workflow(
         data = prepare(config, run, config.data)
         source = prepare_source(config, run, data)
         transferred = transfer(config, run, data, source, devices)
-        trained = harden(config, run, data, transferred, devices)
+        hardened = harden(config, run, data, transferred, devices)
+        trained = distil(config, run, data, hardened, devices)
         if not devices.workers.chief:
             return None
         evaluated = _evaluate(config, run, data, trained)
+        teacher = evaluate_teacher(config, run, data, trained)
         attacked = _attack(config, run, data, trained, evaluated)
         if config.evaluate.ledger:
             _ledger(config, run, data, source, transferred)
-        release = _export(config, run, data, trained, evaluated, attacked, releases / config.name)
-        return WorkflowResult(release, evaluated.result["metrics"], run.directory, tuple(run.skipped))
+        scores = evaluated.result["metrics"] | ({} if teacher is None else {"teacher": teacher})
+        release = _export(config, run, data, trained, evaluated, attacked, scores, releases / config.name)
+        return WorkflowResult(release, scores, run.directory, tuple(run.skipped))
 
 
 def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> TrainedRun:
@@ -130,7 +135,7 @@ def open_trained(config: WorkflowConfig, *, output: str | Path = ".") -> Trained
     with open_run(directory, finished_only=True) as run:
         data = prepare(config, run, config.data)
         source = prepare_source(config, run, data)
-        trained = harden(config, run, data, transfer(config, run, data, source))
+        trained = distil(config, run, data, harden(config, run, data, transfer(config, run, data, source)))
         evaluated = _evaluate(config, run, data, trained)
         trained.model.temperature = evaluated.result["temperature"]
         return TrainedRun(trained.model, data, run.directory, trained.with_alarms)
@@ -236,6 +241,7 @@ def _export(
     trained: Trained,
     evaluated: Stage,
     attacked: Stage | None,
+    scores: Mapping[str, Any],
     target: Path,
 ) -> Release:
     """Writes, verifies and releases the artifacts."""
@@ -267,7 +273,7 @@ def _export(
         check_with=data.test,
         attack=None if attacked is None else Robustness.load(attacked.directory),
         budget=Budget(**config.verify.model_dump()),
-        evaluation=evaluated.result["metrics"],
+        evaluation=scores,
         config=config.model_dump(),
         data=data,
         seed=config.seed,

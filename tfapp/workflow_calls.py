@@ -181,6 +181,7 @@ def build_classifier(
     return build_text_classifier(
         backbone,
         pooling=section.pooling,
+        script=section.script,
         max_length=config.data.max_length,
         long_texts=config.data.long_texts,
         **options,

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfapp.config import WorkflowConfig
-from tfapp.config_sections import AttackSection
+from tfapp.config_sections import AttackSection, DistillSection
 from tfapp.errors import ConfigError
 from tfapp.workflow_calls import augment_setting, harden_options
+
+DISTILLED = {"temperature", "label_weight", "logits_weight", "hidden_weight", "hidden_loss"}
 
 
 def check_stages(config: WorkflowConfig) -> None:
@@ -22,12 +24,15 @@ def check_stages(config: WorkflowConfig) -> None:
             augmentation, the objective or the attack are unknown, out of range or of no effect, or when a
             package that an edit or an artifact needs is missing.
         AssetError: When the table of an edit cannot be fetched.
+        DataError: When there are no texts without labels where they are named.
     """
     config.resolve_weights()
     _check_variants(config.export.variants or ())
     _check_augmentation(config)
     if config.harden is not None:
         harden_options(config, config.harden)
+    if config.distill is not None:
+        _check_distillation(config, config.distill)
     if config.evaluate.attack is not None:
         _check_attack(config.evaluate.attack, config.data.holds)
 
@@ -58,6 +63,19 @@ def _check_augmentation(config: WorkflowConfig) -> None:
         setting = dict(setting)
         make_adversarial(setting.pop("adversarial", None))
     make_augmentation(setting)
+
+
+def _check_distillation(config: WorkflowConfig, section: DistillSection) -> None:
+    from tfapp.data.unlabelled import unlabelled_paths
+    from tfapp.objectives.distilled import Distilled
+
+    settings = section.model_dump(include=DISTILLED)
+    try:
+        Distilled(**settings)
+    except ConfigError as error:
+        raise ConfigError(f"[distill] {error}") from error
+    if section.unlabelled is not None:
+        unlabelled_paths(config.resolve(section.unlabelled))
 
 
 def _check_attack(section: AttackSection, kind: str) -> None:

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from tfapp.data.text import TextData
     from tfapp.evaluation import Robustness
     from tfapp.models import Classifier
-    from tfapp.training import CatastrophicOverfitting, SourceTask
+    from tfapp.training import CatastrophicOverfitting, History, SourceTask
 
 _logger = logging.getLogger("tfapp")
 _WEIGHTS = "model.weights.h5"
+_STUDENT = {"num_layers", "layers", "vocabulary", "min_count", "vocabulary_size"}
 
 
 def prepare(
@@ -159,7 +160,7 @@ class Trained:
         Returns:
             The classifier, with its trained weights where the stage has some.
         """
-        model = build_classifier(self._config, self._classes)
+        model = self._build_untrained()
         if not self.stage.finished:
             return model
         model.load_weights(self.stage.directory / _WEIGHTS)
@@ -167,6 +168,10 @@ class Trained:
         if lengths is not None:
             model.preprocessor.max_length = lengths["max_length"]
         return model
+
+    def _build_untrained(self) -> Classifier:
+        """Builds the classifier as it was before its stage trained it."""
+        return build_classifier(self._config, self._classes)
 
     def with_alarms(self, robustness: Robustness) -> Robustness:
         """Puts what was found while it was trained beside a robust accuracy of the model.
@@ -228,15 +233,17 @@ def transfer(
     }
     stage = run.stage("transfer", inputs)
     trained = Trained(config, data.classes, stage)
-    if _is_finished(stage, devices):
+    if is_finished(stage, devices):
         say_skipped(stage)
         return trained
     assert devices is not None  # else a stage that is not finished is an error
 
     import keras
 
+    from tfapp.models.student import check_student
     from tfapp.release.artifacts import choose_variants
     from tfapp.release.page_runtime import page_runtime
+    from tfapp.training.distillation import check_can_distil
 
     _logger.info("transfer: %s", "continuing where it stood" if stage.resumes else config.backbone)
     keras.utils.set_random_seed(config.seed)
@@ -245,6 +252,9 @@ def transfer(
     # Refused before the work, not after it.
     if config.export.variants is not None:
         choose_variants(model, config.export.variants)
+    if config.distill is not None:
+        check_can_distil(data)
+        check_student(model, **config.distill.model_dump(include=_STUDENT))
     if config.export.web:
         page_runtime(True, model, config.export.variants or model.preprocessor.variants)
     probes = overfitting_probes(config, None, data)
@@ -280,7 +290,7 @@ def harden(
         return transferred
     stage = run.stage("harden", {"upstream": transferred.stage.key, "harden": section.model_dump()})
     hardened = Trained(config, data.classes, stage)
-    if _is_finished(stage, devices):
+    if is_finished(stage, devices):
         say_skipped(stage)
         return hardened
     assert devices is not None  # else a stage that is not finished is an error
@@ -307,21 +317,43 @@ def _fit(
     stage = trained.stage
     with devices.strategy.scope():
         history = train(model, data, run_dir=stage.directory, callbacks=probes, **options)
+    found: dict[str, Any] = {}
+    if probes:
+        found["overfitting"] = [asdict(each) for probe in probes for each in probe.found]
+    keep_trained(trained, model, history, devices, **found)
+
+
+def keep_trained(
+    trained: Trained, model: Classifier, history: History, devices: Devices, **found: Any
+) -> None:
+    """Leaves the weights of a trained model in its stage's folder, and finishes the stage.
+
+    Args:
+        trained: Where the model belongs.
+        model: The model.
+        history: Its training.
+        devices: Where it was trained.
+        **found: What else is to be known of it; JSON values.
+    """
+    stage = trained.stage
     partial = stage.directory / f"partial-{_WEIGHTS}"
     model.save_weights(partial)
     os.replace(partial, stage.directory / _WEIGHTS)
     lengths = None if history.lengths is None else dict(vars(history.lengths))
-    result: dict[str, Any] = {"lengths": lengths, "precision": history.precision, "alpha": history.alpha}
-    if probes:
-        result["overfitting"] = [asdict(found) for probe in probes for found in probe.found]
-    stage.finish(result, outputs=[_WEIGHTS])
+    about = {"lengths": lengths, "precision": history.precision, "alpha": history.alpha}
+    stage.finish({**about, **found}, outputs=[_WEIGHTS])
     remove_working_files(stage.directory)
     if devices.plain:
         trained.model = model
 
 
-def _is_finished(stage: Stage, devices: Devices | None) -> bool:
-    """Whether a stage need not run: workers do what their chief does."""
+def is_finished(stage: Stage, devices: Devices | None) -> bool:
+    """Tells whether a stage need not run: workers do what their chief does.
+
+    Args:
+        stage: The stage.
+        devices: Where it would run; None where it is only looked for.
+    """
     return stage.finished if devices is None else bool(devices.workers.from_chief(stage.finished))
 
 

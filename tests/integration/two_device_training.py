@@ -1,7 +1,7 @@
 """Runs `train` on one and on two devices, and prints how far the results are apart, as JSON.
 
 Started as ``two_device_training.py VOCABULARY.json TASK...``, each task ``OPTIMIZER:ROWS:BATCH:PARTS``:
-two devices compute each batch in so many parts.
+two devices compute each batch in so many parts. With ``distill`` as the optimizer SGD trains a student.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from helpers import tiny_text_classifier
 from killed_training import CLASSES, split
 
 from tfapp.data.text import TextData
-from tfapp.training import Phase, predict_logits, train
+from tfapp.training import Phase, distill, predict_logits, train
 
 PHASES = {
     "sgd": (Phase("all", epochs=2, learning_rate=0.05),),
@@ -31,17 +31,14 @@ def run(vocabulary, optimizer, rows, batch_size, strategy, parts=1):
     data = TextData(split("train", rows, 1), split("validation", 9, 2), split("test", 4, 3), CLASSES, None, 5)
     with strategy.scope():
         model = tiny_text_classifier(vocabulary, CLASSES, dropout=0.0, dropout_rate=0.0)
-        history = train(
-            model,
-            data,
-            phases=PHASES[optimizer],
-            batch_size=batch_size,
-            num_microbatches=parts,
-            precision="float32",
-            keep_best=False,
-            verbose=False,
-            **SETTINGS[optimizer],
-        )
+        options = {"batch_size": batch_size, "num_microbatches": parts, "precision": "float32"}
+        options |= {"keep_best": False, "verbose": False}
+        if optimizer == "distill":
+            given = {"unlabelled": ["a good goal", "the new bank"], "optimizer": "sgd", "epochs": 2}
+            made = distill(model, data, layers=[2], learning_rate=0.05, **given, **options)
+            model, history = made.student, made.history
+        else:
+            history = train(model, data, phases=PHASES[optimizer], **SETTINGS[optimizer], **options)
         logits = predict_logits(model, data.test.texts)
     curve = [[row["loss"], row["val_loss"], row["accuracy"]] for row in history.epochs]
     return model.get_weights(), logits, curve

@@ -13,6 +13,7 @@ from tfapp.config_rows import DataSection
 from tfapp.config_sections import (
     AttackSection,
     BoardSection,
+    DistillSection,
     EvaluateSection,
     ExportSection,
     HardwareSection,
@@ -281,6 +282,7 @@ def test_defaults_are_those_of_the_functions_behind_the_keys():
         (SourceSection, (*readers, SourceTask), {"dataset", "train", "kind"}),
         (ModelSection, builders, {"backbone"}),
         (TrainSection, (tfapp.train,), set()),
+        (DistillSection, (tfapp.distill,), {"batch_size", "patience"}),
         (HardwareSection, (tfapp.make_strategy,), set()),
         (BoardSection, (Board,), set()),
         (EvaluateSection, (tfapp.evaluate,), {"calibrate", "ledger", "attack"}),
@@ -484,7 +486,7 @@ def test_every_key_of_harden_is_a_setting_of_an_objective():
     from tfapp.objectives import OBJECTIVES
 
     named = get_args(HardenSection.model_fields["objective"].annotation)
-    assert set(named) == set(OBJECTIVES) - {"standard", "joint"}
+    assert set(named) == set(OBJECTIVES) - {"standard", "joint", "distilled"}
     known = {key for name in named for key in inspect.signature(OBJECTIVES[name]).parameters}
     own = {"objective", "phases", "keep_best", "probe"}
     assert set(HardenSection.model_fields) - own == known

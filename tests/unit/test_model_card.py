@@ -81,3 +81,23 @@ def test_the_table_tells_a_measured_scale_from_one_that_no_row_tells():
     failed = {**untold, "agreement": None}
     table = artifact_table({"artifacts": [{**entry, **each} for each in (told, untold, failed)]})
     assert [row["scale"] for row in table] == ["0.980 on 50 of 200 rows", "not measurable", "-"]
+
+
+def test_a_student_stands_beside_its_teacher():
+    from tfapp.evaluation.teacher import teacher_table, teacher_words
+
+    def scored(value):
+        return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+    teacher = {"accuracy": scored(0.9), "parameters": 2000, "student_parameters": 500, "agreement": 0.953}
+    metrics = {"accuracy": scored(0.88), "macro_f1": scored(0.8), "teacher": teacher}
+    first, last = teacher_table(metrics)
+    assert first == {
+        "score": "accuracy",
+        "teacher": "0.9000 (0.8900 to 0.9100)",
+        "student": "0.8800 (0.8700 to 0.8900)",
+        "difference": "-0.0200",
+    }
+    assert last == {"score": "parameters", "teacher": "2,000", "student": "500", "difference": "-75.0%"}
+    assert "Both answer the same to 95.30% of them." in teacher_words(metrics)
+    assert teacher_table({"accuracy": scored(0.88)}) == []

@@ -55,6 +55,18 @@ def character_table(*, lowercase: bool) -> dict[str, Any]:
     }
 
 
+def standing_alone(characters: Sequence[str]) -> set[str]:
+    """Finds the characters that are always words of their own, such as punctuation and Chinese ones.
+
+    Args:
+        characters: Some characters.
+
+    Returns:
+        Those of them.
+    """
+    return {chr(point) for point in _roles(list(characters))[1]} if characters else set()
+
+
 def _roles(texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Finds the characters that end a word, and of those the ones that are tokens, by putting each in one."""
     kernel = tf_text.FastWordpieceTokenizer(
@@ -63,7 +75,7 @@ def _roles(texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     rows = kernel.tokenize(tf.constant([f"a{text}a" for text in texts]))
     lengths, values = rows.row_lengths().numpy(), rows.values.numpy()
     second = values[np.minimum(rows.row_starts().numpy() + 1, len(values) - 1)]
-    points = np.array(_POINTS)
+    points = np.array([ord(text) for text in texts])
     # "a a" are two tokens; "a,a" are three, whose second is unknown here; "aba" is one unknown word.
     return points[lengths == 2], points[(lengths == 3) & (second == _UNKNOWN)]
 

@@ -12,3 +12,4 @@ from tfapp.evaluation.robustness import Robustness as Robustness
 from tfapp.evaluation.robustness import evaluate_corruptions as evaluate_corruptions
 from tfapp.evaluation.robustness import evaluate_robustness as evaluate_robustness
 from tfapp.evaluation.robustness import robustness_curve as robustness_curve
+from tfapp.evaluation.teacher import what_it_cost as what_it_cost

@@ -7,6 +7,7 @@ from typing import Literal
 
 import keras
 
+from tfapp.data.chinese_script import simplified_characters
 from tfapp.data.tokenizers import Tokenizer
 from tfapp.errors import ConfigError, WeightsError
 from tfapp.models.encoders import randomise_encoder
@@ -23,6 +24,7 @@ def build_text_classifier(
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     long_texts: Literal["truncate", "windows"] | None = None,
+    script: Literal["simplified"] | None = None,
     weights: Literal["pretrained"] | None = "pretrained",
     dtype: str | None = None,
     allow_unsafe: bool = False,
@@ -43,6 +45,8 @@ def build_text_classifier(
         long_texts: What happens to longer texts: ``"truncate"``, or ``"windows"``, overlapping by a quarter
             and at most 16, whose logits are averaged; the tokenizer's own way, ``"truncate"`` unless it
             was made otherwise, when None.
+        script: ``"simplified"`` to read traditional Chinese characters as simplified ones, in training and in
+            every artifact; None to tell them apart. It needs the extra ``zh`` here, and nothing afterwards.
         weights: ``"pretrained"``, or None for random ones in a backbone given by name.
         dtype: Keras dtype policy of a backbone given by name, such as ``"mixed_bfloat16"``.
         allow_unsafe: Load Keras files with Lambda layers: code from the file then runs on this machine.
@@ -84,6 +88,10 @@ def build_text_classifier(
         tokenizer.max_length = max_length
     if long_texts is not None:
         tokenizer.long_texts = long_texts
+    if script is not None:
+        if script != "simplified":
+            raise ConfigError(f"script = {script!r}: it is 'simplified' or None.")
+        tokenizer = tokenizer.with_replaced(simplified_characters())
     _check_tokenizer(encoder, tokenizer)
     return TextClassifier(
         encoder,

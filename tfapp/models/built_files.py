@@ -78,11 +78,10 @@ def write_files(
         DataError: If the corpus cannot be read.
     """
     whole = SentencePieceTokenizer(ingredients.model)
-    kept: Sequence[int] = range(len(whole.vocabulary))
-    tokenizer = whole
+    tokenizer, kept = whole, np.arange(len(whole.vocabulary), dtype=np.int32)
     if recipe != Recipe():
         tokenizer, kept = whole.cut(sorted(_keep(recipe, ingredients)))
-    encoder = read_nano_e5(ingredients.weights, rows=kept)
+    encoder = read_nano_e5(ingredients.weights, rows=kept.tolist())
     width = encoder.config["hidden_size"]
     # Readers of BERT's weights insist on a pooler, and the packaged weights have none.
     pooler = {"pooler.dense.weight": np.eye(width, dtype="f4"), "pooler.dense.bias": np.zeros(width, "f4")}

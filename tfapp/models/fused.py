@@ -38,12 +38,14 @@ class FusedParts:
         upper: ``(inputs, training) -> logits`` on what ``lower`` gives, or on the classifier's inputs.
         embed: For ``"all"`` of texts, from the classifier's inputs to the token embeddings, float32
             ``(batch, sequence, hidden)``; ``upper`` takes others in their place as ``token_embeddings``.
+        states: For ``"all"`` of texts, as `tfapp.models.hidden_pass` says.
     """
 
     lower: Forward | None
     upper: Forward
     pad_to: int = WIDTH_STEP
     embed: Forward | None = None
+    states: Forward | None = None
 
 
 def fused_parts(
@@ -116,10 +118,17 @@ class _Fused:
             hidden = self._blocks(enter(inputs, training), mask, cut, depth, training)
             return self._head(self._pool(hidden, mask), training)
 
+        def states(inputs: Any, training: bool = False) -> Any:
+            mask, passed = inputs["padding_mask"], [enter(inputs, training)]
+            for number in range(depth):
+                passed.append(self._blocks(passed[-1], mask, number, number + 1, training))
+            return self._head(self._pool(passed[-1], mask), training), passed
+
         return FusedParts(
             None if train == "all" else lower,
             upper,
             embed=self._look_up if train == "all" else None,
+            states=states if train == "all" else None,
         )
 
     def _head(self, features: Any, training: bool) -> Any:

@@ -10,6 +10,7 @@ from tfapp.data.digests import describe_callable
 from tfapp.errors import ConfigError, nearest
 from tfapp.objectives._step import Objective, Perturbable, StepResult, TrainableModel
 from tfapp.objectives.adversarial import Adversarial
+from tfapp.objectives.distilled import Distilled
 from tfapp.objectives.fgm import Fgm
 from tfapp.objectives.free import Free
 from tfapp.objectives.freelb import FreeLb
@@ -24,6 +25,7 @@ from tfapp.objectives.word_augmented import WordAugmented
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "standard": Standard,
     "joint": Joint,
+    "distilled": Distilled,
     "adversarial": Adversarial,
     "free": Free,
     "trades": Trades,
@@ -84,6 +86,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, bool | int | float | str | None):
             described[name] = value
+        elif hasattr(value, "described"):
+            described |= value.described()
         elif hasattr(value, "__dict__") and not callable(value):
             described |= _plain(vars(value))
         else:

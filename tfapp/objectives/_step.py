@@ -58,6 +58,9 @@ class TrainableModel(Protocol):
     def __call__(self, inputs: Any, *, training: bool) -> tf.Tensor:
         """Logits of a batch, float32 ``(batch, num_classes)``."""
 
+    def hidden_states(self, inputs: Any, *, training: bool) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Logits as by a call, and the hidden states ``(batch, sequence, hidden)`` around all blocks."""
+
     def infer(self, inputs: Any) -> tf.Tensor:
         """Logits of a batch in inference mode, float32 ``(batch, num_classes)``, by the fastest pass."""
 

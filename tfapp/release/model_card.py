@@ -10,6 +10,7 @@ from typing import Any
 
 from tfapp.data.datasets import DATASETS
 from tfapp.evaluation.robustness.wording import settings_text
+from tfapp.evaluation.teacher import teacher_table, teacher_words
 from tfapp.models.presets import known_preset
 
 KINDS = {
@@ -68,6 +69,7 @@ def model_card(
         html.escape("\n".join(_model_lines(preset, manifest["config"], sources)), quote=False),
         "## Scores of the trained model",
         _scores(manifest["metrics"]),
+        *_teacher(manifest["metrics"]),
         *_robustness(manifest["metrics"].get("robustness"), manifest["artifacts"]),
         "## Artifacts",
         f"{measured_words(manifest['artifacts'])} "
@@ -92,6 +94,12 @@ def model_card(
         limits,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _teacher(metrics: Mapping[str, Any]) -> list[str]:
+    """Shows what the model lost against the one that it was distilled from."""
+    rows = teacher_table(metrics)
+    return ["## Beside its teacher", teacher_words(metrics), _markdown(rows)] if rows else []
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:

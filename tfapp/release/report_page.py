@@ -21,6 +21,7 @@ from tfapp.evaluation.page_frame import (
 )
 from tfapp.evaluation.page_plots import PLOT_STYLE, bars, confusion_table, reliability_plot
 from tfapp.evaluation.robustness.page import robustness_summary
+from tfapp.evaluation.teacher import teacher_table, teacher_words
 from tfapp.release.class_figures import ClassFigures
 from tfapp.release.model_card import KINDS, LEFT_OUT, measured_words, robustness_table, terms
 from tfapp.release.usage import usage
@@ -79,6 +80,7 @@ def release_page(
         _highlights(manifest),
         *_artifacts(manifest, rows),
         *_scores(manifest["metrics"], classes),
+        *_teacher(manifest["metrics"]),
         *_robustness(manifest["metrics"].get("robustness"), manifest["artifacts"]),
         *_use(manifest, feature),
         element("h2", "Model and licences"),
@@ -189,6 +191,14 @@ def _scores(metrics: Mapping[str, Any], classes: ClassFigures) -> list[str]:
         told = "Bars: share of right answers; red: mean confidence; dashed: perfectly calibrated."
         parts += [element("div", *plots, class_="plots"), *paragraphs([told])]
     return parts
+
+
+def _teacher(metrics: Mapping[str, Any]) -> list[str]:
+    rows = teacher_table(metrics)
+    if not rows:
+        return []
+    parts: list[str] = [element("h2", "Beside its teacher"), *paragraphs([teacher_words(metrics)])]
+    return [*parts, records(rows)]
 
 
 def _robustness(found: Mapping[str, Any] | None, artifacts: Sequence[Mapping[str, Any]]) -> list[str]:

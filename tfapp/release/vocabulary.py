@@ -53,7 +53,14 @@ def tokenize_sentencepiece(content: bytes, texts: Sequence[str], *, max_length: 
     return [[first, *row[: max_length - 2], last] for row in rows]
 
 
-def tokenize(content: bytes, texts: Sequence[str], *, lowercase: bool, max_length: int) -> list[list[int]]:
+def tokenize(
+    content: bytes,
+    texts: Sequence[str],
+    *,
+    lowercase: bool,
+    max_length: int,
+    replaced: Sequence[str] = ("", ""),
+) -> list[list[int]]:
     """Encodes texts as a phone would that has only ``vocab.txt``.
 
     Args:
@@ -61,6 +68,7 @@ def tokenize(content: bytes, texts: Sequence[str], *, lowercase: bool, max_lengt
         texts: The texts.
         lowercase: Whether to lower-case and strip accents.
         max_length: Most tokens of a text, [CLS] and [SEP] included.
+        replaced: Characters, and what each is read as, in two strings.
 
     Returns:
         The ids of each text with [CLS] and [SEP], not padded.
@@ -77,7 +85,8 @@ def tokenize(content: bytes, texts: Sequence[str], *, lowercase: bool, max_lengt
     bert = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
     tokenizer.normalizer = normalizers.Sequence([*_folding(), bert]) if lowercase else bert
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    table = str.maketrans(*replaced)
+    encodings = tokenizer.encode_batch([text.translate(table) for text in texts], add_special_tokens=False)
     return [[vocabulary[_CLS], *encoding.ids[: max_length - 2], vocabulary[_SEP]] for encoding in encodings]
 
 
@@ -115,7 +124,13 @@ def check_vocabulary(
         if name == SentencePieceTokenizer.vocabulary_file:
             found = tokenize_sentencepiece(content, texts, max_length=length)
         else:
-            found = tokenize(content, texts, lowercase=bool(settings["lowercase"]), max_length=length)
+            found = tokenize(
+                content,
+                texts,
+                lowercase=bool(settings["lowercase"]),
+                max_length=length,
+                replaced=settings.get("replaced", ("", "")),
+            )
     except KeyError as error:
         return f"{name} lacks {error.args[0]}"
     except UnicodeDecodeError:

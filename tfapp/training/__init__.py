@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfapp.training.board import Board
 from tfapp.training.checkpoints import load_checkpoint
+from tfapp.training.distillation import Distillation, distill
 from tfapp.training.inference import predict_logits
 from tfapp.training.overfitting_probe import CatastrophicOverfitting
 from tfapp.training.phases import History, train
@@ -15,11 +16,13 @@ from tfapp.training.strategy import make_strategy
 __all__ = [
     "Board",
     "CatastrophicOverfitting",
+    "Distillation",
     "History",
     "Phase",
     "SourceTask",
     "TrainSettings",
     "choose_precision",
+    "distill",
     "load_checkpoint",
     "make_strategy",
     "predict_logits",

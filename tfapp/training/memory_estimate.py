@@ -36,7 +36,9 @@ _IN_PLACE = ("Add", "AddN", "AddV2", "BiasAdd", "Mul", "Relu", "Relu6", "Sigmoid
 """Operations that write over an input which nothing else needs."""
 
 
-def warn_of_memory(run: Run, phase: Phase, *, forward: Any, perturbing: Perturbing) -> None:
+def warn_of_memory(
+    run: Run, phase: Phase, *, forward: Any, perturbing: Perturbing, states: Any = None
+) -> None:
     """Says so, with the cure, where a phase will probably need more memory than there is.
 
     It is for processors, where the system ends a process that lacks memory. On accelerators, where such a
@@ -48,12 +50,13 @@ def warn_of_memory(run: Run, phase: Phase, *, forward: Any, perturbing: Perturbi
         phase: The phase.
         forward: Its faster forward pass, or None.
         perturbing: How its batches are perturbed.
+        states: Its pass that gives hidden states, or None.
     """
     available = available_memory()
     accelerated = any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
     if available is None or accelerated or tf.distribute.has_strategy():
         return
-    trainer = _trainer(run, phase, forward, perturbing)
+    trainer = _trainer(run, phase, forward, perturbing, states)
     rows, length = (
         rows_at_once(run, run.num_microbatches),
         int(np.max(run.encoded["train"].lengths, initial=1)),
@@ -81,7 +84,7 @@ def warn_of_memory(run: Run, phase: Phase, *, forward: Any, perturbing: Perturbi
     )
 
 
-def _trainer(run: Run, phase: Phase, forward: Any, perturbing: Perturbing) -> TrainingModel:
+def _trainer(run: Run, phase: Phase, forward: Any, perturbing: Perturbing, states: Any) -> TrainingModel:
     """A trainer of the phase, whose optimizer has no variables of its own."""
     beside = None if run.source is None else run.source.head
     trainer = TrainingModel(
@@ -91,6 +94,7 @@ def _trainer(run: Run, phase: Phase, forward: Any, perturbing: Perturbing) -> Tr
         answers=None if beside is None else run.model.split(phase.train)[1],
         perturbing=perturbing,
         num_microbatches=run.num_microbatches,
+        states=states,
     )
     trainer.compile(optimizer=keras.optimizers.SGD(), loss=run.loss, jit_compile=False)
     return trainer
@@ -146,6 +150,10 @@ def step_bytes(trainer: TrainingModel, *, rows: int, length: int) -> int:
             name: tf.TensorSpec([rows, variants, *each.shape[1:]], each.dtype)
             for name, each in inputs.items()
         }
+
+    extra_inputs = getattr(trainer.objective, "extra_inputs", None)
+    if extra_inputs is not None:
+        inputs |= extra_inputs(rows, length)
 
     def step(inputs: Any, labels: Any) -> Any:
         gradients = trainer.objective.step(trainer, inputs, labels, None).gradients

@@ -20,6 +20,7 @@ from tfapp.disk import held
 from tfapp.errors import ConfigError, OutputError
 from tfapp.models import Classifier
 from tfapp.objectives import Objective
+from tfapp.objectives.distilled import Distilled
 from tfapp.training.adversarial import AdversarialAugmentation, make_adversarial
 from tfapp.training.alpha_search import TriedAlpha, search_alpha
 from tfapp.training.board import Board, make_board
@@ -232,6 +233,8 @@ def train(
             f"objective {objective.name!r} trains on variants of texts: say how they are made, for example "
             "with augment={'edits': ['swap', 'keyboard']}."
         )
+    if objective.name == Distilled.name and getattr(objective, "teacher", None) is None:
+        raise ConfigError("objective 'distilled' needs a teacher: call tfapp.distill.")
     check_divisible(num_microbatches, objective, model)
     criterion = make_loss(loss, focal_gamma=focal_gamma, label_smoothing=label_smoothing)
     weights = class_weights(class_weight, class_counts(data), model.classes)

@@ -34,6 +34,7 @@ from tfapp.training.settings import Phase
 from tfapp.training.step_keeper import EpochStop, StepKeeper, StopRun
 from tfapp.training.stopping import PutOff, signals_put_off
 from tfapp.training.streamed import reading
+from tfapp.training.teaching import states_pass, taught
 from tfapp.training.trainer import TrainingModel
 from tfapp.training.workers import LOST, lost_worker, shared_batches
 
@@ -62,7 +63,8 @@ def complete_run(run: Run) -> None:
             # Refuses a phase that cannot be perturbed before those in front of it are trained.
             parts = _faster_parts(run, phase)
             perturbing = _perturbing(run, phase, parts)
-            warn_of_memory(run, phase, forward=parts.upper if parts else None, perturbing=perturbing)
+            forward, states = parts.upper if parts else None, states_pass(run, parts)
+            warn_of_memory(run, phase, forward=forward, perturbing=perturbing, states=states)
     start_run(run)
     told = progress_told(run.directory if run.writes else None)
     with told, board_kept(run), computing_in(run.precision, run.model.backbone):
@@ -126,6 +128,7 @@ def run_phase(run: Run, index: int) -> None:
         seed=run.seed,
         live=variants > 0 or attacked is not None or run.streamed is not None,
     )
+    given = taught(run, given)
     rows = given.rows
     online = None if augmentation is None or given.augmented else augmentation
     steps = run.steps_an_epoch
@@ -142,6 +145,7 @@ def run_phase(run: Run, index: int) -> None:
         perturbing=_perturbing(run, phase, fused),
         seed=seed,
         num_microbatches=run.num_microbatches,
+        states=states_pass(run, fused),
     )
     factors = layer_rate_factors(run.model, settings.layer_decay)
     schedule = make_schedule(settings, phase, total_steps=total)

@@ -34,6 +34,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         perturbing: How batches are perturbed, for objectives that do.
         seed: Decides what objectives draw, 0 or more and less than 2^62; each phase should have its own.
         num_microbatches: In how many parts each replica computes its rows of a batch, see `step_in_parts`.
+        states: A pass that also gives hidden states, see `hidden_pass`, for objectives that compare them.
 
     Attributes:
         in_step: Whether batches are being learned, and not evaluated.
@@ -52,6 +53,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         perturbing: Perturbing | None = None,
         seed: int = 0,
         num_microbatches: int = 1,
+        states: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(name="training")
         self.network = network
@@ -65,6 +67,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         self.seed = seed
         self.requests = Requests(self.distribute_strategy)
         self.num_microbatches = num_microbatches
+        self.states = states
         self.in_step = True
         self._part: tf.Tensor | None = None
         self._statistics = moving_averages(network)
@@ -139,6 +142,21 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         if self.forward is not None:
             return tf.cast(self.forward(inputs, training=training), tf.float32)
         return tf.cast(self.network(inputs, training=training), tf.float32)
+
+    def hidden_states(self, inputs: Any, *, training: bool) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Computes logits and hidden states by the pass that was given for it.
+
+        Args:
+            inputs: What ``network`` takes.
+            training: Whether dropout is on.
+
+        Returns:
+            float32 ``(batch, num_classes)``; and what enters the first block and what each block gives,
+            ``(batch, sequence, hidden)``.
+        """
+        assert self.states is not None
+        logits, states = self.states(inputs, training=training)
+        return tf.cast(logits, tf.float32), list(states)
 
     def infer(self, inputs: Any) -> tf.Tensor:
         """Computes logits in inference mode by the pass that training takes, which is the fastest.
@@ -262,6 +280,11 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
             _, _, batches = next(iter(iterator))
             local = self.distribute_strategy.experimental_local_results
             data_batch = keras.tree.map_structure(lambda values: local(values)[0], next(batches))
+        known = getattr(self.answers, "input", None)
+        if self.frozen is None and isinstance(known, dict):
+            # What stands beside the inputs for the objective is nothing that the network takes.
+            inputs, *rest = data_batch
+            data_batch = ({name: inputs[name] for name in known}, *rest)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 

@@ -224,7 +224,13 @@ def _refuse_ragged(path: Path, ragged: list[Any], skipped: int) -> None:
 def _table(path: Path, table: Any, columns: Columns, skipped: int) -> Table:
     if table.num_rows == 0:
         raise DataError(f"{path} holds no rows below its header.")
-    texts, labels, *groups = (np.asarray(table.column(name), dtype=object) for name in columns.names)
+    cells = {name: np.asarray(table.column(name), dtype=object) for name in columns.names}
+    texts = cells[columns.content]
     return make_table(
-        texts, labels, file=str(path), unit="row", first=2 + skipped, groups=groups[0] if groups else None
+        texts,
+        cells.get(columns.label, np.full(len(texts), None)),
+        file=str(path),
+        unit="row",
+        first=2 + skipped,
+        groups=None if columns.group is None else cells[columns.group],
     )

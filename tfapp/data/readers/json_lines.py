@@ -60,9 +60,10 @@ def read_lines(path: Path, data: bytes, columns: Columns, *, first: int = 1) -> 
         except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(_malformed(path, number, line, error)) from error
         if not isinstance(row, dict):
+            example = ", ".join(f'"{name}": "..."' for name in columns.names)
             raise DataError(
                 f"{path}, line {number} is {row!r:.60}, not an object; write one object a line, such as "
-                f'{{"{columns.content}": "...", "{columns.label}": "..."}}.'
+                f"{{{example}}}."
             )
         if any(name not in row for name in columns.names):
             check_columns(f"{path}, line {number}", list(row), columns, noun="key")
@@ -73,7 +74,7 @@ def read_lines(path: Path, data: bytes, columns: Columns, *, first: int = 1) -> 
                 f"quote it, or name another key with {columns.keyword}=..."
             )
         texts.append(value)
-        labels.append(row[columns.label])
+        labels.append(row[columns.label] if columns.label else None)
         groups.append(None if columns.group is None else row[columns.group])
         numbers.append(number)
     column = np.empty(len(labels), dtype=object)

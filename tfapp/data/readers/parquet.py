@@ -47,7 +47,9 @@ def read_parquet(
         raise DataError(f"{path} holds no rows.")
     return make_table(
         _texts(path, columns, table.column(columns.content), name, skipped),
-        _labels(path, columns.label, table.column(columns.label)),
+        _labels(path, columns.label, table.column(columns.label))
+        if columns.label
+        else np.full(table.num_rows, None),
         file=str(path),
         unit="row",
         first=1 + skipped,

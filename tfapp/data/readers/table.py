@@ -22,7 +22,7 @@ class Columns:
 
     Attributes:
         content: The column of the texts, or of the paths of images.
-        label: The column of the labels.
+        label: The column of the labels; empty when there are none.
         group: The column of the groups, which stay in one split; None when there are none.
         keyword: The argument that names the first of them: ``"text"`` or ``"image"``.
     """
@@ -35,7 +35,7 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """The columns to read."""
-        return [self.content, self.label, *([] if self.group is None else [self.group])]
+        return [name for name in (self.content, self.label, self.group) if name]
 
     @property
     def noun(self) -> str:
@@ -195,7 +195,8 @@ def check_columns(
     Raises:
         DataError: If a column is missing, there twice, or named twice.
     """
-    keys = dict(zip((wanted.keyword, "label", "group"), wanted.names, strict=False))
+    given = zip((wanted.keyword, "label", "group"), (wanted.content, wanted.label, wanted.group), strict=True)
+    keys = {key: name for key, name in given if name}
     for key, other in itertools.combinations(keys, 2):
         if keys[key] == keys[other]:
             raise DataError(

@@ -93,6 +93,43 @@ class Tokenizer(tf.Module):  # type: ignore[misc]
             int32 ``(batch, None)``.
         """
 
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the pieces that no vocabulary can do without."""
+        return self.pad_id, self.unk_id, self.cls_id, self.sep_id
+
+    @property
+    @abc.abstractmethod
+    def fallback_ids(self) -> npt.NDArray[np.int32]:
+        """Ids of the pieces that spell every text by characters, special ones included, int32, ascending.
+
+        With them among the kept pieces, no character newly becomes unknown.
+        """
+
+    @abc.abstractmethod
+    def cut(self, keep_ids: Sequence[int] | npt.NDArray[np.int32]) -> tuple[Self, npt.NDArray[np.int32]]:
+        """Makes the tokenizer of some of the pieces.
+
+        Args:
+            keep_ids: Ids of the pieces to keep, in any order; special tokens are kept anyway.
+
+        Returns:
+            The new tokenizer, and the old id of each of its pieces in the order of the new ids, which is that
+            of the old ones. A text all of whose pieces are kept is split into the same ones.
+        """
+
+    @abc.abstractmethod
+    def with_replaced(self, replaced: Mapping[str, str]) -> Self:
+        """Makes a tokenizer that reads some characters as others, wherever it runs.
+
+        Args:
+            replaced: Chinese characters, and the one that each is read as; those for which the vocabulary has
+                no piece are left as they are.
+
+        Returns:
+            The tokenizer, which has the same vocabulary.
+        """
+
     @abc.abstractmethod
     def vocabulary_content(self) -> bytes:
         """The content of its `vocabulary_file`."""

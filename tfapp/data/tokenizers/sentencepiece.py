@@ -6,11 +6,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_text as tf_text
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from tfapp.data.tokenizers._rules import compile_rules, read_rules
 from tfapp.data.tokenizers._tokenizer import DEFAULT_MAX_LENGTH, Tokenizer
 from tfapp.errors import WeightsError
 
@@ -97,7 +100,18 @@ class SentencePieceTokenizer(Tokenizer):
         """
         return self._kernel.tokenize(texts)
 
-    def cut(self, keep: Sequence[int]) -> tuple[SentencePieceTokenizer, list[int]]:
+    @property
+    def fallback_ids(self) -> npt.NDArray[np.int32]:
+        """Ids of pieces of one character, and of those whose characters have none, int32, ascending."""
+        single = {piece for piece in self._pieces if len(piece) == 1}
+        kept = [
+            number
+            for number, piece in enumerate(self._pieces)
+            if piece in single or not single.issuperset(piece)
+        ]
+        return np.union1d(self.special_ids, kept).astype(np.int32)
+
+    def cut(self, keep_ids: Sequence[int] | npt.NDArray[np.int32]) -> tuple[Self, npt.NDArray[np.int32]]:
         """Makes a tokenizer with fewer pieces.
 
         A text whose pieces are all kept is split into the same pieces as before: their scores stay, and so
@@ -105,23 +119,25 @@ class SentencePieceTokenizer(Tokenizer):
         are split into kept pieces, and characters without any become ``<unk>``.
 
         Args:
-            keep: Ids of pieces to keep, in any order; special tokens and the piece of the lowest score stay
-                anyway.
+            keep_ids: Ids of pieces to keep, in any order; special tokens and the piece of the lowest score
+                stay anyway.
 
         Returns:
-            The tokenizer, and the old id of each of its pieces, ascending.
+            The tokenizer, and the old id of each of its pieces, int32, ascending.
 
         Raises:
             WeightsError: When an id is none of the vocabulary's.
         """
         parsed = _parse(self._model)
-        wrong = [number for number in keep if not 0 <= number < len(self._pieces)]
+        wrong = [number for number in keep_ids if not 0 <= number < len(self._pieces)]
         if wrong:
             raise WeightsError(f"piece {wrong[0]}: the vocabulary ends at {len(self._pieces) - 1}.")
         normal = [number for number, piece in enumerate(parsed.pieces) if piece.type == _NORMAL]
         special = set(range(len(self._pieces))) - set(normal)
         least = min(normal, key=lambda number: parsed.pieces[number].score, default=None)
-        kept = sorted(special | set(keep) | ({least} if least is not None else set()))
+        kept = sorted(
+            special | {int(number) for number in keep_ids} | ({least} if least is not None else set())
+        )
         pieces = [parsed.pieces[number] for number in kept]
         smaller = type(parsed)()
         smaller.CopyFrom(parsed)
@@ -132,7 +148,26 @@ class SentencePieceTokenizer(Tokenizer):
         for name in ("pad_id", "unk_id", "bos_id", "eos_id"):
             setattr(trainer, name, kept.index(getattr(trainer, name)))
         content = smaller.SerializeToString(deterministic=True)
-        return self.from_file(content, self.settings()), kept
+        return self.from_file(content, self.settings()), np.array(kept, np.int32)
+
+    def with_replaced(self, replaced: Mapping[str, str]) -> Self:
+        """Makes a tokenizer that reads some characters as others, by rules in the model itself.
+
+        Args:
+            replaced: Chinese characters, and the one that each is read as; those for which the vocabulary has
+                no piece are left as they are.
+
+        Returns:
+            The tokenizer, which has the same vocabulary.
+        """
+        known = {piece.removeprefix(_SPACE) for piece in self._pieces}
+        table = str.maketrans({old: new for old, new in replaced.items() if new in known})
+        parsed = _parse(self._model)
+        rules = read_rules(parsed.normalizer_spec.precompiled_charsmap)
+        changed = {old: new.translate(table) for old, new in rules.items()}
+        added = {chr(old): new for old, new in table.items() if chr(old) not in rules}
+        parsed.normalizer_spec.precompiled_charsmap = compile_rules(changed | added)
+        return self.from_file(parsed.SerializeToString(deterministic=True), self.settings())
 
     def vocabulary_content(self) -> bytes:
         """``sentencepiece.model``, the ``ModelProto``."""

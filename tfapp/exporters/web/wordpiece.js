@@ -45,7 +45,7 @@ export class WordPiece extends Tokenizer {
 
   /**
    * @param {string[]} vocabulary Word pieces in the order of their ids.
-   * @param {object} settings `max_length`, `long_texts`, `window_stride`, `max_windows` and `characters` of
+   * @param {object} settings `max_length`, `long_texts`, `window_stride`, `max_windows`, `characters` and `replaced` of
    *   the page's settings.
    */
   constructor(vocabulary, settings) {
@@ -58,6 +58,8 @@ export class WordPiece extends Tokenizer {
     this.longest = vocabulary.reduce((most, piece) => Math.max(most, piece.length), 1);
     this.marks = marksOf(settings.characters);
     this.replaced = replacementsOf(settings.characters);
+    const [characters, readAs] = settings.replaced.map((text) => [...text]);
+    this.readAs = new Map(characters.map((character, at) => [character, readAs[at]]));
   }
 
   /** What becomes of a text before it is split: lower case and no accents, where the model was trained so. */
@@ -88,7 +90,8 @@ export class WordPiece extends Tokenizer {
         continue;
       }
       finish();
-      if (mark & MARKED.separators) ids.push(this.ids.get(character) ?? this.unknown);
+      const piece = this.readAs.get(character) ?? character;
+      if (mark & MARKED.separators) ids.push(this.ids.get(piece) ?? this.unknown);
     }
     finish();
     return ids;
