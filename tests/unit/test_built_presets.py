@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zipfile
 
+import keras_hub
 import msgpack
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import safetensors.numpy
 import scipy.special
 import tensorflow as tf
 from click.testing import CliRunner
+from sentencepiece import sentencepiece_model_pb2
 from sentences import LINES, sentencepiece_model
 from test_vocabulary_cut import tokenizer_json
 
@@ -356,13 +358,25 @@ def test_an_xlm_roberta_folder_computes_what_its_files_say(tmp_path, vocabulary,
 
 def fairseq(model):
     """The model as SentencePiece numbers it: <unk>, <s>, </s>, and the pieces."""
-    from sentencepiece import sentencepiece_model_pb2
-
     parsed = sentencepiece_model_pb2.ModelProto.FromString(model)
     pieces = list(parsed.pieces)
     del parsed.pieces[:]
     parsed.pieces.extend([pieces[3], pieces[0], pieces[2], *pieces[4:]])
     return parsed.SerializeToString()
+
+
+def test_an_xlm_roberta_that_keras_hub_saved_loads_with_its_tokenizer(tmp_path, vocabulary):
+    content = fairseq(sentencepiece_model())
+    backbone = keras_hub.models.XLMRobertaBackbone(
+        len(vocabulary) + 1, 2, 2, WIDTH, INNER, max_sequence_length=POSITIONS
+    )
+    theirs = keras_hub.models.XLMRobertaTokenizer(content)
+    backbone.save_to_preset(str(tmp_path / "saved"))
+    theirs.save_to_preset(str(tmp_path / "saved"))
+    loaded = load_backbone(str(tmp_path / "saved"))
+    assert (loaded.pooling, loaded.tokenizer.vocabulary) == ("cls", (*vocabulary, "<mask>"))
+    own = loaded.tokenizer.tokenize(tf.constant(LINES)).to_list()
+    assert own == [list(map(int, ids)) for ids in theirs(LINES)]
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "sentencepiece.model", "sentencepiece.bpe.model"])
@@ -377,7 +391,7 @@ def test_a_damaged_sentencepiece_file_is_named(packages, file):
 TEXTS = [
     "这家酒店的房间很干净,服务员也很热情,下次还会来。",
     "The stock market fell sharply today after the announcement.",
-    "我用 iPhone 13 拍了 20 张照片 and uploaded them to the cloud!",
+    "我用 Python 3 写了 20 个程序 and sent them to a friend!",
     "机器学习",
     "a",
     " ".join(["The quick brown fox jumps over the lazy dog."] * 6),

@@ -16,8 +16,8 @@ from tfapp.data.languages import LANGUAGES, script_of
 from tfapp.data.sentencepiece_files import (
     SPECIAL_PIECES,
     make_model,
-    read_fairseq_model,
     read_tokenizer_json,
+    with_encoder_ids,
 )
 from tfapp.data.vocabulary_cut import measure_coverage, pieces_of_corpus, pieces_of_languages
 from tfapp.data.word_lists import read_words
@@ -194,17 +194,14 @@ def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, change, message):
         read_tokenizer_json(path)
 
 
-def test_the_ids_of_a_fairseq_model_are_moved(tmp_path):
+def test_the_ids_of_a_fairseq_model_are_moved():
     parsed = sentencepiece_model_pb2.ModelProto.FromString(made())
     pieces = list(parsed.pieces)
-    order = [pieces[3], pieces[0], pieces[2], *pieces[4:]]
     del parsed.pieces[:]
-    parsed.pieces.extend(order)
-    path = tmp_path / "sentencepiece.bpe.model"
-    path.write_bytes(parsed.SerializeToString())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=read_fairseq_model(path))
+    parsed.pieces.extend([pieces[3], pieces[0], pieces[2], *pieces[4:]])
+    content = with_encoder_ids(parsed.SerializeToString())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=content)
     assert [processor.id_to_piece(number) for number in range(len(PIECES) + 1)] == [*PIECES, "<mask>"]
     assert processor.encode("我们 the") == [PIECES.index(piece) for piece in ("▁", "我们", "▁the")]
-    path.write_bytes(made())
     with pytest.raises(WeightsError, match="begin with"):
-        read_fairseq_model(path)
+        with_encoder_ids(made())

@@ -57,28 +57,28 @@ def read_tokenizer_json(path: Path) -> bytes:
     return make_model(pieces, replaced_characters=table)
 
 
-def read_fairseq_model(path: Path) -> bytes:
-    """Gives the pieces of XLM-R's ``sentencepiece.bpe.model`` the encoder's ids.
+def with_encoder_ids(content: bytes) -> bytes:
+    """Gives the pieces of XLM-R's own SentencePiece model (``sentencepiece.bpe.model``) the encoder's ids.
 
-    The file counts ``<unk>``, ``<s>``, ``</s>`` and then the pieces; the encoder, as fairseq made it, counts
+    The model counts ``<unk>``, ``<s>``, ``</s>`` and then the pieces; the encoder, as fairseq made it, counts
     ``<s>``, ``<pad>``, ``</s>``, ``<unk>``, the pieces, and ``<mask>``.
 
     Args:
-        path: The file.
+        content: The serialized ``ModelProto``.
 
     Returns:
         The serialized ``ModelProto`` in the encoder's order.
 
     Raises:
-        WeightsError: If the file is damaged or its pieces begin otherwise.
+        WeightsError: If the model is damaged or its pieces begin otherwise.
     """
     try:
-        model = _proto.ModelProto.FromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise WeightsError(f"{path} is damaged or cannot be read ({error}). Download it again.") from error
+        model = _proto.ModelProto.FromString(content)
+    except DecodeError as error:
+        raise WeightsError("the SentencePiece model is damaged or none at all. Download it again.") from error
     begins = [piece.piece for piece in model.pieces[:3]]
     if begins != ["<unk>", "<s>", "</s>"]:
-        raise WeightsError(f"{path}: its pieces begin with {begins}, those of XLM-R's with <unk>, <s>, </s>.")
+        raise WeightsError(f"the pieces begin with {begins}, those of XLM-R's model with <unk>, <s>, </s>.")
     pieces = list(model.pieces[3:])
     del model.pieces[:]
     for name in SPECIAL_PIECES:
@@ -86,8 +86,8 @@ def read_fairseq_model(path: Path) -> bytes:
     model.pieces.extend(pieces)
     model.pieces.add(piece=_MASK, score=0.0, type=_kinds.CONTROL)
     _set_ids(model)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    moved: bytes = model.SerializeToString(deterministic=True)
+    return moved
 
 
 def make_model(pieces: Sequence[tuple[str, float]], *, replaced_characters: bytes) -> bytes:

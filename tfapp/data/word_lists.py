@@ -7,8 +7,6 @@ import zlib
 from itertools import chain, islice
 from pathlib import Path
 
-import msgpack
-
 from tfapp.errors import DataError
 
 
@@ -26,6 +24,8 @@ def read_words(folder: Path, language: str, *, count: int) -> list[str]:
     Raises:
         DataError: If there is no list of the language, or it is damaged.
     """
+    import msgpack  # needed by who cuts a vocabulary to languages, and by nobody else
+
     paths = [folder / f"{size}_{language}.msgpack.gz" for size in ("large", "small")]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
-from tfapp.data.sentencepiece_files import read_fairseq_model, read_tokenizer_json
+from tfapp.data.sentencepiece_files import read_tokenizer_json, with_encoder_ids
 from tfapp.data.tokenizers import SentencePieceTokenizer, Tokenizer, WordPieceTokenizer
 from tfapp.errors import WeightsError
 from tfapp.models.weight_files import check_files, check_safetensors, read_json
@@ -82,13 +82,11 @@ def read_sentencepiece(folder: Path) -> SentencePieceTokenizer:
     """
     path = folder / next(name for name in _SENTENCEPIECE if (folder / name).is_file())
     if path.name == "tokenizer.json":
-        content = read_tokenizer_json(path)
-    elif path.name == "sentencepiece.bpe.model":
-        content = read_fairseq_model(path)
-    else:
-        content = path.read_bytes()
+        return SentencePieceTokenizer(read_tokenizer_json(path))
+    content = path.read_bytes()
     try:
-        return SentencePieceTokenizer(content)
+        moved = path.name == "sentencepiece.bpe.model"
+        return SentencePieceTokenizer(with_encoder_ids(content) if moved else content)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
 

@@ -12,7 +12,13 @@ import keras_hub
 
 from tfapp.assets import ASSETS, Asset, fetch
 from tfapp.data.recipes import PACKAGED
-from tfapp.data.tokenizers import DEFAULT_MAX_LENGTH, Tokenizer, WordPieceTokenizer
+from tfapp.data.sentencepiece_files import with_encoder_ids
+from tfapp.data.tokenizers import (
+    DEFAULT_MAX_LENGTH,
+    SentencePieceTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+)
 from tfapp.errors import WeightsError, nearest
 from tfapp.models.built_presets import build_preset, find_built, list_built, read_record
 from tfapp.models.encoders import copy_backbone
@@ -23,8 +29,13 @@ from tfapp.models.weight_files import check_files, load_keras_file, read_json
 
 _logger = logging.getLogger("tfapp")
 _SCHEMES = ("kaggle://", "hf://", "modelscope://")
-# Families whose tokenizer is WordPiece, and the pooling that they were trained with.
-_POOLINGS = {"BertBackbone": "pooler", "DistilBertBackbone": "cls", "ElectraBackbone": "cls"}
+# Families whose tokenizer is WordPiece or XLM-R's, and the pooling that they were trained with.
+_POOLINGS = {
+    "BertBackbone": "pooler",
+    "DistilBertBackbone": "cls",
+    "ElectraBackbone": "cls",
+    "XLMRobertaBackbone": "cls",
+}
 
 
 @dataclass(frozen=True)
@@ -252,14 +263,17 @@ def _load_keras_hub(
     return backbone, own, _POOLINGS.get(type(backbone).__name__, "mean")
 
 
-def _convert_tokenizer(name: str, theirs: keras.layers.Layer) -> WordPieceTokenizer:
+def _convert_tokenizer(name: str, theirs: keras.layers.Layer) -> Tokenizer:
     """Makes the project's tokenizer from keras-hub's, which runs in Python where it can."""
     if isinstance(theirs, keras_hub.tokenizers.WordPieceTokenizer):
         return WordPieceTokenizer(theirs.get_vocabulary(), lowercase=bool(theirs.lowercase))
+    if isinstance(theirs, keras_hub.models.XLMRobertaTokenizer):
+        return SentencePieceTokenizer(with_encoder_ids(theirs.proto))
     families = ", ".join(family.removesuffix("Backbone") for family in _POOLINGS)
     raise WeightsError(
-        f"{name!r} has a tokenizer ({type(theirs).__name__}) that is not WordPiece; families that load by "
-        f"name: {families}. Any other encoder needs tokenizer=, a WordPieceTokenizer with its vocabulary."
+        f"{name!r} has a tokenizer ({type(theirs).__name__}) that is neither WordPiece nor XLM-R's; families "
+        f"that load by name: {families}. Any other encoder needs tokenizer=, a WordPieceTokenizer or a "
+        "SentencePieceTokenizer with its vocabulary."
     )
 
 
