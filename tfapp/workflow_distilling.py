@@ -156,4 +156,12 @@ def evaluate_teacher(
         seed=config.seed,
     )
     stage.finish(what_it_cost(evaluation, teacher, student, data.test))
-    return stage.result
+    figures = stage.result
+    _logger.info(
+        "  accuracy %.4f with %.2f M parameters; the student has %.2f M and answers %.2f %% of rows alike",
+        figures["accuracy"]["value"],
+        figures["parameters"] / 1e6,
+        figures["student_parameters"] / 1e6,
+        100 * figures["agreement"],
+    )
+    return figures
