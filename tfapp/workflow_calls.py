@@ -235,6 +235,27 @@ def harden_options(config: WorkflowConfig, section: HardenSection) -> dict[str, 
     return {**train_options(config), **given}
 
 
+def read_unlabelled(config: WorkflowConfig) -> tuple[str, ...] | None:
+    """Reads the texts without labels that a workflow distils with.
+
+    Args:
+        config: The workflow.
+
+    Returns:
+        The texts; None where none are named.
+
+    Raises:
+        DataError: When they cannot be read.
+    """
+    from tfapp.data.unlabelled import load_unlabelled_texts
+
+    section = config.distill
+    if section is None or section.unlabelled is None:
+        return None
+    source = config.resolve(section.unlabelled)
+    return load_unlabelled_texts(source, text=config.data.text, encoding=config.data.encoding)
+
+
 def overfitting_probes(
     config: WorkflowConfig, section: HardenSection | None, data: TextData | ImageData
 ) -> list[CatastrophicOverfitting]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfapp.config import WorkflowConfig
 from tfapp.config_sections import DistillSection
 from tfapp.runs import RunFolder, Stage
-from tfapp.workflow_calls import train_options
+from tfapp.workflow_calls import read_unlabelled, train_options
 from tfapp.workflow_devices import Devices
 from tfapp.workflow_files import file_signature
 from tfapp.workflow_training import Trained, is_finished, keep_trained, say_skipped
@@ -82,19 +82,15 @@ def distil(
         return student
     assert devices is not None  # else a stage that is not finished is an error
 
-    from tfapp.data.unlabelled import load_unlabelled_texts
     from tfapp.training import distill
 
     _logger.info("distill: %s", "continuing where it stood" if stage.resumes else "a student of the model")
-    texts: tuple[str, ...] | None = None
-    if unlabelled is not None:
-        texts = load_unlabelled_texts(unlabelled, text=config.data.text, encoding=config.data.encoding)
     with devices.strategy.scope():
         model = teacher.model if devices.plain else teacher.build()
         made = distill(
             model,
             data,
-            unlabelled=texts,
+            unlabelled=read_unlabelled(config),
             run_dir=stage.directory,
             seed=config.seed,
             **distill_options(config, section),
@@ -160,4 +156,12 @@ def evaluate_teacher(
         seed=config.seed,
     )
     stage.finish(what_it_cost(evaluation, teacher, student, data.test))
-    return stage.result
+    figures = stage.result
+    _logger.info(
+        "  accuracy %.4f with %.2f M parameters; the student has %.2f M and answers %.2f %% of rows alike",
+        figures["accuracy"]["value"],
+        figures["parameters"] / 1e6,
+        figures["student_parameters"] / 1e6,
+        100 * figures["agreement"],
+    )
+    return figures

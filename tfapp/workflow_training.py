@@ -22,6 +22,7 @@ from tfapp.workflow_calls import (
     load_sharded,
     overfitting_probes,
     read_data,
+    read_unlabelled,
     train_options,
 )
 from tfapp.workflow_devices import Devices
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("tfapp")
 _WEIGHTS = "model.weights.h5"
-_STUDENT = {"num_layers", "layers", "vocabulary", "min_count", "vocabulary_size"}
+_STUDENT = {"num_layers", "layers", "vocabulary", "min_count", "vocabulary_size", "intermediate_dim"}
 
 
 def prepare(
@@ -254,6 +255,7 @@ def transfer(
         choose_variants(model, config.export.variants)
     if config.distill is not None:
         check_can_distil(data)
+        read_unlabelled(config)
         check_student(model, **config.distill.model_dump(include=_STUDENT))
     if config.export.web:
         page_runtime(True, model, config.export.variants or model.preprocessor.variants)

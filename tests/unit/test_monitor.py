@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import socket
 import time
 
 import pytest
@@ -179,15 +178,3 @@ def test_sparklines_and_times():
         "1 h 5 s",
         "1 d 1 h",
     ]
-
-
-def test_the_lock_of_a_file_elsewhere_that_has_the_same_number_is_another(tmp_path, monkeypatch):
-    with held(tmp_path, cure="wait"):
-        number = (tmp_path / ".lock").stat().st_ino
-    listed = tmp_path / "locks"
-    listed.write_text(f"1: FLOCK  ADVISORY  WRITE 23495 ff:ff:{number} 0 EOF\n")
-    monkeypatch.setattr("tfapp.disk._LOCKS", listed)
-    (tmp_path / ".lock").write_text(f"1 on {socket.gethostname()}")
-    assert not is_held(tmp_path)
-    with held(tmp_path, cure="wait"):
-        assert is_held(tmp_path)

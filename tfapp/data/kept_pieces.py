@@ -46,13 +46,8 @@ def choose_pieces(
     Raises:
         ConfigError: When a number is out of range.
     """
+    check_counts(tokenizer, min_count=min_count, vocabulary_size=vocabulary_size)
     special = np.unique(np.array(tokenizer.special_ids, np.int32))
-    if min_count < 1:
-        raise ConfigError(f"min_count = {min_count}: it must be at least 1.")
-    if vocabulary_size is not None and vocabulary_size <= len(special):
-        raise ConfigError(
-            f"vocabulary_size = {vocabulary_size}: it must be more than the {len(special)} special tokens."
-        )
     values = tokenizer.encode(texts, max_length=_UNLIMITED).values
     counts = np.bincount(values, minlength=len(tokenizer.vocabulary))
     fallback = np.union1d(special, tokenizer.fallback_ids)
@@ -74,6 +69,26 @@ def choose_pieces(
             int((counts[lost] > 0).sum()),
         )
     return chosen.astype(np.int32)
+
+
+def check_counts(tokenizer: Tokenizer, *, min_count: int, vocabulary_size: int | None) -> None:
+    """Refuses numbers by which no vocabulary can be cut.
+
+    Args:
+        tokenizer: The tokenizer.
+        min_count: As in `choose_pieces`.
+        vocabulary_size: As in `choose_pieces`.
+
+    Raises:
+        ConfigError: When a number is out of range.
+    """
+    if min_count < 1:
+        raise ConfigError(f"min_count = {min_count}: it must be at least 1.")
+    special = len(set(tokenizer.special_ids))
+    if vocabulary_size is not None and vocabulary_size <= special:
+        raise ConfigError(
+            f"vocabulary_size = {vocabulary_size}: it must be more than the {special} special tokens."
+        )
 
 
 def _most_frequent(ids: npt.NDArray[Any], counts: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -44,7 +44,7 @@ def smaller_backbone(
     table = backbone.token_embedding.get_weights()[0]
     ids = np.arange(len(table)) if token_ids is None else np.asarray(token_ids)
     positions = _at_most("max_positions", max_positions, config["max_sequence_length"])
-    neurons = _at_most("intermediate_dim", intermediate_dim, config["intermediate_dim"])
+    neurons = check_neurons(backbone, intermediate_dim)
     config |= {
         "vocabulary_size": len(ids),
         "num_layers": len(layers),
@@ -92,6 +92,22 @@ def check_layers(layers: Sequence[int], blocks: int) -> None:
     numbers = list(layers)
     if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= blocks:
         raise ConfigError(f"layers = {numbers}: give different numbers from 1 to {blocks}, ascending.")
+
+
+def check_neurons(backbone: keras.Model, intermediate_dim: int | None) -> int:
+    """Refuses more neurons of a feed-forward layer than there are.
+
+    Args:
+        backbone: A `keras_hub.models.BertBackbone`.
+        intermediate_dim: How many are asked for; None for all.
+
+    Returns:
+        How many are taken.
+
+    Raises:
+        ConfigError: When there are not so many.
+    """
+    return _at_most("intermediate_dim", intermediate_dim, backbone.intermediate_dim)
 
 
 def evenly_spaced(count: int, blocks: int) -> tuple[int, ...]:

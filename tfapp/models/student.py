@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from tfapp.data.kept_pieces import choose_pieces
+from tfapp.data.kept_pieces import check_counts, choose_pieces
 from tfapp.errors import ConfigError, nearest
 from tfapp.models.classifier import Classifier
-from tfapp.models.smaller import check_can_shrink, check_layers, evenly_spaced, smaller_backbone
+from tfapp.models.smaller import (
+    check_can_shrink,
+    check_layers,
+    check_neurons,
+    evenly_spaced,
+    smaller_backbone,
+)
 from tfapp.models.text_classifier import TextClassifier
 
 _LOG = logging.getLogger("tfapp")
@@ -57,6 +63,7 @@ def check_student(
     vocabulary: str = "texts",
     min_count: int = 1,
     vocabulary_size: int | None = None,
+    intermediate_dim: int | None = None,
 ) -> tuple[int, ...]:
     """Refuses what no student can be made of, or cannot be one.
 
@@ -67,6 +74,7 @@ def check_student(
         vocabulary: ``"texts"`` or ``"whole"``.
         min_count: How often a piece must occur.
         vocabulary_size: Most pieces.
+        intermediate_dim: Neurons of each feed-forward layer.
 
     Returns:
         Numbers of the blocks that the student begins with, from 1.
@@ -78,6 +86,7 @@ def check_student(
     if not isinstance(teacher, TextClassifier):
         raise ConfigError("only classifiers of texts can be distilled, and this one takes images.")
     check_can_shrink(teacher.backbone)
+    check_neurons(teacher.backbone, intermediate_dim)
     if vocabulary not in VOCABULARIES:
         raise ConfigError(f"unknown vocabulary {vocabulary!r}; {nearest(vocabulary, VOCABULARIES)}")
     if vocabulary == "whole" and (min_count != 1 or vocabulary_size is not None):
@@ -85,6 +94,8 @@ def check_student(
             "min_count and vocabulary_size cut the vocabulary, and vocabulary = 'whole' keeps all of it: "
             "leave one of the two out."
         )
+    if vocabulary == "texts":
+        check_counts(teacher.preprocessor, min_count=min_count, vocabulary_size=vocabulary_size)
     blocks = len(teacher.backbone.transformer_layers)
     if layers is not None:
         if num_layers is not None:
@@ -131,6 +142,7 @@ def choose_parts(
         vocabulary=vocabulary,
         min_count=min_count,
         vocabulary_size=vocabulary_size,
+        intermediate_dim=intermediate_dim,
     )
     tokenizer, ids = teacher.preprocessor, None
     if vocabulary == "texts":

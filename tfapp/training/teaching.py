@@ -64,6 +64,7 @@ class TextTeacher:
         self._ids = None if token_ids is None else np.array(token_ids, np.int32)
         self._labelled = (np.arange(len(texts)) < labelled).astype(np.float32)
         self._weights = digest(*read_values(model.weights))
+        self._reading = hidden_pass(model, self._fused())
         self.logits = self._answers(texts, directory)
 
     @property
@@ -90,7 +91,7 @@ class TextTeacher:
         own = {name: values for name, values in inputs.items() if name in self.model.input}
         if self._ids is not None:
             own["token_ids"] = tf.gather(tf.constant(self._ids), ids)
-        _, states = hidden_pass(self.model, self._fused())(own, training=False)
+        _, states = self._reading(own, training=False)
         return [states[0], *(states[layer] for layer in self.layers)]
 
     def rows(
@@ -141,7 +142,7 @@ class TextTeacher:
             ):
                 yield indices, outputs["states"]
 
-        key = f"{self._weights}-{self.layers}-{self._precision}-{encoded.fingerprint()}"
+        key = f"{self.described()}-{self._precision}-{encoded.fingerprint()}"
         stored, hit = cached_features(
             directory / "teacher-states", key, shape, encoded.row_splits, compute, name=_STATES, pad_to=pad_to
         )
