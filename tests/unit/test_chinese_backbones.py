@@ -1,6 +1,6 @@
 """Chinese BERT in each form in which it is published: keras-hub's, Hugging Face's, TF-Hub's."""
 
-# ruff: noqa: RUF001, RUF003 - signs of full width are what is tested
+# ruff: noqa: RUF001 - signs of full width are what is tested
 
 from __future__ import annotations
 
