@@ -130,7 +130,7 @@ def _decode(path: Path, data: bytes, name: str) -> str:
 def _cure(data: bytes, refused: str) -> str:
     mixed = two_encodings(data) if refused in _UTF8_NAMES else ""
     if mixed:
-        return mixed.capitalize()
+        return mixed[0].upper() + mixed[1:]
     sure = sure_encoding(data)
     if sure not in (None, refused):
         return f"Its bytes show that it is {sure}: pass encoding={sure!r}, or save it as UTF-8."
