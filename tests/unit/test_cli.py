@@ -158,7 +158,9 @@ def fake_release(monkeypatch):
     monkeypatch.setattr(
         tfapp.serving,
         "load_release",
-        lambda path, *, manifest_sha256: SimpleNamespace(predict_each=predict_each, feature="text"),
+        lambda path, *, manifest_sha256: SimpleNamespace(
+            predict_each=predict_each, feature="text", classes=("long", "short")
+        ),
     )
 
 
@@ -170,6 +172,44 @@ def test_predict_writes_a_json_line_a_text_when_piped(capsys, tmp_path, fake_rel
     assert [answer["text"] for answer in answers] == ["one", "crème brûlée", "中文"]
     assert [answer["label"] for answer in answers] == ["short", "long", "short"]
     assert answers[0]["probabilities"] == {"long": 0.25, "short": 0.75}
+
+
+@pytest.mark.parametrize("options", [(), ("--bom",)])
+def test_predict_writes_a_table_that_spreadsheets_open(capsys, tmp_path, fake_release, options):
+    path = tmp_path / "new" / "answers.csv"
+    assert run_cli("predict", "release", "酒店很好", "=1+1", "--csv", path, *options) == 0
+    content = path.read_bytes()
+    assert content.startswith("\ufeff".encode()) == bool(options)
+    assert content.decode("utf-8-sig") == (
+        "text,label,probability of long,probability of short\n酒店很好,long,0.75,0.25\n'=1+1,long,0.75,0.25\n"
+    )
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("options", [("--bom",), ("--csv", "a.csv", "--json")])
+def test_predict_refuses_options_of_csv_that_do_nothing(capsys, fake_release, options):
+    assert run_cli("predict", "release", "one", *options) == 2
+    assert "--csv" in capsys.readouterr().err
+
+
+def test_a_cut_text_counts_wide_characters_as_two():
+    from tfapp.terminal import fitted
+
+    assert fitted("酒店很好", 8) == "酒店很好"
+    assert fitted("酒店很好吗", 8) == "酒店..."
+    assert fitted("a" * 9, 8) == "aaaaa..."
+
+
+def test_columns_of_wide_characters_are_aligned(capsys):
+    from rich.cells import cell_len
+
+    from tfapp.terminal import print_table
+
+    print_table(
+        "", [{"类别": "财经", "n": "|"}, {"类别": "sports", "n": "|"}, {"类别": "科技（数码）", "n": "|"}]
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert len({cell_len(line.partition("|")[0]) for line in lines}) == 1
 
 
 def test_predict_breaks_lines_at_line_feeds_only(capsys, tmp_path, fake_release):

@@ -41,3 +41,9 @@ def test_other_texts_stay_as_they_are(cell):
 
 def test_numbers_and_gaps_are_no_texts_and_names_of_columns_are():
     assert csv_text(["=a", "b", "c"], [[-0.5, 3, None]]) == "'=a,b,c\n-0.5,3,\n"
+
+
+def test_a_byte_order_mark_is_written_on_request_and_read_back():
+    plain, marked = (csv_text(["文本"], [["酒店"]], bom=bom) for bom in (False, True))
+    assert marked == "\ufeff" + plain
+    assert marked.encode().decode("utf-8-sig") == plain

@@ -250,3 +250,20 @@ def test_the_card_escapes_what_data_say():
     assert f"* {escaped} \\\\{escaped}" in card
     assert "<script" not in card
     assert "a\\|b&lt;script" in card
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("tech", None),
+        ("财经", "zh"),
+        ("sport 体育", "zh"),
+        ("経済ニュース", "ja"),
+        ("경제", "ko"),
+        ("𠮷", "zh"),
+    ],
+)
+def test_names_tell_the_browser_their_language(content, expected):
+    assert dict(Page(name(content)).tags)["bdi"].get("lang") == expected
+    cells = [attributes for tag, attributes in Page(table(["a"], [[content]])).tags if tag == "td"]
+    assert cells[0].get("lang") == expected

@@ -31,6 +31,11 @@ class _Epsilon(click.ParamType[float]):
 
 
 EPSILON = _Epsilon()
+bom_option = click.option(
+    "--bom",
+    is_flag=True,
+    help="Begin the CSV file with a byte order mark, by which Excel takes it for UTF-8.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
 )

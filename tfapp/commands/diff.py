@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import after_manifest_option, before_manifest_option, debug_option
+from tfapp.commands._options import after_manifest_option, before_manifest_option, bom_option, debug_option
 
 
 @click.command(short_help="Compare two releases: changed labels, accuracy, and what they were made from.")
@@ -23,6 +23,7 @@ from tfapp.commands._options import after_manifest_option, before_manifest_optio
 @before_manifest_option
 @after_manifest_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; no files.")
+@bom_option
 @debug_option
 def diff(
     before: Path,
@@ -33,6 +34,7 @@ def diff(
     variant: str | None,
     output: Path | None,
     as_json: bool,
+    bom: bool,
     before_manifest_sha256: str | None,
     after_manifest_sha256: str | None,
 ) -> None:
@@ -69,5 +71,5 @@ def diff(
     for line in found.lines():
         click.echo(line)
     titles = "-".join((found.before["title"], found.after["title"]))
-    folder = found.save(output or Path(re.sub(r"[^\w-]+", "-", f"diff-{titles}")))
+    folder = found.save(output or Path(re.sub(r"[^\w-]+", "-", f"diff-{titles}")), bom=bom)
     click.echo(f"Written: {terminal.shorten(folder)}")

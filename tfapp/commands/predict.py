@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfapp import terminal
-from tfapp.commands._options import debug_option, manifest_option
+from tfapp.commands._options import bom_option, debug_option, manifest_option
+from tfapp.csv_text import csv_text
+from tfapp.disk import writing
 from tfapp.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,10 +30,23 @@ if TYPE_CHECKING:
     help="File of texts or of paths of images, one a line, blank lines left out; '-' is standard input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as when piped.")
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a CSV file: label, and the probability of each class.",
+)
+@bom_option
 @manifest_option
 @debug_option
 def predict(
-    release: Path, features: Sequence[str], source: Any, as_json: bool, manifest_sha256: str | None
+    release: Path,
+    features: Sequence[str],
+    source: Any,
+    as_json: bool,
+    table: Path | None,
+    bom: bool,
+    manifest_sha256: str | None,
 ) -> None:
     """Classify texts or images with a release: the arguments, a file, or standard input.
 
@@ -39,6 +54,10 @@ def predict(
     cannot be classified is named on standard error, and the exit status is then 2; the others are answered.
     """
     _check_arguments(features)
+    if bom and table is None:
+        raise click.UsageError("--bom goes with --csv")
+    if as_json and table is not None:
+        raise click.UsageError("give --json or --csv, not both")
     if source is None and not features:
         if sys.stdin.isatty():
             raise click.UsageError(
@@ -57,11 +76,14 @@ def predict(
     what = "text" if predictor.feature == "text" else "image"
     as_lines = as_json or not sys.stdout.isatty()
     rows: list[dict[str, str]] = []
+    lines: list[list[Any]] = []
     refused = 0
     for feature, answer in zip(asked, predictor.predict_each(asked), strict=True):
         if isinstance(answer, DataError):
             refused += 1
             click.echo(f"error: {answer}", err=True)
+        elif table is not None:
+            lines.append([feature, answer.label, *answer.probabilities.values()])
         elif as_lines:
             line = {what: feature, "label": answer.label, "probabilities": answer.probabilities}
             click.echo(json.dumps(line, ensure_ascii=False))
@@ -69,11 +91,23 @@ def predict(
             rows.append(_row(what, feature, answer))
     if rows:
         terminal.print_table("", rows)
+    if table is not None:
+        header = [what, "label", *(f"probability of {name}" for name in predictor.classes)]
+        _write(table, csv_text(header, lines, bom=bom))
+        click.echo(f"Written: {terminal.shorten(table.absolute())}", err=True)
     if refused:
         raise DataError(
             f"{refused:,} of {len(asked):,} {what}s could not be classified, as said above; repair them or "
             "leave them out."
         )
+
+
+def _write(path: Path, content: str) -> None:
+    from tfapp.evaluation.report import write_whole
+
+    with writing(path.absolute().parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda target: target.write_text(content, encoding="utf-8", newline=""))
 
 
 def _check_arguments(texts: Iterable[str]) -> None:
@@ -105,7 +139,7 @@ def _lines(source: Any) -> list[str]:
 
 def _row(what: str, feature: str, prediction: Prediction) -> dict[str, str]:
     return {
-        what: feature if len(feature) <= 60 else feature[:57] + "...",
+        what: terminal.fitted(feature, 60),
         "label": prediction.label,
         "probability": f"{prediction.probabilities[prediction.label]:.3f}",
     }

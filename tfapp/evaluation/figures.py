@@ -6,27 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tfapp.evaluation.calibration import IntArray, Reliability
+from tfapp.fonts import families_for
 
 if TYPE_CHECKING:
     from tfapp.evaluation.report import Evaluation
 
 _NAME_LETTERS = 28
 _CLASSES_DRAWN = 150
-_FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-)
 
 
 def draw_confusion(evaluation: Evaluation, path: Path) -> None:
@@ -122,27 +114,18 @@ def _draw_bins(upper: Any, lower: Any, bins: Reliability) -> None:
     lower.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _fonts() -> list[str]:
-    """Lists those of the wanted fonts that this machine has; the first comes with matplotlib."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in _FONTS if name in installed]
-
-
 def _label(name: str, index: int) -> str:
     """Words a class so that it can be drawn: cut if long, its number if no font has its letters."""
-    files = [font_manager.findfont(family) for family in _fonts()]
-    letters = set().union(*(font_manager.get_font(file).get_charmap() for file in files))
-    if not {ord(letter) for letter in name} <= letters:
+    if families_for([name])[1]:
         return f"class {index}"
     return name if len(name) <= _NAME_LETTERS else name[: _NAME_LETTERS - 1] + "…"
 
 
 def _save(figure: Figure, path: Path) -> None:
     """Renders without a display, taking class names literally."""
-    fonts = _fonts()
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)  # a class may be called "$5"
-        text.set_fontfamily(fonts)
+        text.set_fontfamily(families_for([text.get_text()])[0])
     FigureCanvasAgg(figure)
     figure.savefig(path, bbox_inches="tight", pad_inches=0.15)

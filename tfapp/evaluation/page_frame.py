@@ -12,6 +12,11 @@ from tfapp import __version__
 
 # What a browser would not show, and a terminal might obey, as the signs that stand for it.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_LANGUAGES = {
+    "ja": (("\u3041", "\u30ff"),),
+    "ko": (("\uac00", "\ud7a3"),),
+    "zh": (("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff")),
+}
 _EMPTY = ("br", "img", "meta")
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #4c5a6b; --paper: #fff; --line: #dfe4ea;
@@ -24,8 +29,8 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
-       margin: 2rem auto; padding: 0 1.2rem; }
+body { font: 16px/1.5 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif;
+       color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
@@ -47,7 +52,7 @@ th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child, th.words, td.words { text-align: left; }
 td:first-child { white-space: normal; overflow-wrap: break-word; max-width: 18rem; }
 td.words { white-space: normal; min-width: 16rem; font-size: .9rem; color: var(--soft); }
-code, pre { font: .85rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
+code, pre { font: .85rem/1.5 ui-monospace, "DejaVu Sans Mono", "Noto Sans Mono CJK SC", monospace; }
 code { overflow-wrap: anywhere; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem;
       overflow-x: auto; margin: .5rem 0; }
@@ -114,9 +119,29 @@ def name(content: str) -> Markup:
         content: The name.
 
     Returns:
-        HTML in which the name cannot turn the direction of what stands beside it.
+        HTML in which the name cannot turn the direction of what stands beside it, and whose Chinese
+        characters are drawn as Chinese ones.
     """
-    return element("bdi", content)
+    return element("bdi", content, lang=language(content))
+
+
+def language(content: str) -> str | None:
+    """Tells the language of a text where its characters do: browsers choose the forms of characters by it.
+
+    Args:
+        content: Any text.
+
+    Returns:
+        ``"ja"`` for a text with kana, ``"ko"`` with Hangul, else ``"zh"`` with Han characters; None without.
+    """
+    for code, marks in _LANGUAGES.items():
+        if any(low <= letter <= high for low, high in marks for letter in content):
+            return code
+    return None
+
+
+def _language_of(part: str) -> str | None:
+    return None if isinstance(part, Markup) else language(part)
 
 
 def page(title: str, parts: Iterable[str], *, style: str = "") -> str:
@@ -206,7 +231,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: int | 
     def line(cells: Sequence[str], tag: str) -> Markup:
         marks = ("words" if place == words else None for place in range(len(cells)))
         filled = zip(cells, marks, strict=True)
-        return element("tr", *(element(tag, cell, class_=mark) for cell, mark in filled))
+        return element(
+            "tr", *(element(tag, cell, class_=mark, lang=_language_of(cell)) for cell, mark in filled)
+        )
 
     head = element("thead", line(header, "th"))
     body = element("tbody", *(line(row, "td") for row in rows))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tfapp.evaluation.report import write_whole
+from tfapp.fonts import families_for
 from tfapp.release.bench_report import ArtifactBench, BenchReport
 
 _BEST, _OTHER = "#1f6fb4", "#8a8a8a"
@@ -69,7 +70,14 @@ def draw_front(report: BenchReport, paths: Sequence[Path]) -> None:
     caption = f"{machine}; asked about {report.asked}"
     if len(caption) > _CAPTION_LETTERS:
         caption = f"{caption[: _CAPTION_LETTERS - 1]}…"
-    axes.set_title(caption, loc="left", fontsize=9, color="0.35", parse_math=False)
+    axes.set_title(
+        caption,
+        loc="left",
+        fontsize=9,
+        color="0.35",
+        parse_math=False,
+        fontfamily=families_for([caption])[0],
+    )
     axes.grid(which="both", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -127,11 +127,12 @@ class ReleaseComparison:
             "notes": list(self.notes),
         }
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, *, bom: bool = False) -> Path:
         """Writes ``diff.json``, and ``changed.csv`` with a line for each row whose label changed.
 
         Args:
             directory: The folder; it is made if it does not exist.
+            bom: Whether the CSV file begins with a byte order mark, by which Excel takes it for UTF-8.
 
         Returns:
             The folder.
@@ -145,7 +146,7 @@ class ReleaseComparison:
         lines = [
             [*(getattr(example, column) for column in columns), example.feature] for example in self.changed
         ]
-        table = csv_text([*columns, "example"], lines)
+        table = csv_text([*columns, "example"], lines, bom=bom)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "diff.json", lambda path: path.write_text(content, encoding="utf-8"))

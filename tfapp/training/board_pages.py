@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfapp.fonts import families_for
+
 _LONGEST_TEXT = 300
 _IMAGES_A_ROW = 4
 
@@ -127,9 +129,17 @@ def image_sheet(
         right = label == predicted
         said = f"{_shortened(predicted)} {probability:.0%}"
         caption = f"right: {said}" if right else f"wrong: {said}\nis {_shortened(label)}"
-        axes.set_title(caption, fontsize=9, color="black" if right else "crimson", parse_math=False)
+        axes.set_title(
+            caption,
+            fontsize=9,
+            color="black" if right else "crimson",
+            parse_math=False,
+            fontfamily=families_for([caption])[0],
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # signs that the font does not have are drawn as boxes
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # signs that no font of the machine has are drawn as boxes
         canvas.draw()
     drawn: npt.NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3]
     return drawn

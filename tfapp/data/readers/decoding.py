@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from tfapp.data.readers.detection import resolve_encoding, sure_encoding, two_encodings
 from tfapp.errors import DataError, did_you_mean
 
 _UTF8_NAMES = ("utf-8", "utf-8-sig", "ascii")
-_COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "gbk", "big5", "shift_jis", "euc-kr")
+_COMMON = ("auto", "utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "gbk", "big5", "shift_jis")
 _LARGE_CHUNK = 1 << 26
 
 
@@ -16,14 +17,16 @@ def check_encoding(encoding: str) -> str:
     """Resolves the name of an encoding.
 
     Args:
-        encoding: A name that Python knows, such as ``"utf-8"`` or ``"gb18030"``.
+        encoding: A name that Python knows, such as ``"utf-8"`` or ``"gb18030"``, or ``"auto"``.
 
     Returns:
-        Python's own name of it.
+        Python's own name of it; ``"auto"`` as it is.
 
     Raises:
         DataError: If there is no such text encoding.
     """
+    if encoding == "auto":
+        return encoding
     try:
         codec = codecs.lookup(encoding)
         "".encode(encoding)  # refuses codecs that are no text encodings, such as base64
@@ -40,19 +43,21 @@ def read_utf8(path: Path, encoding: str) -> bytes:
 
     Args:
         path: The file.
-        encoding: The file's encoding; UTF-8 may begin with a byte order mark.
+        encoding: The file's encoding; UTF-8 may begin with a byte order mark. With ``"auto"`` it is detected
+            where its bytes leave no doubt.
 
     Returns:
         UTF-8 bytes without NUL; none for an empty file.
 
     Raises:
-        DataError: If the file cannot be read, is not in this encoding, or holds NUL bytes.
+        DataError: If the file cannot be read, is not in this encoding, leaves doubt, or holds NUL bytes.
     """
     name = check_encoding(encoding)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    name = resolve_encoding(path, data, name)
     if name in _UTF8_NAMES:
         _check_utf16_mark(path, data)
         _check_nul(path, data)
@@ -114,12 +119,22 @@ def _decode(path: Path, data: bytes, name: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line} is not {name}: byte 0x{data[error.start]:02x} at byte offset "
-            f"{error.start}. Pass the file's encoding, such as {_guess(data, name)}, or save it as UTF-8."
+            f"{error.start}. {_cure(data, name)}"
         ) from error
     except UnicodeError as error:
         raise DataError(
             f"{path} is not {name}: {error}. Pass the file's encoding with encoding=..."
         ) from error
+
+
+def _cure(data: bytes, refused: str) -> str:
+    mixed = two_encodings(data) if refused in _UTF8_NAMES else ""
+    if mixed:
+        return mixed[0].upper() + mixed[1:]
+    sure = sure_encoding(data)
+    if sure not in (None, refused):
+        return f"Its bytes show that it is {sure}: pass encoding={sure!r}, or save it as UTF-8."
+    return f"Pass the file's encoding, such as {_guess(data, refused)}, or save it as UTF-8."
 
 
 def _guess(data: bytes, refused: str) -> str:

@@ -23,7 +23,7 @@ def read_parquet(
         path: The file.
         columns: The columns of the texts (strings, or bytes in ``encoding``) and of the labels (strings,
             integers, booleans or floats).
-        encoding: The encoding of texts that are stored as bytes.
+        encoding: The encoding of texts that are stored as bytes; ``"auto"`` means UTF-8.
         group: The one row group to read, from 0; all when None.
         skipped: How many rows stand before it.
 
@@ -33,7 +33,7 @@ def read_parquet(
     Raises:
         DataError: If the file is damaged, or a column cannot be used.
     """
-    name = check_encoding(encoding)
+    name = "utf-8" if encoding == "auto" else check_encoding(encoding)
     try:
         with pq.ParquetFile(path) as file:
             check_columns(str(path), file.schema_arrow.names, columns)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfapp.data.readers.decoding import check_encoding
+from tfapp.data.readers.detection import resolve_encoding
 from tfapp.errors import DataError
 
 BLOCK_BYTES = 1 << 22
@@ -51,7 +52,7 @@ def text_blocks(path: Path, encoding: str, *, quoted: str = "") -> Iterator[Bloc
         DataError: When the file cannot be read, is not in this encoding, holds NUL bytes or no rows.
     """
     rest, first, started = b"", 1, False
-    for data in _decoded(path, check_encoding(encoding)):
+    for data in _decoded(path, _resolved(path, check_encoding(encoding))):
         rest += data
         if not started:
             content = rest.lstrip(b"\r\n")
@@ -116,6 +117,18 @@ def _quoting(quotes: list[int], begins: list[bool]) -> npt.NDArray[np.int64]:
             found.append(quotes[number])
         number += 1
     return np.array(found, np.int64)
+
+
+def _resolved(path: Path, name: str) -> str:
+    """Detects the encoding from the beginning of the file where the user asks for it."""
+    if name != "auto":
+        return name
+    try:
+        with path.open("rb") as file:
+            sample = file.read(BLOCK_BYTES)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return resolve_encoding(path, sample[: sample.rfind(b"\n") + 1] or sample, name)
 
 
 def _decoded(path: Path, name: str) -> Iterator[bytes]:
