@@ -60,7 +60,7 @@ def released(case, data, trained, tmp_path_factory):
         trained[0],
         folder,
         check_with=data.test,
-        variants=["saved_model", "keras", "float32", "text"],
+        variants=["saved_model", "text"],
         web=False,
         seed=1,
     )
