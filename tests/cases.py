@@ -20,7 +20,7 @@ class TextCase:
         encodings: Encodings in which files of such texts are met.
         near_copy: A text that says the same as the first one to a reader, with other signs or widths.
         edits: Edits that suit the language.
-        attack_words: Words to put in the place of others, by word.
+        attack_words: What to put in the place of words, or of characters in words.
     """
 
     name: str

