@@ -34,7 +34,6 @@ def workplace(tmp_path_factory, tiny_vocab) -> Path:
     folder = make_workplace(tmp_path_factory.mktemp("workplace"), tiny_vocab)
     (folder / "workflow.toml").write_text(WORKFLOW.replace("[evaluate]", f"{SECTION}[evaluate]"))
     (folder / "more.txt").write_text("the old bank of the city\nno score for the minister\n")
-    (folder / "articles.jsonl").write_text('{"body": "a text"}\n')
     return folder
 
 
@@ -93,9 +92,6 @@ def test_nothing_is_done_again_until_the_texts_change(released, workplace, tmp_p
     ("override", "error", "message"),
     [
         ("distill.unlabelled=none.txt", DataError, "none.txt does not exist"),
-        ("distill.unlabelled=articles.jsonl", DataError, "has no key 'text'"),
-        ("distill.vocabulary_size=3", ConfigError, "more than the 4 special tokens"),
-        ("distill.intermediate_dim=65", ConfigError, "the backbone has 64"),
         ("distill.num_layers=1", ConfigError, "leave one of them out"),
         ("distill.layers=[3]", ConfigError, "give different numbers from 1 to 2"),
         ("distill.vocabulary=whole", None, ""),
