@@ -1,6 +1,6 @@
 """The side of tfapp in the training benchmarks, each mode in a process of its own. Prints one JSON line.
 
-speed     full fine-tuning, SST-2 through `tfapp.train`
+speed     full fine-tuning through `tfapp.train`
 head      10 epochs of the head alone through `tfapp.train`, which caches the frozen backbone's outputs
 frozen    the same 10 epochs in plain Keras `fit` with a frozen backbone, on the same padded batches
 peak      the fastest matrix multiplication of this machine in TensorFlow
@@ -74,8 +74,8 @@ def token_rows(model, split: TextSplit) -> TokenRows:
 
 def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     """Times the second of two epochs: the first one traces the step and warms up."""
-    data = load("sst2", seed=options.seed, limit=options.limit)
-    model = build_text_classifier(BACKBONE, classes=data.classes, seed=options.seed)
+    data = load(options.data_set, seed=options.seed, limit=options.limit)
+    model = build_text_classifier(options.backbone, classes=data.classes, seed=options.seed)
     clock = Clock()
     history = train(
         model,
@@ -216,7 +216,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "auto"), default="float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=10, help="of head and frozen")
-    parser.add_argument("--data-set", choices=("sst2", "banking77"), default="sst2", help="of accuracy")
+    parser.add_argument("--backbone", default=BACKBONE, help="of speed")
+    parser.add_argument(
+        "--data-set",
+        choices=("sst2", "banking77", "chnsenticorp"),
+        default="sst2",
+        help="of speed and accuracy",
+    )
     parser.add_argument("--recipe", help="of accuracy: JSON with phases, and arguments for model and train")
     parser.add_argument("--limit", type=int, help="use only the first rows; for a quick check")
     options = parser.parse_args()
