@@ -19,14 +19,14 @@ from tfapp.models import build_text_classifier, load_backbone
 # As in bert-base-chinese's vocab.txt: characters alone and after others, ASCII words, signs of both widths.
 VOCABULARY = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    *("酒", "店", "很", "好", "服", "務", "务", "##店", "##好", "，", "。", "！", ",", "!", "（", "）"),
-    *("wifi", "##fi", "w", "2008", "##8", "ａ", "ｂ", "##ｂ", "𠮷"),
+    *("酒", "店", "很", "好", "服", "務", "务", "##店", "##好", "，", "。", "！", ",", "!", "(", ")"),
+    *("wifi", "##fi", "w", "2008", "##8", "ab", "𠮷"),
 ]
 SPLITS = {
     "酒店很好": ["酒", "店", "很", "好"],  # each character by itself, never ##店
-    "wifi很好！": ["wifi", "很", "好", "！"],
-    "WiFi，2008（好）。": ["wifi", "，", "2008", "（", "好", "）", "。"],  # signs of full width stand alone
-    "ＡＢ": ["ａ", "##ｂ"],  # full-width letters are lower-cased and stay full-width
+    "wifi很好！": ["wifi", "很", "好", "!"],
+    "WiFi，2008（好）。": ["wifi", ",", "2008", "(", "好", ")", "。"],  # signs become half-width ones
+    "ＡＢ": ["ab"],  # and so do letters
     "酒\u3000店\u200b好": ["酒", "店", "好"],  # the ideographic space divides, invisible signs vanish
     "服務": ["服", "務"],
     "𠮷龘好": ["𠮷", "[UNK]", "好"],

@@ -181,7 +181,8 @@ def test_predict_writes_a_table_that_spreadsheets_open(capsys, tmp_path, fake_re
     content = path.read_bytes()
     assert content.startswith("\ufeff".encode()) == bool(options)
     assert content.decode("utf-8-sig") == (
-        "text,label,probability of long,probability of short\n酒店很好,long,0.75,0.25\n'=1+1,long,0.75,0.25\n"
+        "text,label,probability of long,probability of short\n"
+        "酒店很好,short,0.25,0.75\n'=1+1,short,0.25,0.75\n"
     )
     assert capsys.readouterr().out == ""
 

@@ -83,7 +83,7 @@ def predict(
             refused += 1
             click.echo(f"error: {answer}", err=True)
         elif table is not None:
-            lines.append([feature, answer.label, *answer.probabilities.values()])
+            lines.append([feature, answer.label, *(answer.probabilities[name] for name in predictor.classes)])
         elif as_lines:
             line = {what: feature, "label": answer.label, "probabilities": answer.probabilities}
             click.echo(json.dumps(line, ensure_ascii=False))
