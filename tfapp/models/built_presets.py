@@ -13,19 +13,20 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfapp.assets import ASSETS, cache_dir, fetch
+from tfapp.data.corpus import digest_of_file, read_lines
 from tfapp.data.languages import find_languages
 from tfapp.data.recipes import BASE, PACKAGED, Recipe
 from tfapp.data.sentencepiece_files import read_tokenizer_json
 from tfapp.data.vocabulary_cut import WORDS, Coverage, measure_coverage
 from tfapp.data.word_lists import read_words
 from tfapp.disk import locked, rename_new, writing
-from tfapp.errors import ConfigError, DataError, OutputError, WeightsError
+from tfapp.errors import ConfigError, OutputError, WeightsError
 from tfapp.models.built_files import RECORD, Ingredients, write_files
 from tfapp.models.weight_files import read_json
 
@@ -100,7 +101,9 @@ def build_preset(
     if min_count < 1:
         raise ConfigError(f"min_count = {min_count}: 1 or more occurrences keep a piece.")
     find_languages(languages)
-    recipe = Recipe(tuple(sorted(set(languages))), _digest_of_corpus(corpus), min_count if corpus else 1)
+    recipe = Recipe(
+        tuple(sorted(set(languages))), digest_of_file(corpus) if corpus else None, min_count if corpus else 1
+    )
     packaged = PACKAGED.get(name)
     if packaged is not None and recipe == Recipe():
         recipe = packaged
@@ -241,49 +244,12 @@ def _gather(recipe: Recipe, corpus: Path | None) -> Ingredients:
     )
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Yields the lines of a text file.
-
-    Args:
-        path: The file, in UTF-8.
-
-    Yields:
-        Each line without its end; empty ones are passed over.
-
-    Raises:
-        DataError: If the file cannot be read or a line is not UTF-8.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: no UTF-8 ({error.reason}); convert the file to UTF-8."
-                    ) from error
-                if text:
-                    yield text
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
 def _sources(recipe: Recipe) -> dict[str, Any]:
     """What else than the recipe decides the content: packages, and how many words are taken."""
     names = ["e5-small-q4", "e5-small-tokenizer"]
     words = any(language.by_words for language in find_languages(recipe.languages))
     sources: dict[str, Any] = {name: ASSETS[name].sha256 for name in names}
     return sources | ({"word-lists": ASSETS["word-lists"].sha256, "words": WORDS} if words else {})
-
-
-def _digest_of_corpus(corpus: Path | None) -> str | None:
-    if corpus is None:
-        return None
-    try:
-        with corpus.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{corpus} cannot be read: {error.strerror or error}.") from error
 
 
 def _damage(folder: Path) -> str | None:
