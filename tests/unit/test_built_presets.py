@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import scipy.special
+import sentencepiece
 import tensorflow as tf
 from click.testing import CliRunner
 from sentencepiece import sentencepiece_model_pb2
@@ -23,11 +24,13 @@ from test_vocabulary_cut import tokenizer_json
 
 from tfapp.assets import ASSETS, fetch
 from tfapp.commands import COMMANDS
-from tfapp.data.sentencepiece_files import read_tokenizer_json
+from tfapp.data.recipes import Recipe
+from tfapp.data.sentencepiece_files import make_model, read_tokenizer_json
 from tfapp.data.tokenizers import SentencePieceTokenizer
 from tfapp.data.vocabulary_cut import measure_coverage
 from tfapp.errors import ConfigError, DataError, OutputError, WeightsError
 from tfapp.models import BACKBONES, build_text_classifier, load_backbone
+from tfapp.models.built_files import Ingredients, write_files
 from tfapp.models.built_presets import build_preset, find_built
 from tfapp.models.nano_e5 import read_nano_e5
 from tfapp.release.model_card import terms
@@ -377,6 +380,29 @@ def test_an_xlm_roberta_that_keras_hub_saved_loads_with_its_tokenizer(tmp_path, 
     assert (loaded.pooling, loaded.tokenizer.vocabulary) == ("cls", (*vocabulary, "<mask>"))
     own = loaded.tokenizer.tokenize(tf.constant(LINES)).to_list()
     assert own == [list(map(int, ids)) for ids in theirs(LINES)]
+
+
+def test_the_prefixes_that_the_encoder_was_trained_with_are_split_as_before(packages, vocabulary):
+    """Russian and Chinese keep no piece of Latin letters but single ones, and yet those of ``query: ``."""
+    pieces = [(piece, -9.0 if number > 3 else 0.0) for number, piece in enumerate(vocabulary)]
+    pieces += [("▁que", -1.0), ("ry", -1.0), ("que", -1.0)]
+    model = make_model(pieces, replaced_characters=b"")
+    ingredients = Ingredients(packages / "weights.bin", model, "Terms.", words={}, texts=None)
+    for codes in ("ru", "zh"):
+        folder = packages / codes
+        folder.mkdir()
+        write_files(
+            folder, name=codes, base="whole", recipe=Recipe((codes,)), ingredients=ingredients, sources={}
+        )
+        cut = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
+        assert cut.encode("query: ", out_type=str)[:2] == ["▁que", "ry"]
+        assert cut.piece_to_id("que") == cut.unk_id()
+
+
+def test_an_xlm_roberta_folder_without_vocabulary_says_which_file_it_needs(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    with pytest.raises(WeightsError, match=r"lacks model\.safetensors, tokenizer\.json"):
+        load_backbone(str(tmp_path))
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "sentencepiece.model", "sentencepiece.bpe.model"])

@@ -184,6 +184,12 @@ def test_a_tokenizer_json_gives_the_same_ids_as_its_own_library(tmp_path):
         (lambda content: content["model"]["vocab"].pop(0), "begin with"),
         (lambda content: content["pre_tokenizer"].update(type="ByteLevel"), "no unigram"),
         (lambda content: content["normalizer"]["normalizers"].append({"type": "Lowercase"}), "Lowercase"),
+        (lambda content: content["normalizer"]["normalizers"][1]["pattern"].update(Regex="a"), "Replace"),
+        (lambda content: content["pre_tokenizer"].update(prepend_scheme="never"), "no space"),
+        (lambda content: content["pre_tokenizer"].update(add_prefix_space=False), "no space"),
+        (lambda content: content["pre_tokenizer"].pop("type"), "damaged"),
+        (lambda content: content.update(pre_tokenizer=None), "damaged"),
+        (lambda content: content["model"].update(type="WordPiece", vocab={"a": 0}), "WordPiece behind"),
         (lambda content: content.pop("model"), "damaged"),
     ],
 )

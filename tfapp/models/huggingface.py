@@ -48,7 +48,7 @@ def load_huggingface_folder(
     unneeded = {"model.safetensors"} if not load_weights else set()
     check = tuple(name for name in _FILES if name not in unneeded)
     pieces = tokenizer is None and _has_sentencepiece(folder)
-    check_files(folder, check if pieces or tokenizer is not None else (*check, "vocab.txt"))
+    check_files(folder, check if pieces or tokenizer is not None else (*check, _usual_vocabulary(folder)))
     config = read_json(folder / "config.json")
     _check_config(folder, config)
     if load_weights:
@@ -96,6 +96,13 @@ def _has_sentencepiece(folder: Path) -> bool:
     if (folder / "vocab.txt").is_file():
         return False
     return any((folder / name).is_file() for name in _SENTENCEPIECE)
+
+
+def _usual_vocabulary(folder: Path) -> str:
+    """Names the vocabulary file that publishers of a folder's family of encoders put beside the weights."""
+    path = folder / "config.json"
+    family = read_json(path).get("model_type") if path.is_file() else None
+    return "tokenizer.json" if family == "xlm-roberta" else "vocab.txt"
 
 
 def read_vocabulary(folder: Path) -> WordPieceTokenizer:
