@@ -70,7 +70,7 @@ def loaded(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("text", SPLITS)
-def test_characters_are_split_as_in_pretraining(loaded, text):
+def test_characters_are_split_one_by_one(loaded, text):
     pieces = np.array(loaded.tokenizer.vocabulary)
     assert loaded.tokenizer.lowercase
     assert pieces[loaded.tokenizer.tokenize(tf.constant([text])).to_list()[0]].tolist() == SPLITS[text]
