@@ -136,7 +136,7 @@ def phase_rows(
         def compute(name: str = name) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
             nonlocal at_once
             while True:
-                size = min(at_once, len(sources[name]))
+                size = max(1, min(at_once, len(sources[name])))
                 batches = batch_outputs(
                     frozen, sources[name], batch_size=size, label=f"compute features, {name}"
                 )
