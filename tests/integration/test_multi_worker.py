@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("multi_worker_training.py")
 # 29 rows in batches of 7 leave one for the last step, and nothing for the second worker.
 TASKS = ["train:sgd:29:7", "step:image:trades:sgd"]
 FURTHER = ["train:adamw:29:7", "step:normalised:adversarial:adamw"]
-LONGEST = 120
+LONGEST = 400
 
 
 def start(variables, *arguments, output):
